@@ -1,0 +1,82 @@
+//! The replay log: bounded, in memory, numbered without gaps.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use super::Event;
+
+/// The log. Appending is what publishes an event; the router reads it from there.
+pub struct Log {
+    ring: Mutex<Ring>,
+    capacity: usize,
+    appended: Notify,
+}
+
+struct Ring {
+    events: VecDeque<Arc<Event>>,
+    /// Place of the newest event; 0 if there never was one.
+    head: u64,
+}
+
+/// The log no longer reaches back to where a reader is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Trimmed;
+
+impl Log {
+    /// An empty log that keeps the last `capacity` events.
+    #[must_use]
+    pub fn new(capacity: usize) -> Self {
+        Self {
+            ring: Mutex::new(Ring {
+                events: VecDeque::new(),
+                head: 0,
+            }),
+            capacity: capacity.max(1),
+            appended: Notify::new(),
+        }
+    }
+
+    /// Appends an event; its `seq` is given here. Called under the lock of the event's session, so that the order of a
+    /// session's events is the order of its changes (G4).
+    pub fn append(&self, mut event: Event) {
+        let trimmed = {
+            let mut ring = self.ring.lock();
+            ring.head += 1;
+            event.seq = ring.head;
+            ring.events.push_back(Arc::new(event));
+            if ring.events.len() > self.capacity {
+                ring.events.pop_front()
+            } else {
+                None
+            }
+        };
+        drop(trimmed);
+        self.appended.notify_one();
+    }
+
+    /// Place of the newest event; 0 if there never was one.
+    #[must_use]
+    pub fn head(&self) -> u64 {
+        self.ring.lock().head
+    }
+
+    /// Up to `most` events after a place, up to and including another.
+    pub fn read(&self, after: u64, through: u64, most: usize) -> Result<Vec<Arc<Event>>, Trimmed> {
+        let ring = self.ring.lock();
+        let first = ring.head + 1 - ring.events.len() as u64;
+        if after + 1 < first {
+            return Err(Trimmed);
+        }
+        let skip = usize::try_from(after + 1 - first).unwrap_or(usize::MAX);
+        let wanted = usize::try_from(through.saturating_sub(after)).unwrap_or(usize::MAX);
+        let events = ring.events.iter().skip(skip).take(most.min(wanted));
+        Ok(events.cloned().collect())
+    }
+
+    /// Waits until something was appended since the last wait. For one reader: the router.
+    pub(super) async fn appended(&self) {
+        self.appended.notified().await;
+    }
+}

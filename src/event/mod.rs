@@ -1,0 +1,48 @@
+//! What watchers are told: a bounded log that can be replayed, tokens that name a place in it, and the routing of events to
+//! the watchers that asked for them.
+
+mod log;
+mod router;
+mod token;
+
+use std::sync::Arc;
+
+pub use log::{Log, Trimmed};
+pub use router::{Mailbox, Route, Router, Subscription};
+pub use token::{Position, Tokens, TokenError};
+
+use crate::{
+    state::{Happening, Identity, SessionRef},
+    time::Time,
+};
+
+/// One event, at its place in the log.
+#[derive(Debug, Clone)]
+pub struct Event {
+    /// Its place. The first event has 1.
+    pub seq: u64,
+    /// When it happened.
+    pub at: Time,
+    /// The session that it is about.
+    pub session: SessionRef,
+    /// Who and what that session is for.
+    pub identity: Option<Arc<Identity>>,
+    /// The session's version after it.
+    pub version: u32,
+    /// What happened.
+    pub what: Happening,
+}
+
+impl Event {
+    /// The tenant of its session.
+    #[must_use]
+    pub fn tenant(&self) -> &str {
+        self.identity.as_ref().map_or("", |identity| &identity.tenant)
+    }
+
+    /// The subject of its session, or empty.
+    #[must_use]
+    pub fn subject(&self) -> &str {
+        self.identity.as_ref().map_or("", |identity| &identity.subject)
+    }
+}

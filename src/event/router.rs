@@ -1,0 +1,248 @@
+//! From the log to the watchers: one task finds, for each event, the watchers that asked for it, and puts it in their
+//! mailboxes. A mailbox that is full cuts its watcher off; nobody waits for it (G13).
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+};
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use super::{Event, Log};
+use crate::state::SessionRef;
+
+/// How many events are routed between two looks at what else there is to do.
+const BATCH: usize = 1024;
+
+/// What a watcher asks for. A watcher may have several routes; an event comes to it once.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Route {
+    /// One session.
+    Session(SessionRef),
+    /// The sessions of a tenant's subject.
+    Subject(Arc<str>, Box<str>),
+    /// The sessions of a tenant.
+    Tenant(Arc<str>),
+}
+
+/// Who gets what.
+pub struct Router {
+    log: Arc<Log>,
+    table: Mutex<Table>,
+    mailbox_size: usize,
+}
+
+#[derive(Default)]
+struct Table {
+    /// Every event up to here is in the mailboxes.
+    routed: u64,
+    next_id: u64,
+    sessions: HashMap<SessionRef, Vec<Arc<Mailbox>>>,
+    /// By tenant, then by subject.
+    subjects: HashMap<Arc<str>, HashMap<Box<str>, Vec<Arc<Mailbox>>>>,
+    tenants: HashMap<Arc<str>, Vec<Arc<Mailbox>>>,
+    mailboxes: HashMap<u64, Arc<Mailbox>>,
+}
+
+/// Events on their way to one watcher.
+pub struct Mailbox {
+    id: u64,
+    size: usize,
+    content: Mutex<Content>,
+    changed: Notify,
+}
+
+#[derive(Default)]
+struct Content {
+    events: VecDeque<Arc<Event>>,
+    /// The newest event that was put in: a watcher with two routes to it gets it once.
+    newest: u64,
+    cut_off: bool,
+}
+
+/// A watcher's place in the router; dropping it gives the place up.
+pub struct Subscription {
+    router: Arc<Router>,
+    mailbox: Arc<Mailbox>,
+    routes: Vec<Route>,
+}
+
+impl Router {
+    /// A router that reads this log and gives each watcher room for `mailbox_size` events.
+    #[must_use]
+    pub fn new(log: Arc<Log>, mailbox_size: usize) -> Arc<Self> {
+        Arc::new(Self {
+            log,
+            table: Mutex::default(),
+            mailbox_size: mailbox_size.max(1),
+        })
+    }
+
+    /// Every event up to here has been routed.
+    #[must_use]
+    pub fn routed(&self) -> u64 {
+        self.table.lock().routed
+    }
+
+    /// How many watchers are subscribed.
+    #[must_use]
+    pub fn watchers(&self) -> usize {
+        self.table.lock().mailboxes.len()
+    }
+
+    /// Subscribes a watcher that has read the log up to `after`, if that is where the router is; else answers where the router
+    /// is: read on up to there and try again.
+    pub fn subscribe(self: &Arc<Self>, routes: Vec<Route>, after: u64) -> Result<Subscription, u64> {
+        let mut table = self.table.lock();
+        if table.routed != after {
+            return Err(table.routed);
+        }
+        table.next_id += 1;
+        let mailbox = Arc::new(Mailbox {
+            id: table.next_id,
+            size: self.mailbox_size,
+            content: Mutex::default(),
+            changed: Notify::new(),
+        });
+        for route in &routes {
+            table.route_mut(route).push(Arc::clone(&mailbox));
+        }
+        table.mailboxes.insert(mailbox.id, Arc::clone(&mailbox));
+        Ok(Subscription {
+            router: Arc::clone(self),
+            mailbox,
+            routes,
+        })
+    }
+
+    /// Routes events for ever. Run it as one task.
+    pub async fn run(self: Arc<Self>) {
+        loop {
+            self.log.appended().await;
+            while self.route_batch() {
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    /// Routes up to a batch. Answers whether there may be more.
+    fn route_batch(&self) -> bool {
+        let mut table = self.table.lock();
+        let Ok(events) = self.log.read(table.routed, u64::MAX, BATCH) else {
+            // The log was overrun before it was routed. Nobody is left to think that nothing happened.
+            table.mailboxes.values().for_each(|mailbox| mailbox.cut_off());
+            table.routed = self.log.head();
+            return true;
+        };
+        for event in &events {
+            table.deliver(event);
+            table.routed = event.seq;
+        }
+        events.len() == BATCH
+    }
+}
+
+impl Table {
+    fn route_mut(&mut self, route: &Route) -> &mut Vec<Arc<Mailbox>> {
+        match route {
+            Route::Session(session) => self.sessions.entry(*session).or_default(),
+            Route::Subject(tenant, subject) => {
+                let subjects = self.subjects.entry(Arc::clone(tenant)).or_default();
+                subjects.entry(subject.clone()).or_default()
+            }
+            Route::Tenant(tenant) => self.tenants.entry(Arc::clone(tenant)).or_default(),
+        }
+    }
+
+    fn deliver(&self, event: &Arc<Event>) {
+        let by_session = self.sessions.get(&event.session);
+        let by_subject = self
+            .subjects
+            .get(event.tenant())
+            .and_then(|subjects| subjects.get(event.subject()));
+        let by_tenant = self.tenants.get(event.tenant());
+        for mailbox in [by_session, by_subject, by_tenant].into_iter().flatten().flatten() {
+            mailbox.put(event);
+        }
+    }
+
+    fn remove(&mut self, subscription: &Subscription) {
+        let id = subscription.mailbox.id;
+        self.mailboxes.remove(&id);
+        for route in &subscription.routes {
+            let watchers = self.route_mut(route);
+            watchers.retain(|mailbox| mailbox.id != id);
+            if !watchers.is_empty() {
+                continue;
+            }
+            match route {
+                Route::Session(session) => drop(self.sessions.remove(session)),
+                Route::Tenant(tenant) => drop(self.tenants.remove(tenant)),
+                Route::Subject(tenant, subject) => {
+                    if let Some(subjects) = self.subjects.get_mut(tenant) {
+                        subjects.remove(subject);
+                        if subjects.is_empty() {
+                            self.subjects.remove(tenant);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Mailbox {
+    fn put(&self, event: &Arc<Event>) {
+        let mut content = self.content.lock();
+        if content.cut_off || content.newest == event.seq {
+            return;
+        }
+        if content.events.len() >= self.size {
+            drop(content);
+            self.cut_off();
+            return;
+        }
+        content.newest = event.seq;
+        content.events.push_back(Arc::clone(event));
+        let was_empty = content.events.len() == 1;
+        drop(content);
+        if was_empty {
+            self.changed.notify_one();
+        }
+    }
+
+    fn cut_off(&self) {
+        let mut content = self.content.lock();
+        content.cut_off = true;
+        // What it did not read is in the log: it may resume.
+        content.events = VecDeque::new();
+        drop(content);
+        self.changed.notify_one();
+    }
+}
+
+impl Subscription {
+    /// Moves what has come into `events`. Answers false if this watcher is cut off.
+    pub fn take(&self, events: &mut VecDeque<Arc<Event>>) -> bool {
+        let mut content = self.mailbox.content.lock();
+        if events.is_empty() {
+            std::mem::swap(events, &mut content.events);
+        } else {
+            events.append(&mut content.events);
+        }
+        !content.cut_off
+    }
+
+    /// Waits until something has come.
+    pub async fn changed(&self) {
+        self.mailbox.changed.notified().await;
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        let router = Arc::clone(&self.router);
+        router.table.lock().remove(self);
+    }
+}

@@ -1,0 +1,11 @@
+//! session-sidecar judges the time of web sessions: it never ends one early, pushes a warning before the end, and says why it
+//! ended. See the README for what it is and `docs/architecture.md` for how it is built.
+
+pub mod driver;
+pub mod event;
+pub mod sessions;
+pub mod state;
+pub mod store;
+mod sync;
+pub mod time;
+pub mod timeline;

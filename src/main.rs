@@ -1,0 +1,2 @@
+//! The session-sidecar program.
+fn main(){}

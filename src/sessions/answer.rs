@@ -1,0 +1,274 @@
+//! What callers are answered.
+
+use std::{sync::Arc, time::Duration};
+
+use crate::{
+    state::{Limit, Moment, Origin, SessionRef, Tombstone, View},
+    time::Time,
+};
+
+/// What a session is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// Live, and no warning stands.
+    Active,
+    /// Live, and a warning stands.
+    Expiring,
+    /// Ended and remembered.
+    Ended,
+    /// Never existed, or is forgotten.
+    Unknown,
+}
+
+/// The compact answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Status {
+    /// The session's name.
+    pub reference: SessionRef,
+    /// What it is.
+    pub state: State,
+    /// When it ends if nothing else happens, or ended.
+    pub expire: Option<Time>,
+    /// When this was asked.
+    pub now: Time,
+    /// The limit that sets `expire`, if it is live.
+    pub limit: Option<Limit>,
+    /// When the next warning is due.
+    pub next_warning: Option<Time>,
+    /// Whether an Extend would be accepted and could move `expire`.
+    pub can_extend: bool,
+    /// Grows with every change except last activity alone.
+    pub version: u32,
+    /// Whether it may have ended, if it is unknown.
+    pub may_have_ended: bool,
+}
+
+impl Status {
+    /// The status of a live session.
+    #[must_use]
+    pub fn live(reference: SessionRef, view: &View<'_>, moment: Moment) -> Self {
+        let (expire, limit) = view.deadlines(moment).expire();
+        let warned = view.pulse.is_warned();
+        Self {
+            reference,
+            // During a hold, a session whose plain deadline has passed is about to end: it is not simply active.
+            state: if warned || view.plain_deadlines().idle <= moment.now {
+                State::Expiring
+            } else {
+                State::Active
+            },
+            expire: Some(expire),
+            now: moment.now,
+            limit: Some(limit),
+            next_warning: view.next_warning(moment),
+            can_extend: view.can_extend(moment),
+            version: view.version,
+            may_have_ended: false,
+        }
+    }
+
+    /// The status of an ended session.
+    #[must_use]
+    pub fn ended(reference: SessionRef, tombstone: &Tombstone, now: Time) -> Self {
+        Self {
+            state: State::Ended,
+            expire: Some(tombstone.end.at),
+            version: tombstone.version,
+            ..Self::unknown(reference, false, now)
+        }
+    }
+
+    /// The status of an unknown session.
+    #[must_use]
+    pub fn unknown(reference: SessionRef, may_have_ended: bool, now: Time) -> Self {
+        Self {
+            reference,
+            state: State::Unknown,
+            expire: None,
+            now,
+            limit: None,
+            next_warning: None,
+            can_extend: false,
+            version: 0,
+            may_have_ended,
+        }
+    }
+}
+
+/// The full answer.
+#[derive(Debug, Clone)]
+pub struct Report {
+    /// The compact part.
+    pub status: Status,
+    /// The rest, if the session is known.
+    pub details: Option<Details>,
+}
+
+/// What is known of a session beside its status.
+#[derive(Debug, Clone)]
+pub struct Details {
+    /// What Create fixed.
+    pub origin: Origin,
+    /// The latest counted activity.
+    pub last_activity: Time,
+    /// The idle deadline.
+    pub idle_deadline: Time,
+    /// Extends in a row since the last counted touch.
+    pub extensions: u32,
+    /// The end, if it has ended.
+    pub end: Option<Arc<Tombstone>>,
+}
+
+impl Report {
+    /// The report of a live session.
+    #[must_use]
+    pub fn live(reference: SessionRef, view: &View<'_>, moment: Moment) -> Self {
+        Self {
+            status: Status::live(reference, view, moment),
+            details: Some(Details {
+                origin: view.origin.clone(),
+                last_activity: view.pulse.last_activity(),
+                idle_deadline: view.deadlines(moment).idle,
+                extensions: view.rest.extensions,
+                end: None,
+            }),
+        }
+    }
+
+    /// The report of an ended session.
+    #[must_use]
+    pub fn ended(reference: SessionRef, tombstone: Arc<Tombstone>, now: Time) -> Self {
+        Self {
+            status: Status::ended(reference, &tombstone, now),
+            details: Some(Details {
+                origin: tombstone.origin.clone(),
+                last_activity: tombstone.last_activity,
+                idle_deadline: tombstone.idle_deadline,
+                extensions: tombstone.extensions,
+                end: Some(tombstone),
+            }),
+        }
+    }
+
+    /// The report of an unknown session.
+    #[must_use]
+    pub fn unknown(reference: SessionRef, may_have_ended: bool, now: Time) -> Self {
+        Self {
+            status: Status::unknown(reference, may_have_ended, now),
+            details: None,
+        }
+    }
+}
+
+/// The answer to a touch.
+#[derive(Debug, Clone, Copy)]
+pub struct TouchAnswer {
+    /// The session after it.
+    pub status: Status,
+    /// What became of it.
+    pub result: TouchResult,
+    /// The rule that decided whether it counts.
+    pub rule: Rule,
+}
+
+/// What became of a touch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TouchResult {
+    /// It counted.
+    Counted,
+    /// It did not count.
+    Ignored,
+    /// It would count, but later activity is known.
+    Stale,
+}
+
+/// What decides whether a touch counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rule {
+    /// The caller declared a person's activity.
+    DeclaredUser,
+    /// The caller declared background activity.
+    DeclaredBackground,
+    /// Nothing was declared: the policy's `unmatched`.
+    Unmatched,
+}
+
+/// The answer to an Extend.
+#[derive(Debug, Clone, Copy)]
+pub struct ExtendAnswer {
+    /// The session after it.
+    pub status: Status,
+    /// How far the expire time moved.
+    pub granted: Duration,
+    /// Whether the absolute deadline cut it short.
+    pub clamped: bool,
+}
+
+/// The answer to an End.
+#[derive(Debug, Clone)]
+pub struct EndAnswer {
+    /// The session after it.
+    pub status: Status,
+    /// The end.
+    pub tombstone: Arc<Tombstone>,
+    /// Whether this call ended it.
+    pub ended_now: bool,
+}
+
+/// Why a command failed.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Error {
+    /// The session has ended.
+    #[error("the session has ended; send the person to the login page")]
+    Ended(SessionRef, Arc<Tombstone>),
+    /// The session is unknown.
+    #[error("the session is not known to this sidecar; it never existed here or is forgotten")]
+    Unknown(SessionRef),
+    /// The id to create is live.
+    #[error("a live session has this id already; create sessions with fresh ids")]
+    Exists(SessionRef),
+    /// There is no room.
+    #[error("the sidecar holds {max_sessions} sessions, its cap (--max-sessions); try again later or raise it")]
+    Full {
+        /// The cap.
+        max_sessions: usize,
+    },
+    /// There is no such policy.
+    #[error("there is no policy of this name; the sidecar has: {known}")]
+    PolicyUnknown {
+        /// The names that there are.
+        known: String,
+    },
+    /// A field of the request is out of bounds.
+    #[error("{field}: {problem}")]
+    Invalid {
+        /// The field.
+        field: &'static str,
+        /// What is wrong, and the bound.
+        problem: String,
+    },
+    /// The session to create would have ended already.
+    #[error("{field} reaches the {limit} of {bound}: such a session has ended; send the person to the login page")]
+    AlreadyPast {
+        /// The field.
+        field: &'static str,
+        /// The limit.
+        limit: &'static str,
+        /// Its length.
+        bound: humantime::FormattedDuration,
+    },
+    /// The extensions in a row are used up.
+    #[error("the session was extended {max} times in a row, the policy's max_extensions; only activity keeps it alive now")]
+    ExtensionLimit {
+        /// The session.
+        reference: SessionRef,
+        /// How many the policy grants.
+        max: u32,
+    },
+    /// The request id came before with other content.
+    #[error("this request_id came before with other content; use a fresh one for a new request")]
+    RequestIdReused(SessionRef),
+    /// The store cannot know now.
+    #[error(transparent)]
+    Unavailable(#[from] crate::store::Unavailable),
+}

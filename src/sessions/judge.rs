@@ -1,0 +1,252 @@
+//! Time passing: commands are decided and committed here, and what is due is judged, whether or not anybody asks.
+
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+use super::{Error, Examined, PLAIN, Sessions, Status};
+use crate::{
+    driver::{BEAT, Step, Work},
+    state::{Actor, Command, Happening, Moment, Refusal, Reply, View, decide},
+    store::{Commit, Committed, Expected, Found, Session},
+    time::Time,
+};
+
+/// How many sessions are judged before other slots get their turn: a million identical deadlines must not delay the next
+/// slot's warnings.
+const CHUNK: usize = 512;
+
+/// How far a test clock moves at once: short of what counts as a gap.
+const ADVANCE_STEP: Duration = Duration::from_secs(4);
+
+/// Slots that have fired.
+#[derive(Default)]
+pub(super) struct Backlog {
+    slots: VecDeque<Vec<Arc<Session>>>,
+    housekept: Option<Time>,
+}
+
+/// What a command did.
+struct Changed {
+    reply: Result<Reply, Refusal>,
+    status: Status,
+    happenings: Vec<Happening>,
+}
+
+impl Sessions {
+    /// Lets the state machine decide a command on a live session, and commits what it says.
+    pub(super) async fn command(
+        &self,
+        session: &Arc<Session>,
+        command: &Command,
+        moment: Moment,
+    ) -> Result<(Reply, Status), Error> {
+        let reference = session.reference();
+        let changed = self.change(session, command, moment).await?;
+        match changed.reply {
+            Ok(reply) => Ok((reply, changed.status)),
+            Err(Refusal::Ended(tombstone)) => Err(Error::Ended(reference, tombstone)),
+            Err(Refusal::ExtensionLimit { max }) => Err(Error::ExtensionLimit { reference, max }),
+            Err(Refusal::RequestIdReused) => Err(Error::RequestIdReused(reference)),
+        }
+    }
+
+    /// Looks at a session now: ends it if its deadline has passed, whether or not the driver has come to it (G2).
+    pub(super) async fn examine(&self, session: Arc<Session>) -> Result<Examined, Error> {
+        let moment = self.moment();
+        let over = session.read(|view| view.pulse.is_dead() || view.deadlines(moment).expire().0 <= moment.now);
+        if over {
+            self.change(&session, &Command::Judge, moment).await?;
+        }
+        // A touch may have been faster than the end.
+        Ok(match session.read(|view| view.rest.end().cloned()) {
+            Some(tombstone) => Examined::Ended(tombstone),
+            None => Examined::Live(session),
+        })
+    }
+
+    /// Puts a session on the timeline.
+    pub(super) fn arm(&self, session: &Arc<Session>, at: Time) {
+        let fires = {
+            let mut timeline = self.timeline.lock();
+            let fires = timeline.arm(at, Arc::clone(session));
+            session.arm(fires);
+            fires
+        };
+        self.alarm.due(fires);
+    }
+
+    /// Counts what happened.
+    pub(super) fn count(&self, happenings: &[Happening]) {
+        for happening in happenings {
+            match happening {
+                Happening::Warning { limit, .. } => self.meter.warned(*limit),
+                Happening::Ended(tombstone) => self.meter.ended(tombstone.end.reason),
+                Happening::Cleared { .. } => {}
+            }
+        }
+    }
+
+    /// Moves a test clock forward, from one thing that is due to the next, so that each happens at its own time. When it
+    /// returns, all that became due is in the log.
+    pub async fn advance(&self, by: Duration) {
+        let target = self.clock.now() + by;
+        loop {
+            let wake = loop {
+                match self.step().await {
+                    Step::Again => {}
+                    Step::Until(at) => break at,
+                }
+            };
+            let now = self.clock.now();
+            if now >= target {
+                break;
+            }
+            self.clock.advance(wake.min(target).since(now).min(ADVANCE_STEP));
+        }
+        self.alarm.clock_moved();
+    }
+
+    /// Decides and commits, again if somebody was faster.
+    async fn change(&self, session: &Arc<Session>, command: &Command, moment: Moment) -> Result<Changed, Error> {
+        let reference = session.reference();
+        let mut session = Arc::clone(session);
+        loop {
+            let (pulse, version, decision) =
+                session.read(|view| (view.pulse, view.version, decide(view, command, moment)));
+            let Some(next) = decision.next else {
+                let status = session.read(|view| match view.rest.end() {
+                    Some(tombstone) => Status::ended(reference, tombstone, moment.now),
+                    None => Status::live(reference, view, moment),
+                });
+                return Ok(Changed {
+                    reply: decision.reply,
+                    status,
+                    happenings: Vec::new(),
+                });
+            };
+            let view = next.view(session.origin());
+            let (status, next_action) = match next.rest.end() {
+                Some(tombstone) => (Status::ended(reference, tombstone, moment.now), Time::FAR),
+                None => (Status::live(reference, &view, moment), view.next_action(moment)),
+            };
+            let happenings = next.happenings.clone();
+            let commit = Commit {
+                reference,
+                expected: Expected::Session {
+                    session: Arc::clone(&session),
+                    pulse,
+                    version,
+                },
+                next,
+                at: moment.now,
+            };
+            session = match self.store.commit(commit).await? {
+                Committed::Done(session) => {
+                    self.count(&happenings);
+                    // What moves a deadline earlier arms the session at once; what moves it later leaves that to the driver.
+                    if next_action < session.armed_for() {
+                        self.arm(&session, next_action);
+                    }
+                    return Ok(Changed {
+                        reply: decision.reply,
+                        status,
+                        happenings,
+                    });
+                }
+                Committed::Lost(Found::Live(session)) => session,
+                Committed::Lost(Found::Ended(tombstone)) => {
+                    return Ok(Changed {
+                        status: Status::ended(reference, &tombstone, moment.now),
+                        reply: Err(Refusal::Ended(tombstone)),
+                        happenings: Vec::new(),
+                    });
+                }
+                Committed::Lost(Found::Unknown { .. }) | Committed::Full { .. } => return Err(Error::Unknown(reference)),
+            };
+        }
+    }
+
+    /// Judges one session that the timeline says is due.
+    async fn judge(&self, session: &Arc<Session>, moment: Moment) {
+        let pulse = session.pulse();
+        if pulse.is_dead() || session.armed_for() > moment.now {
+            return;
+        }
+        let next_action = if pulse.is_warned() || pulse.is_slow() {
+            session.read(|view| view.next_action(moment))
+        } else {
+            let view = View {
+                origin: session.origin(),
+                pulse,
+                rest: &PLAIN,
+                version: 0,
+            };
+            view.next_action(moment)
+        };
+        if next_action > moment.now {
+            // It was touched since it was armed: this is all that a touch costs the timeline.
+            self.arm(session, next_action);
+            return;
+        }
+        // Not armed any more: whatever comes next arms it.
+        session.arm(Time::FAR);
+        match self.change(session, &Command::Judge, moment).await {
+            Ok(changed) => self.note_lateness(&changed.happenings),
+            Err(error) => tracing::error!(%error, session = %session.reference(), "a due session could not be judged"),
+        }
+        if session.armed_for() == Time::FAR && !session.pulse().is_dead() {
+            let next_action = session.read(|view| view.next_action(moment));
+            self.arm(session, next_action);
+        }
+    }
+
+    fn note_lateness(&self, happenings: &[Happening]) {
+        let now = self.clock.now();
+        for happening in happenings {
+            match happening {
+                Happening::Warning { point, expire, .. } => self.meter.warning_was_late(now.since(*expire - *point)),
+                Happening::Ended(tombstone) if tombstone.end.actor == Actor::Policy => {
+                    self.meter.end_was_late(now.since(tombstone.end.at));
+                }
+                Happening::Ended(_) | Happening::Cleared { .. } => {}
+            }
+        }
+    }
+
+    fn housekeep(&self, backlog: &mut Backlog, now: Time) {
+        if backlog.housekept.is_some_and(|last| now.since(last) < BEAT) {
+            return;
+        }
+        backlog.housekept = Some(now);
+        self.memory.sweep();
+        if let Some(off) = self.clock.follow_wall_clock() {
+            tracing::warn!(seconds = off.as_secs(), "the wall clock was set; deadlines did not move");
+        }
+    }
+}
+
+impl Work for Sessions {
+    async fn step(&self) -> Step {
+        let mut backlog = self.backlog.lock().await;
+        let moment = self.vigil.beat();
+        self.housekeep(&mut backlog, moment.now);
+        let wake = {
+            let mut timeline = self.timeline.lock();
+            let mut due = Vec::new();
+            while timeline.poll(moment.now, &mut due) {
+                backlog.slots.push_back(std::mem::take(&mut due));
+            }
+            timeline.next_wake()
+        };
+        let Some(mut slot) = backlog.slots.pop_front() else {
+            return Step::Until(wake.unwrap_or(moment.now + BEAT));
+        };
+        for _ in 0..CHUNK {
+            let Some(session) = slot.pop() else { break };
+            self.judge(&session, moment).await;
+        }
+        if !slot.is_empty() {
+            backlog.slots.push_back(slot);
+        }
+        Step::Again
+    }
+}

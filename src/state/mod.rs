@@ -1,0 +1,20 @@
+//! What a session is and what may become of it: pure, without clock, locks or I/O.
+//!
+//! A record is a [`Pulse`] (one word: last activity and three flags) and a [`Rest`]. [`machine::decide`] takes a record, a
+//! command and the moment, and answers the record after it and what happened. Nothing else changes a record, except that the
+//! hot path raises a pulse by the same [`Pulse::touch`] that the machine calls.
+
+pub mod machine;
+pub mod name;
+pub mod policy;
+pub mod pulse;
+pub mod record;
+
+pub use machine::{Command, Decision, Next, Refusal, Reply, decide};
+pub use name::{Keys, SessionRef};
+pub use policy::{Limits, Policy, Unmatched};
+pub use pulse::{Pulse, Touched};
+pub use record::{
+    Actor, Cause, Deadlines, End, EndReason, Happening, Identity, Limit, Moment, Origin, Outcome, Recalled, RequestId, Rest,
+    Tombstone, View,
+};

@@ -1,0 +1,155 @@
+//! Names: how a raw session id, a bearer secret, becomes a ref that is safe to keep and to show (G15).
+
+use std::{fmt, str::FromStr};
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+
+use super::record::RequestId;
+
+/// 128 bits of keyed BLAKE3 over a tenant and a session id. Names a session; is never a credential.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SessionRef([u8; 16]);
+
+impl SessionRef {
+    /// How many characters it has when it is shown.
+    pub const LENGTH: usize = 22;
+
+    /// Eight of its bits picked as a number: they are as good as random, and nobody without the key can choose them.
+    #[must_use]
+    pub fn shard(self, shards: usize) -> usize {
+        usize::from(u16::from_le_bytes([self.0[0], self.0[1]])) % shards
+    }
+}
+
+impl fmt::Display for SessionRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = [0; Self::LENGTH];
+        URL_SAFE_NO_PAD
+            .encode_slice(self.0, &mut text)
+            .map_err(|_| fmt::Error)?;
+        f.write_str(std::str::from_utf8(&text).map_err(|_| fmt::Error)?)
+    }
+}
+
+impl fmt::Debug for SessionRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+/// A text that is not a ref.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("must be {} characters of base64url", SessionRef::LENGTH)]
+pub struct NotARef;
+
+impl FromStr for SessionRef {
+    type Err = NotARef;
+
+    fn from_str(text: &str) -> Result<Self, NotARef> {
+        let mut bytes = [0; 16];
+        let length = URL_SAFE_NO_PAD.decode_slice(text, &mut bytes).map_err(|_| NotARef)?;
+        if length == bytes.len() { Ok(Self(bytes)) } else { Err(NotARef) }
+    }
+}
+
+/// The keys under which ids are hashed. All come from one master key.
+pub struct Keys {
+    refs: [u8; 32],
+    ids: [u8; 32],
+    requests: [u8; 32],
+    tokens: [u8; 32],
+}
+
+impl Keys {
+    /// The keys that follow from a master key: at least 32 random bytes.
+    #[must_use]
+    pub fn derive(master: &[u8]) -> Self {
+        Self {
+            refs: blake3::derive_key("session-sidecar 2026 session refs", master),
+            ids: blake3::derive_key("session-sidecar 2026 ids made from request ids", master),
+            requests: blake3::derive_key("session-sidecar 2026 remembered requests", master),
+            tokens: blake3::derive_key("session-sidecar 2026 resume tokens", master),
+        }
+    }
+
+    /// The ref of a session.
+    #[must_use]
+    pub fn session_ref(&self, tenant: &str, session_id: &str) -> SessionRef {
+        let mut bytes = [0; 16];
+        bytes.copy_from_slice(&pair(&self.refs, tenant, session_id).as_bytes()[..16]);
+        SessionRef(bytes)
+    }
+
+    /// The session id for a Create that gave a request id and no session id: the same for a retry, though nobody kept it.
+    #[must_use]
+    pub fn id_for_request(&self, tenant: &str, request_id: &str) -> String {
+        URL_SAFE_NO_PAD.encode(pair(&self.ids, tenant, request_id).as_bytes())
+    }
+
+    /// What is remembered of a request: hashes of its id and of all else that it says.
+    #[must_use]
+    pub fn request(&self, request_id: &str, content: &[u8]) -> RequestId {
+        RequestId {
+            key: first_word(&blake3::keyed_hash(&self.requests, request_id.as_bytes())),
+            content: first_word(&blake3::keyed_hash(&self.requests, content)),
+        }
+    }
+
+    /// The key of resume tokens.
+    #[must_use]
+    pub fn tokens(&self) -> [u8; 32] {
+        self.tokens
+    }
+}
+
+/// Hashes two texts so that no other two texts give the same bytes: the first is at most 255 bytes long.
+fn pair(key: &[u8; 32], first: &str, second: &str) -> blake3::Hash {
+    let mut bytes = [0; 1 + 255 + 256];
+    let length = 1 + first.len() + second.len();
+    if let (Ok(prefix), Some(bytes)) = (u8::try_from(first.len()), bytes.get_mut(..length)) {
+        bytes[0] = prefix;
+        bytes[1..=first.len()].copy_from_slice(first.as_bytes());
+        bytes[1 + first.len()..].copy_from_slice(second.as_bytes());
+        return blake3::keyed_hash(key, bytes);
+    }
+    // Longer than the API lets in: still distinct.
+    let mut hasher = blake3::Hasher::new_keyed(key);
+    hasher.update(&[u8::MAX]).update(&first.len().to_le_bytes());
+    hasher.update(first.as_bytes()).update(second.as_bytes()).finalize()
+}
+
+fn first_word(hash: &blake3::Hash) -> u64 {
+    let mut word = [0; 8];
+    word.copy_from_slice(&hash.as_bytes()[..8]);
+    u64::from_le_bytes(word)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn g17_a_tenant_and_an_id_cannot_be_shifted_into_each_other() {
+        let keys = Keys::derive(&[7; 32]);
+        assert_ne!(keys.session_ref("ab", "c"), keys.session_ref("a", "bc"));
+        assert_ne!(keys.session_ref("", "abc"), keys.session_ref("a", "bc"));
+    }
+
+    #[test]
+    fn g15_another_key_gives_another_ref() {
+        let id = "0123456789abcdef";
+        assert_ne!(
+            Keys::derive(&[1; 32]).session_ref("", id),
+            Keys::derive(&[2; 32]).session_ref("", id)
+        );
+    }
+
+    #[test]
+    fn a_ref_reads_back() {
+        let reference = Keys::derive(&[7; 32]).session_ref("shop", "0123456789abcdef");
+        let shown = reference.to_string();
+        assert_eq!(shown.len(), SessionRef::LENGTH);
+        assert_eq!(shown.parse(), Ok(reference));
+        assert_eq!("too short".parse::<SessionRef>(), Err(NotARef));
+    }
+}

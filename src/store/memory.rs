@@ -1,0 +1,279 @@
+//! Sessions in this process' memory: moka is the table, and its eviction is what ends a session.
+//!
+//! The order of an end (G10): the pulse is swapped to DEAD, the tombstone becomes readable, moka lets go of the entry, and
+//! moka's eviction listener hands on the end that was decided. The listener decides nothing and does not look at moka's
+//! cause. An eviction that nobody decided would be a session lost without a word: the process aborts rather than go on.
+
+use std::{
+    hash::{BuildHasherDefault, Hasher},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use async_trait::async_trait;
+use moka::sync::Cache;
+use parking_lot::Mutex;
+
+use super::{Commit, Committed, Expected, Found, Session, Store, Unavailable, subjects::Subjects, tombstones::Tombstones};
+use crate::{
+    event::{Event, Log},
+    state::{Happening, Identity, Next, Origin, Pulse, SessionRef},
+    time::{Clock, Time},
+};
+
+/// How much may be kept.
+#[derive(Debug, Clone, Copy)]
+pub struct MemoryCaps {
+    /// Live sessions: at the cap Create is refused (G11).
+    pub max_sessions: usize,
+    /// Ended sessions that are remembered: at the cap the oldest is forgotten.
+    pub max_tombstones: usize,
+}
+
+/// The store in memory.
+pub struct Memory {
+    table: Cache<SessionRef, Arc<Session>, BuildHasherDefault<RefHasher>>,
+    shelf: Arc<Shelf>,
+    /// Creates of the same name take turns.
+    creating: Vec<Mutex<()>>,
+    caps: MemoryCaps,
+}
+
+/// What the eviction listener reaches.
+struct Shelf {
+    clock: Clock,
+    log: Arc<Log>,
+    tombstones: Tombstones,
+    subjects: Subjects,
+    live: AtomicUsize,
+}
+
+/// A ref is a keyed hash: its first bytes are as good as any hash of it.
+#[derive(Default)]
+struct RefHasher(u64);
+
+impl Hasher for RefHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        // A ref hashes its length prefix, then its 16 bytes; the last eight win.
+        for chunk in bytes.chunks_exact(8) {
+            let mut word = [0; 8];
+            word.copy_from_slice(chunk);
+            self.0 = u64::from_le_bytes(word);
+        }
+    }
+}
+
+impl Memory {
+    /// An empty store whose ends go to `log`.
+    #[must_use]
+    pub fn new(clock: Clock, log: Arc<Log>, caps: MemoryCaps) -> Self {
+        let shelf = Arc::new(Shelf {
+            clock,
+            log,
+            tombstones: Tombstones::new(caps.max_tombstones),
+            subjects: Subjects::new(),
+            live: AtomicUsize::new(0),
+        });
+        let listener = {
+            let shelf = Arc::clone(&shelf);
+            move |reference: Arc<SessionRef>, session: Arc<Session>, _cause| {
+                // moka switches a listener that panics off for good, silently: every end after it would be lost.
+                let guard = AbortOnDrop;
+                shelf.evicted(*reference, &session);
+                std::mem::forget(guard);
+            }
+        };
+        Self {
+            // No capacity, no time to live: moka never lets go of a session by itself.
+            table: Cache::builder()
+                .eviction_listener(listener)
+                .build_with_hasher(BuildHasherDefault::default()),
+            shelf,
+            creating: (0..256).map(|_| Mutex::new(())).collect(),
+            caps,
+        }
+    }
+
+    /// The session if it is in the table: the hot path of a touch.
+    #[must_use]
+    pub fn get(&self, reference: SessionRef) -> Option<Arc<Session>> {
+        self.table.get(&reference)
+    }
+
+    /// How many sessions are live.
+    #[must_use]
+    pub fn live(&self) -> usize {
+        self.shelf.live.load(Ordering::Relaxed)
+    }
+
+    /// How many ended sessions are remembered.
+    #[must_use]
+    pub fn remembered(&self) -> usize {
+        self.shelf.tombstones.len()
+    }
+
+    /// How many ended sessions were forgotten before their time.
+    #[must_use]
+    pub fn forgotten_early(&self) -> u64 {
+        self.shelf.tombstones.dropped()
+    }
+
+    /// Gives back the memory of what need not be remembered any more.
+    pub fn sweep(&self) {
+        self.shelf.tombstones.sweep(self.shelf.clock.now());
+        self.table.run_pending_tasks();
+    }
+
+    /// The live sessions of a subject.
+    #[must_use]
+    pub fn of_subject(&self, tenant: &str, subject: &str) -> Vec<SessionRef> {
+        self.shelf.subjects.get(tenant, subject)
+    }
+
+    /// The live sessions.
+    #[must_use]
+    pub fn all(&self) -> Vec<SessionRef> {
+        self.table.iter().map(|(reference, _)| *reference).collect()
+    }
+
+    /// What is known of a session: the table first, for an end makes the tombstone readable before it leaves the table.
+    #[must_use]
+    pub fn look_up(&self, reference: SessionRef) -> Found {
+        if let Some(session) = self.table.get(&reference) {
+            if !session.pulse().is_dead() {
+                return Found::Live(session);
+            }
+            // It is ending right now: its record has the tombstone as soon as the lock is free.
+            if let Some(tombstone) = session.read(|view| view.rest.end().cloned()) {
+                return Found::Ended(tombstone);
+            }
+        }
+        let now = self.shelf.clock.now();
+        match self.shelf.tombstones.get(reference, now) {
+            Some(tombstone) => Found::Ended(tombstone),
+            None => Found::Unknown {
+                may_have_ended: self.shelf.tombstones.forgot_early(now),
+            },
+        }
+    }
+
+    fn create(&self, reference: SessionRef, origin: Origin, next: Next, at: Time) -> Committed {
+        let _turn = self.creating[reference.shard(self.creating.len())].lock();
+        match self.look_up(reference) {
+            Found::Unknown { .. } => {}
+            found => return Committed::Lost(found),
+        }
+        if !self.shelf.make_room(self.caps.max_sessions) {
+            return Committed::Full {
+                max_sessions: self.caps.max_sessions,
+            };
+        }
+        let identity = origin.identity.clone();
+        let session = Arc::new(Session::new(reference, origin, &next));
+        if let Some(identity) = identity.as_ref().filter(|identity| !identity.subject.is_empty()) {
+            self.shelf.subjects.insert(&identity.tenant, &identity.subject, reference);
+        }
+        // Published before it can be found, so that nothing that happens to it later comes earlier in the log.
+        self.shelf.publish(reference, identity.as_ref(), next, at);
+        self.table.insert(reference, Arc::clone(&session));
+        Committed::Done(session)
+    }
+
+    fn change(&self, session: &Arc<Session>, pulse: Pulse, version: u32, next: Next, at: Time) -> Committed {
+        let reference = session.reference();
+        let ends = next.rest.end().cloned();
+        let identity = session.origin().identity.clone();
+        let done = session.change(pulse, version, next, |mut next| {
+            if let Some(tombstone) = &ends {
+                // The listener publishes the end itself.
+                next.happenings.pop();
+                next.version -= 1;
+                self.shelf.tombstones.insert(reference, Arc::clone(tombstone), at);
+            }
+            self.shelf.publish(reference, identity.as_ref(), next, at);
+        });
+        if !done {
+            return Committed::Lost(self.look_up(reference));
+        }
+        if ends.is_some() {
+            self.table.invalidate(&reference);
+        }
+        Committed::Done(Arc::clone(session))
+    }
+}
+
+#[async_trait]
+impl Store for Memory {
+    async fn find(&self, reference: SessionRef) -> Result<Found, Unavailable> {
+        Ok(self.look_up(reference))
+    }
+
+    async fn commit(&self, commit: Commit) -> Result<Committed, Unavailable> {
+        let Commit { reference, expected, next, at } = commit;
+        Ok(match expected {
+            Expected::Nothing(origin) => self.create(reference, origin, next, at),
+            Expected::Session { session, pulse, version } => self.change(&session, pulse, version, next, at),
+        })
+    }
+}
+
+impl Shelf {
+    /// Takes one place of `max`, if one is free.
+    fn make_room(&self, max: usize) -> bool {
+        self.live
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |live| (live < max).then_some(live + 1))
+            .is_ok()
+    }
+
+    fn publish(&self, session: SessionRef, identity: Option<&Arc<Identity>>, next: Next, at: Time) {
+        let mut version = next.version - next.happenings.len() as u32;
+        for what in next.happenings {
+            version += 1;
+            self.log.append(Event {
+                seq: 0,
+                at,
+                session,
+                identity: identity.cloned(),
+                version,
+                what,
+            });
+        }
+    }
+
+    /// Hands on the end that was decided.
+    fn evicted(&self, reference: SessionRef, session: &Session) {
+        let Some(tombstone) = session.read(|view| view.rest.end().cloned()) else {
+            tracing::error!(session = %reference, "a session left the table without a decided end");
+            std::process::abort();
+        };
+        let origin = session.origin();
+        if !origin.subject().is_empty() {
+            self.subjects.remove(origin.tenant(), origin.subject(), reference);
+        }
+        self.live.fetch_sub(1, Ordering::AcqRel);
+        self.log.append(Event {
+            seq: 0,
+            at: self.clock.now(),
+            session: reference,
+            identity: origin.identity.clone(),
+            version: tombstone.version,
+            what: Happening::Ended(tombstone),
+        });
+    }
+}
+
+/// Aborts the process if it is dropped, which only a panic does.
+struct AbortOnDrop;
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        tracing::error!("the eviction listener panicked");
+        std::process::abort();
+    }
+}
