@@ -1,11 +1,17 @@
 //! session-sidecar judges the time of web sessions: it never ends one early, pushes a warning before the end, and says why it
 //! ended. See the README for what it is and `docs/architecture.md` for how it is built.
 
+pub mod admin;
+pub mod app;
+pub mod cli;
+pub mod config;
 pub mod driver;
 pub mod event;
+pub mod rpc;
 pub mod sessions;
 pub mod state;
 pub mod store;
 mod sync;
+pub mod telemetry;
 pub mod time;
 pub mod timeline;

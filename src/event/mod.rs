@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 pub use log::{Log, Trimmed};
 pub use router::{Mailbox, Route, Router, Subscription};
-pub use token::{Position, Tokens, TokenError};
+pub use token::{Position, TokenError, Tokens};
 
 use crate::{
     state::{Happening, Identity, SessionRef},

@@ -91,10 +91,7 @@ fn checksum(signed: &[u8]) -> [u8; 4] {
 mod tests {
     use super::*;
 
-    const PLACE: Position = Position {
-        seq: 7,
-        initial: false,
-    };
+    const PLACE: Position = Position { seq: 7, initial: false };
 
     #[test]
     fn g12_g17_a_token_opens_only_for_its_own_caller_and_scope() {
@@ -115,7 +112,11 @@ mod tests {
             let mut garbled = token.clone();
             garbled[place] = if garbled[place] == b'A' { b'B' } else { b'A' };
             let garbled = String::from_utf8(garbled).expect("ASCII");
-            assert_eq!(tokens.open(&garbled, &[3; 32]), Err(TokenError::Invalid), "place {place}");
+            assert_eq!(
+                tokens.open(&garbled, &[3; 32]),
+                Err(TokenError::Invalid),
+                "place {place}"
+            );
         }
     }
 }

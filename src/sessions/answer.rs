@@ -258,7 +258,9 @@ pub enum Error {
         bound: humantime::FormattedDuration,
     },
     /// The extensions in a row are used up.
-    #[error("the session was extended {max} times in a row, the policy's max_extensions; only activity keeps it alive now")]
+    #[error(
+        "the session was extended {max} times in a row, the policy's max_extensions; only activity keeps it alive now"
+    )]
     ExtensionLimit {
         /// The session.
         reference: SessionRef,

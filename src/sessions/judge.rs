@@ -160,7 +160,9 @@ impl Sessions {
                         happenings: Vec::new(),
                     });
                 }
-                Committed::Lost(Found::Unknown { .. }) | Committed::Full { .. } => return Err(Error::Unknown(reference)),
+                Committed::Lost(Found::Unknown { .. }) | Committed::Full { .. } => {
+                    return Err(Error::Unknown(reference));
+                }
             };
         }
     }
@@ -219,7 +221,10 @@ impl Sessions {
         backlog.housekept = Some(now);
         self.memory.sweep();
         if let Some(off) = self.clock.follow_wall_clock() {
-            tracing::warn!(seconds = off.as_secs(), "the wall clock was set; deadlines did not move");
+            tracing::warn!(
+                seconds = off.as_secs(),
+                "the wall clock was set; deadlines did not move"
+            );
         }
     }
 }

@@ -41,9 +41,7 @@ const END_REASONS: [(EndReason, &str); 4] = [
 ];
 
 /// Bounds of the lateness histograms, in seconds: dense around the 50 ms that G2 promises.
-const LATENESS: [f64; 12] = [
-    0.001, 0.0025, 0.005, 0.01, 0.02, 0.035, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0,
-];
+const LATENESS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.02, 0.035, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0];
 
 impl Meter {
     /// A meter whose metrics are in `registry`.

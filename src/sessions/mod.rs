@@ -23,8 +23,8 @@ use crate::{
     driver::Alarm,
     event::{Log, Router, Tokens},
     state::{
-        Command, End, Identity, Keys, Limits, Moment, Next, Origin, Outcome, Policy, Pulse, Recalled, Reply, RequestId, Rest,
-        SessionRef, Tombstone, Touched, Unmatched, View,
+        Command, End, Identity, Keys, Limits, Moment, Next, Origin, Outcome, Policy, Pulse, Recalled, Reply, RequestId,
+        Rest, SessionRef, Tombstone, Touched, Unmatched, View,
     },
     store::{Commit, Committed, Expected, Found, Memory, MemoryCaps, Session, Store, Unavailable},
     time::Clock,
@@ -145,11 +145,16 @@ impl Sessions {
         let keys = Keys::derive(&setup.master_key);
         let log = Arc::new(Log::new(setup.replay_events));
         let memory = Arc::new(Memory::new(clock.clone(), Arc::clone(&log), caps));
-                Arc::new(Self {
+        Arc::new(Self {
             vigil: Vigil::new(clock.clone()),
             tokens: Tokens::new(keys.tokens(), random()),
             keys,
-            min_id_length: setup.policies.values().map(|policy| policy.min_id_length).min().unwrap_or(1),
+            min_id_length: setup
+                .policies
+                .values()
+                .map(|policy| policy.min_id_length)
+                .min()
+                .unwrap_or(1),
             policies: setup.policies,
             store: Arc::clone(&memory) as Arc<dyn Store>,
             memory,
@@ -212,7 +217,9 @@ impl Sessions {
             (None, None) => URL_SAFE_NO_PAD.encode(random::<32>()),
         };
         let reference = self.keys.session_ref(&create.tenant, &session_id);
-        let request = create.request.map(|request| self.keys.request(request.id, request.content));
+        let request = create
+            .request
+            .map(|request| self.keys.request(request.id, request.content));
         let moment = self.moment();
         // A retry is answered with what was created, even if a limit has changed its mind since.
         if let Some(request) = request
@@ -225,7 +232,11 @@ impl Sessions {
             return Err(already_past("idle_for", "idle timeout", limits.idle_timeout));
         }
         if create.authenticated_ago >= limits.absolute_timeout {
-            return Err(already_past("authenticated_ago", "absolute timeout", limits.absolute_timeout));
+            return Err(already_past(
+                "authenticated_ago",
+                "absolute timeout",
+                limits.absolute_timeout,
+            ));
         }
         let plain = create.tenant.is_empty() && create.subject.is_empty() && create.labels.is_empty();
         let origin = Origin {
@@ -273,7 +284,12 @@ impl Sessions {
         }
     }
 
-    async fn created_before(&self, session_id: String, session: Arc<Session>, request: RequestId) -> Result<Created, Error> {
+    async fn created_before(
+        &self,
+        session_id: String,
+        session: Arc<Session>,
+        request: RequestId,
+    ) -> Result<Created, Error> {
         let reference = session.reference();
         let session = match self.examine(session).await? {
             Examined::Live(session) => session,
@@ -359,7 +375,10 @@ impl Sessions {
             Examined::Live(session) => session.read(|view| Report::live(reference, view, moment)),
             Examined::Ended(tombstone) => Report::ended(reference, tombstone, moment.now),
         };
-        let same_tenant = report.details.as_ref().is_some_and(|details| details.origin.tenant() == tenant);
+        let same_tenant = report
+            .details
+            .as_ref()
+            .is_some_and(|details| details.origin.tenant() == tenant);
         if same_tenant {
             return Ok(report);
         }
@@ -500,6 +519,12 @@ fn random<const N: usize>() -> [u8; N] {
         std::process::abort();
     }
     bytes
+}
+
+/// A master key for those who were given none.
+#[must_use]
+pub fn random_key() -> Vec<u8> {
+    random::<32>().into()
 }
 
 /// A session that was looked at now.

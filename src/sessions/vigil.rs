@@ -39,7 +39,10 @@ impl Vigil {
             // The hold first, then the beat: nobody may miss both.
             self.held_until.fetch_max((now + GAP).as_nanos(), Ordering::AcqRel);
             if self.last_beat.fetch_max(now.as_nanos(), Ordering::AcqRel) == last_beat.as_nanos() {
-                tracing::warn!(gap_seconds = gap.as_secs(), "the process did not run: idle ends are held for 5 s");
+                tracing::warn!(
+                    gap_seconds = gap.as_secs(),
+                    "the process did not run: idle ends are held for 5 s"
+                );
             }
         }
         Moment {

@@ -83,7 +83,9 @@ pub enum WatchContent {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum WatchError {
     /// The token is not one of ours, or not for this caller and scope.
-    #[error("resume_token: is not a token of this sidecar for this scope and caller; send one back as it came, unchanged")]
+    #[error(
+        "resume_token: is not a token of this sidecar for this scope and caller; send one back as it came, unchanged"
+    )]
     TokenInvalid,
     /// The log no longer reaches back to the token.
     #[error("the event log no longer reaches back to the resume_token; open again with include_initial_state")]
@@ -121,7 +123,10 @@ pub struct Watch {
 }
 
 enum Phase {
-    Snapshots { to_come: std::vec::IntoIter<SessionRef>, sent: u64 },
+    Snapshots {
+        to_come: std::vec::IntoIter<SessionRef>,
+        sent: u64,
+    },
     CatchingUp,
     Live(Subscription),
     Over,
@@ -129,7 +134,11 @@ enum Phase {
 
 impl Sessions {
     /// Opens a watch. It ends when `draining` is cancelled.
-    pub async fn watch(self: &Arc<Self>, subscriber: Subscriber, draining: CancellationToken) -> Result<Watch, WatchError> {
+    pub async fn watch(
+        self: &Arc<Self>,
+        subscriber: Subscriber,
+        draining: CancellationToken,
+    ) -> Result<Watch, WatchError> {
         let max = self.max_watchers;
         let slot = Arc::clone(&self.watcher_slots).try_acquire_owned();
         let slot = slot.map_err(|_| WatchError::TooMany { max })?;
@@ -150,7 +159,11 @@ impl Sessions {
         let phase = if resumes {
             Phase::CatchingUp
         } else {
-            let to_come = if position.initial { self.in_scope(&subscriber).await } else { Vec::new() };
+            let to_come = if position.initial {
+                self.in_scope(&subscriber).await
+            } else {
+                Vec::new()
+            };
             Phase::Snapshots {
                 to_come: to_come.into_iter(),
                 sent: 0,
@@ -317,7 +330,9 @@ impl Watch {
             let Some(details) = &report.details else { continue };
             let wanted = match &self.subscriber.scope {
                 Scope::Sessions(..) => true,
-                Scope::Subject(_, subject) => report.status.state != State::Ended && details.origin.subject() == subject,
+                Scope::Subject(_, subject) => {
+                    report.status.state != State::Ended && details.origin.subject() == subject
+                }
                 Scope::Tenant(_) | Scope::Everything => report.status.state != State::Ended,
             };
             return Ok(wanted.then_some(report));
@@ -327,7 +342,11 @@ impl Watch {
 
     /// Whether an event is of interest: the router knows the route, not the tenant of a ref nor what a snapshot said already.
     fn wants(&self, event: &Event) -> bool {
-        if self.snapshotted.get(&event.session).is_some_and(|version| event.version <= *version) {
+        if self
+            .snapshotted
+            .get(&event.session)
+            .is_some_and(|version| event.version <= *version)
+        {
             return false;
         }
         let kind = match event.what {

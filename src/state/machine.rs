@@ -296,7 +296,8 @@ fn extend(
     let granted = next.view(origin).deadlines(moment).expire().0.since(expire_before);
     let clamped = wanted_until > before.absolute;
     if let Some(request) = request {
-        next.rest.remember(request, moment.now, Outcome::Extended { granted, clamped });
+        next.rest
+            .remember(request, moment.now, Outcome::Extended { granted, clamped });
     }
     next.idle_deadline_moved(origin, before, Cause::Extended, moment);
     Reply::Extended { granted, clamped }

@@ -15,6 +15,6 @@ pub use name::{Keys, SessionRef};
 pub use policy::{Limits, Policy, Unmatched};
 pub use pulse::{Pulse, Touched};
 pub use record::{
-    Actor, Cause, Deadlines, End, EndReason, Happening, Identity, Limit, Moment, Origin, Outcome, Recalled, RequestId, Rest,
-    Tombstone, View,
+    Actor, Cause, Deadlines, End, EndReason, Happening, Identity, Limit, Moment, Origin, Outcome, Recalled, RequestId,
+    Rest, Tombstone, View,
 };

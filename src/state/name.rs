@@ -48,7 +48,11 @@ impl FromStr for SessionRef {
     fn from_str(text: &str) -> Result<Self, NotARef> {
         let mut bytes = [0; 16];
         let length = URL_SAFE_NO_PAD.decode_slice(text, &mut bytes).map_err(|_| NotARef)?;
-        if length == bytes.len() { Ok(Self(bytes)) } else { Err(NotARef) }
+        if length == bytes.len() {
+            Ok(Self(bytes))
+        } else {
+            Err(NotARef)
+        }
     }
 }
 

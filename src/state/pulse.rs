@@ -119,7 +119,11 @@ impl Pulse {
 impl fmt::Debug for Pulse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?}", self.last_activity())?;
-        for (set, name) in [(self.is_dead(), "DEAD"), (self.is_warned(), "WARNED"), (self.is_slow(), "SLOW")] {
+        for (set, name) in [
+            (self.is_dead(), "DEAD"),
+            (self.is_warned(), "WARNED"),
+            (self.is_slow(), "SLOW"),
+        ] {
             if set {
                 write!(f, "+{name}")?;
             }

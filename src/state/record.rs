@@ -168,7 +168,8 @@ impl Rest {
     #[must_use]
     pub fn recall(&self, request: RequestId, now: Time) -> Option<Recalled> {
         let remembered = self.extra.as_ref()?.requests.iter().find(|known| {
-            known.request.key == request.key && (known.outcome == Outcome::Created || now.since(known.at) <= REQUEST_MEMORY)
+            known.request.key == request.key
+                && (known.outcome == Outcome::Created || now.since(known.at) <= REQUEST_MEMORY)
         })?;
         Some(if remembered.request.content == request.content {
             Recalled::Same(remembered.outcome)
@@ -362,7 +363,10 @@ impl View<'_> {
     #[must_use]
     pub fn can_extend(&self, moment: Moment) -> bool {
         let (_, limit) = self.deadlines(moment).expire();
-        let left = self.limits().max_extensions.is_none_or(|max| self.rest.extensions < max);
+        let left = self
+            .limits()
+            .max_extensions
+            .is_none_or(|max| self.rest.extensions < max);
         limit == Limit::Idle && left
     }
 

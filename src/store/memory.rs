@@ -16,7 +16,9 @@ use async_trait::async_trait;
 use moka::sync::Cache;
 use parking_lot::Mutex;
 
-use super::{Commit, Committed, Expected, Found, Session, Store, Unavailable, subjects::Subjects, tombstones::Tombstones};
+use super::{
+    Commit, Committed, Expected, Found, Session, Store, Unavailable, subjects::Subjects, tombstones::Tombstones,
+};
 use crate::{
     event::{Event, Log},
     state::{Happening, Identity, Next, Origin, Pulse, SessionRef},
@@ -177,7 +179,9 @@ impl Memory {
         let identity = origin.identity.clone();
         let session = Arc::new(Session::new(reference, origin, &next));
         if let Some(identity) = identity.as_ref().filter(|identity| !identity.subject.is_empty()) {
-            self.shelf.subjects.insert(&identity.tenant, &identity.subject, reference);
+            self.shelf
+                .subjects
+                .insert(&identity.tenant, &identity.subject, reference);
         }
         // Published before it can be found, so that nothing that happens to it later comes earlier in the log.
         self.shelf.publish(reference, identity.as_ref(), next, at);
@@ -215,10 +219,19 @@ impl Store for Memory {
     }
 
     async fn commit(&self, commit: Commit) -> Result<Committed, Unavailable> {
-        let Commit { reference, expected, next, at } = commit;
+        let Commit {
+            reference,
+            expected,
+            next,
+            at,
+        } = commit;
         Ok(match expected {
             Expected::Nothing(origin) => self.create(reference, origin, next, at),
-            Expected::Session { session, pulse, version } => self.change(&session, pulse, version, next, at),
+            Expected::Session {
+                session,
+                pulse,
+                version,
+            } => self.change(&session, pulse, version, next, at),
         })
     }
 }
@@ -227,7 +240,9 @@ impl Shelf {
     /// Takes one place of `max`, if one is free.
     fn make_room(&self, max: usize) -> bool {
         self.live
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |live| (live < max).then_some(live + 1))
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |live| {
+                (live < max).then_some(live + 1)
+            })
             .is_ok()
     }
 

@@ -65,7 +65,11 @@ impl Tombstones {
     /// The tombstone of a session, if it is still remembered.
     pub(super) fn get(&self, reference: SessionRef, now: Time) -> Option<Arc<Tombstone>> {
         let shard = self.shard(reference);
-        shard.by_ref.get(&reference).filter(|tombstone| tombstone.forget_at > now).cloned()
+        shard
+            .by_ref
+            .get(&reference)
+            .filter(|tombstone| tombstone.forget_at > now)
+            .cloned()
     }
 
     /// Whether a tombstone was dropped that should still be remembered.
@@ -111,7 +115,11 @@ impl Shard {
     fn pop(&mut self) -> Option<Time> {
         let (reference, forget_at) = self.order.pop_front()?;
         // The same name may have been forgotten, used again and ended again: that one stays.
-        if self.by_ref.get(&reference).is_some_and(|tombstone| tombstone.forget_at == forget_at) {
+        if self
+            .by_ref
+            .get(&reference)
+            .is_some_and(|tombstone| tombstone.forget_at == forget_at)
+        {
             self.by_ref.remove(&reference);
         }
         Some(forget_at)

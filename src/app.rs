@@ -1,0 +1,242 @@
+//! The composition root: builds the rooms from the configuration, binds every address, runs, and drains.
+
+use std::{
+    fs, io,
+    net::SocketAddr,
+    os::unix::{fs::PermissionsExt as _, net::UnixStream as StdUnixStream},
+    path::{Path, PathBuf},
+    pin::Pin,
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use futures_util::{Stream, stream::SelectAll};
+use prometheus_client::{metrics::info::Info, registry::Registry};
+use tokio::{
+    net::{TcpListener, TcpStream, UnixListener, UnixStream},
+    sync::Semaphore,
+};
+use tokio_util::{either::Either, sync::CancellationToken};
+use tracing::{info, warn};
+
+use crate::{
+    admin::{self, Readiness},
+    config::{Config, Endpoint},
+    driver,
+    rpc::{Api, Caller, Connection, RpcMeter},
+    sessions::{Meter, Sessions, Setup, random_key},
+    store::MemoryCaps,
+    telemetry::{Levels, PREFIX},
+    time::Clock,
+};
+
+type Io = Either<TcpStream, UnixStream>;
+type Incoming = Pin<Box<dyn Stream<Item = io::Result<Connection<Io>>> + Send>>;
+
+/// A sidecar whose addresses are bound and which is not serving yet.
+pub struct App {
+    /// Where the API is served.
+    pub endpoints: Vec<Endpoint>,
+    /// Where metrics and probes are served.
+    pub admin_address: Option<SocketAddr>,
+    sessions: Arc<Sessions>,
+    meter: Arc<RpcMeter>,
+    registry: Registry,
+    incoming: SelectAll<Incoming>,
+    admin: Option<TcpListener>,
+    drain_timeout: Duration,
+    dev: bool,
+    _sockets: Vec<SocketFile>,
+}
+
+impl App {
+    /// Builds the rooms and binds the addresses.
+    pub async fn build(config: Config) -> anyhow::Result<Self> {
+        let mut registry = Registry::with_prefix(PREFIX);
+        registry.register(
+            "build",
+            "The version that runs",
+            Info::new([("version", env!("CARGO_PKG_VERSION"))]),
+        );
+        let meter = Arc::new(RpcMeter::register(&mut registry));
+        let sessions = Sessions::new(
+            Setup {
+                clock: Clock::system(),
+                master_key: config.master_key.unwrap_or_else(random_key),
+                policies: config.policies,
+                caps: MemoryCaps {
+                    max_sessions: config.max_sessions,
+                    max_tombstones: config.max_tombstones,
+                },
+                replay_events: config.replay_events,
+                mailbox_size: config.watch_queue,
+                max_watchers: config.max_watchers,
+            },
+            Meter::register(&mut registry),
+        );
+        registry.register_collector(Box::new(Levels(Arc::clone(&sessions))));
+
+        let places = Arc::new(Semaphore::new(config.max_connections));
+        let mut incoming: SelectAll<Incoming> = SelectAll::new();
+        let mut endpoints = Vec::new();
+        let mut sockets = Vec::new();
+        for listen in config.listen {
+            let caller = Arc::new(listen.caller);
+            match listen.endpoint {
+                Endpoint::Tcp(address) => {
+                    let listener = TcpListener::bind(address).await;
+                    let listener = listener.with_context(|| format!("--listen tcp://{address} cannot be bound"))?;
+                    endpoints.push(Endpoint::Tcp(listener.local_addr()?));
+                    incoming.push(accept_tcp(listener, caller, Arc::clone(&places)));
+                }
+                Endpoint::Unix { path, mode } => {
+                    let listener = bind_socket(&path, mode);
+                    let listener =
+                        listener.with_context(|| format!("--listen unix://{} cannot be bound", path.display()))?;
+                    sockets.push(SocketFile(path.clone()));
+                    endpoints.push(Endpoint::Unix { path, mode });
+                    incoming.push(accept_unix(listener, caller, Arc::clone(&places)));
+                }
+            }
+        }
+        let admin = match config.admin_listen {
+            None => None,
+            Some(address) => {
+                let listener = TcpListener::bind(address).await;
+                Some(listener.with_context(|| format!("--admin-listen {address} cannot be bound"))?)
+            }
+        };
+        Ok(Self {
+            endpoints,
+            admin_address: admin.as_ref().map(TcpListener::local_addr).transpose()?,
+            sessions,
+            meter,
+            registry,
+            incoming,
+            admin,
+            drain_timeout: config.drain_timeout,
+            dev: config.dev,
+            _sockets: sockets,
+        })
+    }
+
+    /// Serves until `stop` is done; then says that it is not ready, tells every watcher, finishes the calls that are under way,
+    /// and returns within the drain timeout.
+    pub async fn run(self, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
+        let (sessions, clock) = (Arc::clone(&self.sessions), self.sessions.clock().clone());
+        let alarm = Arc::clone(sessions.alarm());
+        driver::spawn_thread("driver", driver::run(Arc::clone(&sessions), clock, alarm))?;
+        driver::spawn_thread("router", Arc::clone(sessions.router()).run())?;
+
+        let draining = CancellationToken::new();
+        let stopped = CancellationToken::new();
+        let readiness = Readiness::default();
+        let admin = self.admin.map(|listener| {
+            let stopped = stopped.clone();
+            let serve = admin::serve(listener, self.registry, readiness.clone(), stopped.cancelled_owned());
+            tokio::spawn(serve)
+        });
+        let api = Api {
+            sessions,
+            meter: self.meter,
+            draining: draining.clone(),
+            test_clock: self.dev,
+        };
+        let (health, server) = api.serve(self.incoming, draining.clone().cancelled_owned())?;
+        let server = tokio::spawn(server);
+        health.serving().await;
+        readiness.set(true);
+        info!("serving");
+
+        stop.await;
+        info!(timeout = ?self.drain_timeout, "draining");
+        readiness.set(false);
+        health.not_serving().await;
+        draining.cancel();
+        health.close().await;
+        match tokio::time::timeout(self.drain_timeout, server).await {
+            Ok(ended) => ended.context("the server panicked")?.context("the server failed")?,
+            Err(_) => warn!("calls were still under way at the end of the drain timeout; they are dropped"),
+        }
+        stopped.cancel();
+        if let Some(admin) = admin {
+            admin.abort();
+        }
+        info!("stopped");
+        Ok(())
+    }
+}
+
+/// How long to wait before accepting again after an error, which is most often that no file descriptor is free.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
+
+fn accept_tcp(listener: TcpListener, caller: Arc<Caller>, places: Arc<Semaphore>) -> Incoming {
+    Box::pin(async_stream::stream! {
+        while let Ok(place) = Arc::clone(&places).acquire_owned().await {
+            match listener.accept().await {
+                Ok((io, _)) => {
+                    // Small answers must not wait for more to send.
+                    if let Err(error) = io.set_nodelay(true) {
+                        warn!(%error, "TCP_NODELAY cannot be set");
+                    }
+                    yield Ok(Connection::new(Either::Left(io), Arc::clone(&caller), Some(place)));
+                }
+                Err(error) => accept_failed(&error).await,
+            }
+        }
+    })
+}
+
+fn accept_unix(listener: UnixListener, caller: Arc<Caller>, places: Arc<Semaphore>) -> Incoming {
+    Box::pin(async_stream::stream! {
+        while let Ok(place) = Arc::clone(&places).acquire_owned().await {
+            match listener.accept().await {
+                Ok((io, _)) => yield Ok(Connection::new(Either::Right(io), Arc::clone(&caller), Some(place))),
+                Err(error) => accept_failed(&error).await,
+            }
+        }
+    })
+}
+
+async fn accept_failed(error: &io::Error) {
+    warn!(%error, "a connection cannot be accepted");
+    tokio::time::sleep(ACCEPT_AGAIN).await;
+}
+
+/// Binds a socket file. One that nobody listens to is what a killed process left, and is replaced.
+fn bind_socket(path: &Path, mode: u32) -> io::Result<UnixListener> {
+    if path.symlink_metadata().is_ok() {
+        if StdUnixStream::connect(path).is_ok() {
+            return Err(io::Error::new(
+                io::ErrorKind::AddrInUse,
+                "another process listens there",
+            ));
+        }
+        let is_socket = std::os::unix::fs::FileTypeExt::is_socket(&path.symlink_metadata()?.file_type());
+        if !is_socket {
+            return Err(io::Error::new(
+                io::ErrorKind::AlreadyExists,
+                "a file that is no socket is there",
+            ));
+        }
+    }
+    // Bound beside its place and moved there when its mode is right: nobody can connect to it before.
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(format!(".{}", std::process::id()));
+    let listener = UnixListener::bind(&beside)?;
+    fs::set_permissions(&beside, fs::Permissions::from_mode(mode))?;
+    fs::rename(&beside, path)?;
+    Ok(listener)
+}
+
+/// Removes a socket file when the sidecar is gone.
+struct SocketFile(PathBuf);
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_file(&self.0) {
+            warn!(%error, "the socket file cannot be removed");
+        }
+    }
+}

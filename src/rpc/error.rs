@@ -1,0 +1,160 @@
+//! The one place where an error becomes a gRPC status, or the error of one item of a batch.
+
+use std::{collections::HashMap, time::Duration};
+
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt as _};
+
+use super::{proto::v1, write::Writer};
+use crate::{
+    sessions::{Error, WatchError},
+    state::{SessionRef, Tombstone},
+};
+
+/// The domain of our `ErrorInfo` reasons.
+pub const DOMAIN: &str = "sessionsidecar.v1";
+
+/// When to ask again if the sidecar cannot know now.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// Why a call fails.
+#[derive(Debug)]
+pub(super) enum CallError {
+    /// A field is out of bounds.
+    Invalid {
+        /// The field.
+        field: String,
+        /// What is wrong, the bound, what to do.
+        problem: String,
+    },
+    /// The caller may not do this.
+    Denied(String),
+    /// The core refused.
+    Core(Error),
+    /// The watch cannot begin or go on.
+    Watch(WatchError),
+}
+
+impl CallError {
+    pub(super) fn invalid(field: impl Into<String>, problem: impl Into<String>) -> Self {
+        Self::Invalid {
+            field: field.into(),
+            problem: problem.into(),
+        }
+    }
+
+    /// The status of a call that fails with this.
+    pub(super) fn into_status(self, writer: &Writer) -> Status {
+        let message = self.message();
+        let (code, reason) = self.code_and_reason();
+        let mut details = ErrorDetails::new();
+        if let Some((field, problem)) = self.violation() {
+            details.add_bad_request_violation(field, problem);
+        }
+        if code == Code::Unavailable {
+            details.set_retry_info(Some(RETRY_AFTER));
+        }
+        if !reason.is_empty() {
+            let mut metadata = HashMap::new();
+            if let Some(reference) = self.session_ref() {
+                metadata.insert("session_ref".to_owned(), reference.to_string());
+            }
+            if let Some(tombstone) = self.tombstone() {
+                metadata.extend(writer.end_metadata(tombstone));
+            }
+            details.set_error_info(reason, DOMAIN, metadata);
+        }
+        Status::with_error_details(code, message, details)
+    }
+
+    /// The error of one item that fails with this.
+    pub(super) fn into_item(self, writer: &Writer) -> v1::ItemError {
+        let (code, reason) = self.code_and_reason();
+        v1::ItemError {
+            code: code as i32,
+            message: self.message(),
+            reason: reason.to_owned(),
+            session_ref: self.session_ref().map(|name| name.to_string()).unwrap_or_default(),
+            end: self.tombstone().map(|tombstone| writer.end(tombstone)),
+        }
+    }
+
+    fn code_and_reason(&self) -> (Code, &'static str) {
+        match self {
+            Self::Invalid { .. } => (Code::InvalidArgument, ""),
+            Self::Denied(_) => (Code::PermissionDenied, "CALLER_NOT_ALLOWED"),
+            Self::Core(error) => match error {
+                Error::Ended(..) => (Code::FailedPrecondition, "SESSION_ENDED"),
+                Error::Unknown(_) => (Code::NotFound, "SESSION_UNKNOWN"),
+                Error::Exists(_) => (Code::AlreadyExists, "SESSION_EXISTS"),
+                Error::Full { .. } => (Code::ResourceExhausted, "SESSION_CAP"),
+                Error::PolicyUnknown { .. } => (Code::FailedPrecondition, "POLICY_UNKNOWN"),
+                Error::Invalid { .. } => (Code::InvalidArgument, ""),
+                Error::AlreadyPast { .. } => (Code::FailedPrecondition, "ALREADY_PAST_LIMIT"),
+                Error::ExtensionLimit { .. } => (Code::FailedPrecondition, "EXTENSION_LIMIT"),
+                Error::RequestIdReused(_) => (Code::FailedPrecondition, "REQUEST_ID_REUSED"),
+                Error::Unavailable(_) => (Code::Unavailable, "STORE_UNAVAILABLE"),
+            },
+            Self::Watch(error) => match error {
+                WatchError::TokenInvalid => (Code::InvalidArgument, ""),
+                WatchError::TokenExpired => (Code::OutOfRange, "RESUME_TOKEN_EXPIRED"),
+                WatchError::TooSlow => (Code::ResourceExhausted, "WATCHER_TOO_SLOW"),
+                WatchError::TooMany { .. } => (Code::ResourceExhausted, "WATCHER_CAP"),
+                WatchError::Unavailable => (Code::Unavailable, "STORE_UNAVAILABLE"),
+            },
+        }
+    }
+
+    fn message(&self) -> String {
+        match self {
+            Self::Invalid { field, problem } => format!("{field}: {problem}"),
+            Self::Denied(message) => message.clone(),
+            Self::Core(error) => error.to_string(),
+            Self::Watch(error) => error.to_string(),
+        }
+    }
+
+    fn violation(&self) -> Option<(String, String)> {
+        match self {
+            Self::Invalid { field, problem } => Some((field.clone(), problem.clone())),
+            Self::Core(Error::Invalid { field, problem }) => Some(((*field).to_owned(), problem.clone())),
+            Self::Watch(WatchError::TokenInvalid) => {
+                let problem = "is not a token of this sidecar for this scope and caller";
+                Some(("resume_token".to_owned(), problem.to_owned()))
+            }
+            _ => None,
+        }
+    }
+
+    fn session_ref(&self) -> Option<SessionRef> {
+        match self {
+            Self::Core(
+                Error::Ended(reference, _)
+                | Error::Unknown(reference)
+                | Error::Exists(reference)
+                | Error::RequestIdReused(reference)
+                | Error::ExtensionLimit { reference, .. },
+            ) => Some(*reference),
+            _ => None,
+        }
+    }
+
+    fn tombstone(&self) -> Option<&Tombstone> {
+        match self {
+            Self::Core(Error::Ended(_, tombstone)) => Some(tombstone),
+            _ => None,
+        }
+    }
+}
+
+impl From<Error> for CallError {
+    fn from(error: Error) -> Self {
+        Self::Core(error)
+    }
+}
+
+impl From<WatchError> for CallError {
+    fn from(error: WatchError) -> Self {
+        Self::Watch(error)
+    }
+}

@@ -1,0 +1,131 @@
+//! The wire: the only room that knows gRPC statuses and generated types.
+
+mod caller;
+mod connection;
+mod error;
+mod meter;
+pub mod proto;
+mod read;
+mod service;
+mod test_clock;
+mod watch;
+mod write;
+
+use std::{future::Future, io, sync::Arc, time::Duration};
+
+use futures_util::Stream;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Server;
+use tonic_health::{ServingStatus, server::HealthReporter};
+
+pub use caller::{Caller, VerbGroup};
+pub use connection::Connection;
+pub use error::DOMAIN;
+pub use meter::RpcMeter;
+
+use error::CallError;
+use proto::{
+    dev::test_clock_service_server::TestClockServiceServer,
+    v1::session_service_server::{SERVICE_NAME, SessionServiceServer},
+};
+use service::Service;
+use test_clock::TestClock;
+
+use crate::sessions::Sessions;
+
+/// The largest message that is read: a full BatchTouch of the longest ids fits.
+const LARGEST_MESSAGE: usize = 1024 * 1024;
+
+/// The gRPC services over one core.
+pub struct Api {
+    /// The core.
+    pub sessions: Arc<Sessions>,
+    /// Counts calls.
+    pub meter: Arc<RpcMeter>,
+    /// Ends every watch when it is cancelled.
+    pub draining: CancellationToken,
+    /// Whether the test clock is served.
+    pub test_clock: bool,
+}
+
+/// Says over `grpc.health.v1` whether calls are welcome.
+#[derive(Clone)]
+pub struct Health(HealthReporter);
+
+impl Health {
+    /// Calls are welcome.
+    pub async fn serving(&self) {
+        self.set(ServingStatus::Serving).await;
+    }
+
+    /// The process is about to stop: go elsewhere.
+    pub async fn not_serving(&self) {
+        self.set(ServingStatus::NotServing).await;
+    }
+
+    /// Ends the streams of those who watch the health, for they would keep the server open.
+    pub async fn close(mut self) {
+        self.0.clear_service_status("").await;
+        self.0.clear_service_status(SERVICE_NAME).await;
+    }
+
+    async fn set(&self, status: ServingStatus) {
+        self.0.set_service_status("", status).await;
+        self.0.set_service_status(SERVICE_NAME, status).await;
+    }
+}
+
+impl Api {
+    /// Serves connections until `stop` is done; then finishes the calls that are under way. Answers the server, to be
+    /// awaited, and the handle of its health.
+    pub fn serve<T, I, S>(
+        self,
+        connections: I,
+        stop: S,
+    ) -> Result<(Health, impl Future<Output = Result<(), tonic::transport::Error>>), tonic_reflection::server::Error>
+    where
+        T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        I: Stream<Item = io::Result<Connection<T>>>,
+        S: Future<Output = ()>,
+    {
+        let (reporter, health) = tonic_health::server::health_reporter();
+        let service = Service::new(Arc::clone(&self.sessions), self.meter, self.draining);
+        let service = SessionServiceServer::new(service)
+            .max_decoding_message_size(LARGEST_MESSAGE)
+            .max_encoding_message_size(4 * LARGEST_MESSAGE);
+        let reflection = || {
+            tonic_reflection::server::Builder::configure()
+                .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
+                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+                .with_service_name(SERVICE_NAME)
+                .with_service_name("grpc.health.v1.Health")
+        };
+        let test_clock = self
+            .test_clock
+            .then(|| TestClockServiceServer::new(TestClock::new(self.sessions)));
+        let server = hardened()
+            .add_service(service)
+            .add_service(health)
+            .add_service(reflection().build_v1()?)
+            .add_service(reflection().build_v1alpha()?)
+            .add_optional_service(test_clock)
+            .serve_with_incoming_shutdown(connections, stop);
+        Ok((Health(reporter), server))
+    }
+}
+
+/// tonic's server with the limits that its defaults leave open.
+fn hardened() -> Server {
+    Server::builder()
+        // tonic 0.14 advertises no limit. One gateway may hold many watches on one connection.
+        .max_concurrent_streams(4096)
+        // Rapid reset (CVE-2023-44487) and made-you-reset (CVE-2025-8671): tonic 0.14 switches h2's limit off.
+        .http2_max_pending_accept_reset_streams(Some(20))
+        .http2_max_local_error_reset_streams(Some(1024))
+        .http2_max_header_list_size(16 * 1024)
+        .max_frame_size(16 * 1024)
+        // A peer that is gone, or stuck in the middle of a header block, does not answer pings.
+        .http2_keepalive_interval(Some(Duration::from_secs(20)))
+        .http2_keepalive_timeout(Some(Duration::from_secs(10)))
+}

@@ -1,0 +1,14 @@
+//! Generated code.
+
+/// The API.
+pub mod v1 {
+    tonic::include_proto!("sessionsidecar.v1");
+}
+
+/// The test clock of `serve --dev`.
+pub mod dev {
+    tonic::include_proto!("sessionsidecar.dev.v1");
+}
+
+/// The descriptors of all of it, encoded.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

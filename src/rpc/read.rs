@@ -1,0 +1,191 @@
+//! From the wire's words to the core's: everything that comes from outside is bounded here, before it reaches a clock or a
+//! table. A refusal names the field and the limit, never the value: it may be a session id.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use super::{CallError, proto::v1};
+use crate::{
+    sessions::Activity,
+    state::{Actor, EndReason, SessionRef},
+};
+
+/// The longest duration that is believed: ten years.
+const LONGEST: Duration = Duration::from_secs(3653 * 24 * 3600);
+
+type Read<T> = Result<T, CallError>;
+
+/// A tenant's name.
+pub(super) fn tenant<'a>(field: &str, text: &'a str) -> Read<&'a str> {
+    visible_ascii(field, text, 0, 128)
+}
+
+/// A session id. How short it may be is the policy's affair.
+pub(super) fn session_id<'a>(field: &str, text: &'a str) -> Read<&'a str> {
+    if text.is_empty() {
+        return Err(CallError::invalid(
+            field,
+            "is required: the session's id, 16 to 256 bytes of visible ASCII",
+        ));
+    }
+    visible_ascii(field, text, 1, 256)
+}
+
+/// A ref.
+pub(super) fn session_ref(field: &str, text: &str) -> Read<SessionRef> {
+    text.parse()
+        .map_err(|error| CallError::invalid(field, format!("is not a session_ref: it {error}")))
+}
+
+/// A request id, if there is one.
+pub(super) fn request_id<'a>(field: &str, text: &'a str) -> Read<Option<&'a str>> {
+    Ok(Some(visible_ascii(field, text, 0, 128)?).filter(|text| !text.is_empty()))
+}
+
+/// Text for people: bounded, without control characters.
+pub(super) fn text<'a>(field: &str, text: &'a str, longest: usize) -> Read<&'a str> {
+    if text.len() > longest {
+        return Err(CallError::invalid(
+            field,
+            format!("is {} bytes long; at most {longest} are allowed", text.len()),
+        ));
+    }
+    if text.chars().any(char::is_control) {
+        return Err(CallError::invalid(field, "has a control character; remove it"));
+    }
+    Ok(text)
+}
+
+/// Up to eight labels.
+pub(super) fn labels(labels: BTreeMap<String, String>) -> Read<BTreeMap<String, String>> {
+    const MOST: usize = 8;
+    if labels.len() > MOST {
+        let problem = format!("has {} labels; at most {MOST} are allowed", labels.len());
+        return Err(CallError::invalid("labels", problem));
+    }
+    for (key, value) in &labels {
+        let known = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_-./".contains(&byte);
+        if key.is_empty() || key.len() > 63 || !key.bytes().all(known) {
+            let problem = "has a key that is not 1 to 63 bytes of a-z, 0-9, `_`, `-`, `.`, `/`";
+            return Err(CallError::invalid("labels", problem));
+        }
+        text(&format!("labels.{key}"), value, 128)?;
+    }
+    Ok(labels)
+}
+
+/// A duration that may be zero; unset is zero.
+pub(super) fn ago(field: &str, duration: Option<prost_types::Duration>) -> Read<Duration> {
+    duration.map_or(Ok(Duration::ZERO), |duration| {
+        bounded(field, &duration, Duration::ZERO, LONGEST)
+    })
+}
+
+/// A duration over zero, if there is one.
+pub(super) fn span(field: &str, duration: Option<prost_types::Duration>) -> Read<Option<Duration>> {
+    let shortest = Duration::from_nanos(1);
+    duration
+        .map(|duration| bounded(field, &duration, shortest, LONGEST))
+        .transpose()
+}
+
+/// A duration within bounds.
+pub(super) fn bounded(
+    field: &str,
+    duration: &prost_types::Duration,
+    shortest: Duration,
+    longest: Duration,
+) -> Read<Duration> {
+    let range = || {
+        let shortest = match shortest.as_nanos() {
+            0 => "0 s".to_owned(),
+            1 => "over 0 s".to_owned(),
+            _ => humantime::format_duration(shortest).to_string(),
+        };
+        let longest = if longest == LONGEST {
+            "10 years".to_owned()
+        } else {
+            humantime::format_duration(longest).to_string()
+        };
+        CallError::invalid(field, format!("must be a duration from {shortest} to {longest}"))
+    };
+    let seconds = u64::try_from(duration.seconds).map_err(|_| range())?;
+    let nanos = u32::try_from(duration.nanos).map_err(|_| range())?;
+    if nanos >= 1_000_000_000 {
+        return Err(CallError::invalid(field, "has nanos outside 0 to 999,999,999"));
+    }
+    let duration = Duration::new(seconds.min(LONGEST.as_secs() + 1), nanos);
+    if duration < shortest || duration > longest {
+        return Err(range());
+    }
+    Ok(duration)
+}
+
+/// The activity kind of a touch.
+pub(super) fn activity(field: &str, number: i32) -> Read<Activity> {
+    Ok(match known(field, number, v1::Activity::try_from(number))? {
+        v1::Activity::Unspecified => Activity::Unspecified,
+        v1::Activity::User => Activity::User,
+        v1::Activity::Background => Activity::Background,
+    })
+}
+
+/// The reason and actor of an End.
+pub(super) fn end(reason: i32, actor: i32) -> Read<(EndReason, Actor)> {
+    let reason = match known("reason", reason, v1::EndReason::try_from(reason))? {
+        v1::EndReason::Unspecified | v1::EndReason::Logout => EndReason::Logout,
+        v1::EndReason::Revoked => EndReason::Revoked,
+        v1::EndReason::IdleTimeout | v1::EndReason::AbsoluteTimeout => {
+            let problem = "must be END_REASON_LOGOUT or END_REASON_REVOKED: only time gives the others";
+            return Err(CallError::invalid("reason", problem));
+        }
+    };
+    let actor = match known("actor", actor, v1::Actor::try_from(actor))? {
+        v1::Actor::Unspecified if reason == EndReason::Logout => Actor::User,
+        v1::Actor::Unspecified | v1::Actor::Admin => Actor::Admin,
+        v1::Actor::User => Actor::User,
+        v1::Actor::Policy => Actor::Policy,
+        v1::Actor::System => Actor::System,
+    };
+    Ok((reason, actor))
+}
+
+/// Which kinds of events: warnings, withdrawals, ends.
+pub(super) fn kinds(numbers: &[i32]) -> Read<[bool; 3]> {
+    if numbers.is_empty() {
+        return Ok([true; 3]);
+    }
+    let mut kinds = [false; 3];
+    for (place, number) in numbers.iter().enumerate() {
+        let field = format!("kinds[{place}]");
+        match known(&field, *number, v1::EventKind::try_from(*number))? {
+            v1::EventKind::Unspecified => {
+                return Err(CallError::invalid(
+                    field,
+                    "is unspecified; leave `kinds` empty to get all",
+                ));
+            }
+            v1::EventKind::Warning => kinds[0] = true,
+            v1::EventKind::Cleared => kinds[1] = true,
+            v1::EventKind::Ended => kinds[2] = true,
+        }
+    }
+    Ok(kinds)
+}
+
+fn known<T>(field: &str, number: i32, value: Result<T, prost::UnknownEnumValue>) -> Read<T> {
+    value.map_err(|_| CallError::invalid(field, format!("has no value with the number {number}")))
+}
+
+fn visible_ascii<'a>(field: &str, text: &'a str, shortest: usize, longest: usize) -> Read<&'a str> {
+    if text.len() < shortest || text.len() > longest {
+        let problem = format!("is {} bytes long; {shortest} to {longest} are allowed", text.len());
+        return Err(CallError::invalid(field, problem));
+    }
+    if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(CallError::invalid(
+            field,
+            "has a byte that is not visible ASCII (0x21 to 0x7e)",
+        ));
+    }
+    Ok(text)
+}

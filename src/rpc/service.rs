@@ -1,0 +1,413 @@
+//! The verbs: read the request, ask the core, write the answer.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use prost::Message as _;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status};
+
+use super::{
+    CallError, Caller, VerbGroup,
+    meter::{Method, RpcMeter},
+    proto::v1::{self, session_service_server::SessionService},
+    read,
+    watch::{self, WatchStream},
+    write::{self, Writer},
+};
+use crate::{
+    sessions::{self, Create, Name, Scope, Sessions, Subscriber},
+    state::{End, SessionRef},
+};
+
+const MOST_TOUCHES: usize = 1000;
+const MOST_CHECKS: usize = 100;
+const MOST_WATCHED: usize = 1000;
+const LONGEST_TOKEN: usize = 1024;
+const HEARTBEAT: Duration = Duration::from_secs(15);
+
+/// The service over one core.
+pub(super) struct Service {
+    sessions: Arc<Sessions>,
+    writer: Writer,
+    meter: Arc<RpcMeter>,
+    draining: CancellationToken,
+}
+
+type Called<T> = Result<T, CallError>;
+
+impl Service {
+    pub(super) fn new(sessions: Arc<Sessions>, meter: Arc<RpcMeter>, draining: CancellationToken) -> Self {
+        Self {
+            writer: Writer::new(sessions.clock().clone()),
+            sessions,
+            meter,
+            draining,
+        }
+    }
+
+    /// Counts a call and turns its error into a status.
+    fn answer<T>(&self, method: Method, called: Called<T>) -> Result<Response<T>, Status> {
+        match called {
+            Ok(answer) => {
+                self.meter.count(method, tonic::Code::Ok);
+                Ok(Response::new(answer))
+            }
+            Err(error) => {
+                let status = error.into_status(&self.writer);
+                self.meter.count(method, status.code());
+                Err(status)
+            }
+        }
+    }
+
+    async fn do_create(&self, request: Request<v1::CreateRequest>) -> Called<v1::CreateResponse> {
+        let (caller, mut request) = open(request)?;
+        allow(&caller, VerbGroup::Issue)?;
+        let tenant = Arc::clone(own_tenant(&caller, "tenant", &request.tenant)?);
+        // What a retry must say again is all of the request but its id.
+        let request_id = std::mem::take(&mut request.request_id);
+        let content = request.encode_to_vec();
+        let created = self
+            .sessions
+            .create(Create {
+                tenant,
+                session_id: match request.session_id.as_str() {
+                    "" => None,
+                    id => Some(read::session_id("session_id", id)?),
+                },
+                subject: read::text("subject", &request.subject, 256)?,
+                policy: match read::text("policy", &request.policy, 128)? {
+                    "" => "default",
+                    name => name,
+                },
+                labels: read::labels(request.labels)?,
+                idle_timeout: read::span("idle_timeout", request.idle_timeout)?,
+                absolute_timeout: read::span("absolute_timeout", request.absolute_timeout)?,
+                authenticated_ago: read::ago("authenticated_ago", request.authenticated_ago)?,
+                idle_for: read::ago("idle_for", request.idle_for)?,
+                request: read::request_id("request_id", &request_id)?
+                    .map(|id| sessions::Request { id, content: &content }),
+            })
+            .await?;
+        Ok(v1::CreateResponse {
+            session: Some(self.writer.session(&request.tenant, &created.report)),
+            session_id: created.session_id,
+        })
+    }
+
+    async fn do_touch(&self, request: Request<v1::TouchRequest>) -> Called<v1::TouchResponse> {
+        let (caller, touch) = open(request)?;
+        self.touch_one(&caller, &touch).await
+    }
+
+    async fn touch_one(&self, caller: &Caller, touch: &v1::TouchRequest) -> Called<v1::TouchResponse> {
+        let name = own_name(caller, &touch.tenant, &touch.session_id)?;
+        let activity = read::activity("activity", touch.activity)?;
+        let ago = read::ago("idle_for", touch.idle_for)?;
+        let answer = self.sessions.touch(name, activity, ago).await?;
+        Ok(self.writer.touch(&answer))
+    }
+
+    async fn do_batch_touch(&self, request: Request<v1::BatchTouchRequest>) -> Called<v1::BatchTouchResponse> {
+        let (caller, batch) = open(request)?;
+        allow(&caller, VerbGroup::Use)?;
+        within("touches", batch.touches.len(), MOST_TOUCHES)?;
+        let mut outcomes = Vec::with_capacity(batch.touches.len());
+        for touch in &batch.touches {
+            use v1::touch_outcome::Outcome;
+            let outcome = match self.touch_one(&caller, touch).await {
+                Ok(answer) => Outcome::Touch(answer),
+                Err(error) => Outcome::Error(error.into_item(&self.writer)),
+            };
+            outcomes.push(v1::TouchOutcome { outcome: Some(outcome) });
+        }
+        Ok(v1::BatchTouchResponse { outcomes })
+    }
+
+    async fn do_check(&self, request: Request<v1::CheckRequest>) -> Called<v1::CheckResponse> {
+        let (caller, request) = open(request)?;
+        allow(&caller, VerbGroup::Use)?;
+        let tenant = own_tenant(&caller, "tenant", &request.tenant)?;
+        let single = request.name.map(|name| match name {
+            v1::check_request::Name::SessionId(id) => v1::session_name::Name::SessionId(id),
+            v1::check_request::Name::SessionRef(reference) => v1::session_name::Name::SessionRef(reference),
+        });
+        if let Some(name) = single {
+            if !request.sessions.is_empty() {
+                let problem = "must be empty if session_id or session_ref is set; ask for one or for many";
+                return Err(CallError::invalid("sessions", problem));
+            }
+            let reference = self.reference(tenant, "", Some(&name))?;
+            let report = self.sessions.report(tenant, reference).await?;
+            return Ok(v1::CheckResponse {
+                session: Some(self.writer.session(tenant, &report)),
+                outcomes: Vec::new(),
+            });
+        }
+        within("sessions", request.sessions.len(), MOST_CHECKS)?;
+        let mut outcomes = Vec::with_capacity(request.sessions.len());
+        for (place, session) in request.sessions.iter().enumerate() {
+            use v1::check_outcome::Outcome;
+            let outcome = match self.status_of(tenant, &format!("sessions[{place}]."), session).await {
+                Ok(status) => Outcome::Status(status),
+                Err(error) => Outcome::Error(error.into_item(&self.writer)),
+            };
+            outcomes.push(v1::CheckOutcome { outcome: Some(outcome) });
+        }
+        Ok(v1::CheckResponse {
+            session: None,
+            outcomes,
+        })
+    }
+
+    async fn status_of(&self, tenant: &str, prefix: &str, session: &v1::SessionName) -> Called<v1::SessionStatus> {
+        let reference = self.reference(tenant, prefix, session.name.as_ref())?;
+        let report = self.sessions.report(tenant, reference).await?;
+        Ok(self.writer.status(&report.status))
+    }
+
+    async fn do_extend(&self, request: Request<v1::ExtendRequest>) -> Called<v1::ExtendResponse> {
+        let (caller, mut request) = open(request)?;
+        let request_id = std::mem::take(&mut request.request_id);
+        // Told apart from Create's requests with the same id by the method's name.
+        let content = [b"Extend ".as_slice(), &request.encode_to_vec()].concat();
+        let name = own_name(&caller, &request.tenant, &request.session_id)?;
+        let wanted = read::span("wanted_duration", request.wanted_duration)?;
+        let request =
+            read::request_id("request_id", &request_id)?.map(|id| sessions::Request { id, content: &content });
+        let answer = self.sessions.extend(name, wanted, request).await?;
+        let clamped_by = if answer.clamped {
+            v1::Limit::Absolute
+        } else {
+            v1::Limit::Unspecified
+        };
+        Ok(v1::ExtendResponse {
+            status: Some(self.writer.status(&answer.status)),
+            granted_duration: Some(write::duration(answer.granted)),
+            clamped_by: clamped_by.into(),
+        })
+    }
+
+    async fn do_end(&self, request: Request<v1::EndRequest>) -> Called<v1::EndResponse> {
+        let (caller, request) = open(request)?;
+        allow(&caller, VerbGroup::End)?;
+        own_tenant(&caller, "tenant", &request.tenant)?;
+        let session_id = read::session_id("session_id", &request.session_id)?;
+        let (reason, actor) = read::end(request.reason, request.actor)?;
+        let end = End {
+            reason,
+            actor,
+            actor_id: read::text("actor_id", &request.actor_id, 128)?.into(),
+            note: read::text("note", &request.note, 256)?.into(),
+            at: self.sessions.clock().now(),
+        };
+        let name = Name {
+            tenant: &request.tenant,
+            session_id,
+        };
+        let answer = self.sessions.end(name, end).await?;
+        Ok(v1::EndResponse {
+            status: Some(self.writer.status(&answer.status)),
+            end: Some(self.writer.end(&answer.tombstone)),
+            ended_now: answer.ended_now,
+        })
+    }
+
+    async fn do_watch(&self, request: Request<v1::WatchExpiryRequest>) -> Called<WatchStream> {
+        let (caller, request) = open(request)?;
+        let scope = self.scope(&caller, request.scope)?;
+        let [warnings, cleared, ends] = read::kinds(&request.kinds)?;
+        let token = request.resume_token;
+        if token.len() > LONGEST_TOKEN {
+            let problem = format!("is {} bytes long; at most {LONGEST_TOKEN} are allowed", token.len());
+            return Err(CallError::invalid("resume_token", problem));
+        }
+        if !token.is_empty() && request.include_initial_state {
+            let problem = "must be false with a resume_token: resume, or begin anew with the initial state";
+            return Err(CallError::invalid("include_initial_state", problem));
+        }
+        let (shortest, longest) = (Duration::from_secs(1), Duration::from_secs(300));
+        let heartbeat = request.heartbeat_interval;
+        let heartbeat = heartbeat.map(|interval| read::bounded("heartbeat_interval", &interval, shortest, longest));
+        let subscriber = Subscriber {
+            scope,
+            tenants: Arc::clone(&caller.tenants),
+            warnings,
+            cleared,
+            ends,
+            resume_token: Some(token).filter(|token| !token.is_empty()),
+            heartbeat: heartbeat.transpose()?.unwrap_or(HEARTBEAT),
+            initial_state: request.include_initial_state,
+        };
+        let watch = self.sessions.watch(subscriber, self.draining.clone()).await?;
+        Ok(watch::stream(watch, self.writer.clone(), Arc::clone(&self.meter)))
+    }
+
+    fn scope(&self, caller: &Caller, scope: Option<v1::WatchScope>) -> Called<Scope> {
+        use v1::watch_scope::Scope as Wire;
+
+        let scope = scope.unwrap_or_default();
+        let set = "must be true; leave it out and set another scope instead";
+        let Some(wanted) = scope.scope else {
+            return Err(CallError::invalid(
+                "scope",
+                "is required: sessions, a subject, whole_tenant or everything",
+            ));
+        };
+        let own = match &wanted {
+            Wire::Sessions(names) => names
+                .names
+                .iter()
+                .all(|name| matches!(name.name, Some(v1::session_name::Name::SessionId(_)))),
+            _ => false,
+        };
+        if !own || !caller.may(VerbGroup::WatchOwn) {
+            allow(caller, VerbGroup::WatchAll)?;
+        }
+        if let Wire::Everything(everything) = wanted {
+            if !scope.tenant.is_empty() {
+                return Err(CallError::invalid("scope.tenant", "must be empty with `everything`"));
+            }
+            if !everything {
+                return Err(CallError::invalid("scope.everything", set));
+            }
+            return Ok(Scope::Everything);
+        }
+        let tenant = Arc::clone(own_tenant(caller, "scope.tenant", &scope.tenant)?);
+        match wanted {
+            Wire::Sessions(names) => {
+                within("scope.sessions.names", names.names.len(), MOST_WATCHED)?;
+                let mut by_ref = BTreeMap::new();
+                for (place, session) in names.names.into_iter().enumerate() {
+                    let prefix = format!("scope.sessions.names[{place}].");
+                    let reference = self.reference(&tenant, &prefix, session.name.as_ref())?;
+                    let id = match session.name {
+                        Some(v1::session_name::Name::SessionId(id)) => Some(id),
+                        _ => None,
+                    };
+                    // Named twice, by id and by ref: the id is echoed.
+                    let known = by_ref.entry(reference).or_insert(None);
+                    *known = known.take().or(id);
+                }
+                Ok(Scope::Sessions(tenant, by_ref))
+            }
+            Wire::Subject(subject) => {
+                if subject.is_empty() {
+                    return Err(CallError::invalid(
+                        "scope.subject",
+                        "is empty; 1 to 256 bytes are needed",
+                    ));
+                }
+                Ok(Scope::Subject(
+                    tenant,
+                    read::text("scope.subject", &subject, 256)?.to_owned(),
+                ))
+            }
+            Wire::WholeTenant(true) => Ok(Scope::Tenant(tenant)),
+            Wire::WholeTenant(false) => Err(CallError::invalid("scope.whole_tenant", set)),
+            Wire::Everything(_) => Ok(Scope::Everything),
+        }
+    }
+
+    /// The ref that a name, an id or a ref, stands for.
+    fn reference(&self, tenant: &str, prefix: &str, name: Option<&v1::session_name::Name>) -> Called<SessionRef> {
+        match name {
+            Some(v1::session_name::Name::SessionId(id)) => {
+                let session_id = read::session_id(&format!("{prefix}session_id"), id)?;
+                Ok(self.sessions.session_ref(Name { tenant, session_id }))
+            }
+            Some(v1::session_name::Name::SessionRef(text)) => read::session_ref(&format!("{prefix}session_ref"), text),
+            None => Err(CallError::invalid(
+                format!("{prefix}session_id"),
+                "is required, or session_ref in its place",
+            )),
+        }
+    }
+}
+
+/// What the caller of a request may do, and the request.
+fn open<T>(request: Request<T>) -> Called<(Arc<Caller>, T)> {
+    let (_, extensions, request) = request.into_parts();
+    match extensions.get::<Arc<Caller>>() {
+        Some(caller) => Ok((Arc::clone(caller), request)),
+        None => Err(CallError::Denied(
+            "this connection has no listener; call through one".to_owned(),
+        )),
+    }
+}
+
+fn allow(caller: &Caller, group: VerbGroup) -> Called<()> {
+    if caller.may(group) {
+        return Ok(());
+    }
+    Err(CallError::Denied(format!(
+        "callers of this listener may not use verbs of the group `{group}`; its `verbs` decide that"
+    )))
+}
+
+fn own_tenant<'a>(caller: &'a Caller, field: &str, name: &str) -> Called<&'a Arc<str>> {
+    let name = read::tenant(field, name)?;
+    caller.tenant(name).ok_or_else(|| {
+        CallError::Denied(format!(
+            "{field}: callers of this listener may not name this tenant; its `tenants` decide that"
+        ))
+    })
+}
+
+/// The name in a command of the group `use`.
+fn own_name<'a>(caller: &Caller, tenant: &'a str, session_id: &'a str) -> Called<Name<'a>> {
+    allow(caller, VerbGroup::Use)?;
+    own_tenant(caller, "tenant", tenant)?;
+    let session_id = read::session_id("session_id", session_id)?;
+    Ok(Name { tenant, session_id })
+}
+
+fn within(field: &str, count: usize, most: usize) -> Called<()> {
+    if (1..=most).contains(&count) {
+        return Ok(());
+    }
+    Err(CallError::invalid(
+        field,
+        format!("has {count} items; 1 to {most} are allowed"),
+    ))
+}
+
+#[tonic::async_trait]
+impl SessionService for Service {
+    type WatchExpiryStream = WatchStream;
+
+    async fn create(&self, request: Request<v1::CreateRequest>) -> Result<Response<v1::CreateResponse>, Status> {
+        self.answer(Method::Create, self.do_create(request).await)
+    }
+
+    async fn touch(&self, request: Request<v1::TouchRequest>) -> Result<Response<v1::TouchResponse>, Status> {
+        self.answer(Method::Touch, self.do_touch(request).await)
+    }
+
+    async fn batch_touch(
+        &self,
+        request: Request<v1::BatchTouchRequest>,
+    ) -> Result<Response<v1::BatchTouchResponse>, Status> {
+        self.answer(Method::BatchTouch, self.do_batch_touch(request).await)
+    }
+
+    async fn check(&self, request: Request<v1::CheckRequest>) -> Result<Response<v1::CheckResponse>, Status> {
+        self.answer(Method::Check, self.do_check(request).await)
+    }
+
+    async fn extend(&self, request: Request<v1::ExtendRequest>) -> Result<Response<v1::ExtendResponse>, Status> {
+        self.answer(Method::Extend, self.do_extend(request).await)
+    }
+
+    async fn end(&self, request: Request<v1::EndRequest>) -> Result<Response<v1::EndResponse>, Status> {
+        self.answer(Method::End, self.do_end(request).await)
+    }
+
+    async fn watch_expiry(&self, request: Request<v1::WatchExpiryRequest>) -> Result<Response<WatchStream>, Status> {
+        match self.do_watch(request).await {
+            // Counted when the stream ends.
+            Ok(stream) => Ok(Response::new(stream)),
+            Err(error) => self.answer(Method::WatchExpiry, Err(error)),
+        }
+    }
+}

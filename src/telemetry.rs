@@ -1,0 +1,60 @@
+//! Logs, and the metrics that belong to the process rather than to a room.
+
+use std::{io::IsTerminal as _, sync::Arc};
+
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeMetric as _},
+    metrics::{counter::ConstCounter, gauge::ConstGauge},
+};
+use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _};
+
+use crate::sessions::Sessions;
+
+/// The prefix of every metric.
+pub const PREFIX: &str = "session_sidecar";
+
+/// Starts the log, on standard error.
+pub fn start_log(filter: &str, json: bool) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_new(filter)?;
+    let registry = tracing_subscriber::registry().with(filter);
+    let colours = std::io::stderr().is_terminal();
+    let layer = fmt::layer().with_writer(std::io::stderr).with_ansi(colours);
+    if json {
+        registry.with(layer.json().flatten_event(true)).init();
+    } else {
+        registry.with(layer.with_target(false)).init();
+    }
+    Ok(())
+}
+
+/// Gauges that are read when somebody asks for them.
+pub struct Levels(pub Arc<Sessions>);
+
+impl std::fmt::Debug for Levels {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Levels").finish_non_exhaustive()
+    }
+}
+
+impl Collector for Levels {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let memory = self.0.memory();
+        let levels = [
+            ("live_sessions", "Live sessions", memory.live()),
+            ("tombstones", "Ended sessions that are remembered", memory.remembered()),
+            ("watchers", "Open watches that are live", self.0.router().watchers()),
+        ];
+        for (name, help, level) in levels {
+            let gauge = ConstGauge::new(i64::try_from(level).unwrap_or(i64::MAX));
+            gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
+        }
+        let dropped = ConstCounter::new(memory.forgotten_early());
+        dropped.encode(encoder.encode_descriptor(
+            "tombstones_dropped",
+            "Ended sessions that were forgotten before their time because of --max-tombstones",
+            None,
+            dropped.metric_type(),
+        )?)
+    }
+}
