@@ -1,0 +1,394 @@
+//! A whole sidecar in virtual time: its gRPC server behind in-memory pipes, its driver and router as tasks.
+//!
+//! Traps of paused time: it moves only when every task waits for it, so a test never sleeps for real; it jumps, so a test
+//! that used TCP would see its sockets time out; `tokio::time::sleep` walks from one timer to the next, while
+//! `tokio::time::advance` jumps over them, which the sidecar takes for what it is, a gap (G14).
+#![allow(dead_code, unreachable_pub, reason = "each test file uses its part of this")]
+
+use std::{io, sync::Arc, time::Duration};
+
+use hyper_util::rt::TokioIo;
+use prometheus_client::{encoding::text::encode, registry::Registry};
+use session_sidecar::{
+    config::parse_policies,
+    driver,
+    rpc::{
+        Api, Caller, Connection, RpcMeter,
+        proto::v1::{self, session_service_client::SessionServiceClient, watch_expiry_response::Message},
+    },
+    sessions::{Meter, Sessions, Setup},
+    store::MemoryCaps,
+    telemetry::{Levels, PREFIX},
+    time::Clock,
+};
+use tokio::{io::DuplexStream, sync::mpsc, task::JoinHandle};
+use tokio_stream::wrappers::UnboundedReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{
+    Code, Status, Streaming,
+    transport::{Channel, Endpoint},
+};
+use tonic_types::StatusExt as _;
+
+pub type Client = SessionServiceClient<Channel>;
+
+/// A quarter of an hour, warned at two minutes and at one: the policy that a new user meets.
+pub const DEFAULT: &str = "";
+
+/// How a sidecar of a test differs from the usual one.
+pub struct Options {
+    pub policies: &'static str,
+    pub caps: MemoryCaps,
+    pub replay_events: usize,
+    pub mailbox_size: usize,
+    pub max_watchers: usize,
+    pub driver: bool,
+    pub key: u8,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            policies: DEFAULT,
+            caps: MemoryCaps {
+                max_sessions: 100_000,
+                max_tombstones: 100_000,
+            },
+            replay_events: 100_000,
+            mailbox_size: 8_192,
+            max_watchers: 1_000,
+            driver: true,
+            key: 7,
+        }
+    }
+}
+
+/// A running sidecar.
+pub struct Sidecar {
+    pub sessions: Arc<Sessions>,
+    pub draining: CancellationToken,
+    pub server: JoinHandle<Result<(), tonic::transport::Error>>,
+    registry: Registry,
+    connections: mpsc::UnboundedSender<io::Result<Connection<DuplexStream>>>,
+}
+
+impl Sidecar {
+    pub fn start() -> Self {
+        Self::with(Options::default())
+    }
+
+    pub fn with_policies(policies: &'static str) -> Self {
+        Self::with(Options {
+            policies,
+            ..Options::default()
+        })
+    }
+
+    pub fn with(options: Options) -> Self {
+        let mut registry = Registry::with_prefix(PREFIX);
+        let clock = Clock::of_runtime();
+        let meter = Arc::new(RpcMeter::register(&mut registry));
+        let sessions = Sessions::new(
+            Setup {
+                clock: clock.clone(),
+                master_key: vec![options.key; 32],
+                policies: parse_policies(options.policies).expect("good policies"),
+                caps: options.caps,
+                replay_events: options.replay_events,
+                mailbox_size: options.mailbox_size,
+                max_watchers: options.max_watchers,
+            },
+            Meter::register(&mut registry),
+        );
+        registry.register_collector(Box::new(Levels(Arc::clone(&sessions))));
+        if options.driver {
+            let alarm = Arc::clone(sessions.alarm());
+            tokio::spawn(driver::run(Arc::clone(&sessions), clock, alarm));
+        }
+        tokio::spawn(Arc::clone(sessions.router()).run());
+        let draining = CancellationToken::new();
+        let (connections, incoming) = mpsc::unbounded_channel();
+        let api = Api {
+            sessions: Arc::clone(&sessions),
+            meter,
+            draining: draining.clone(),
+            test_clock: false,
+        };
+        let incoming = UnboundedReceiverStream::new(incoming);
+        let (_, server) = api.serve(incoming, draining.clone().cancelled_owned()).expect("descriptors");
+        Self {
+            sessions,
+            draining,
+            server: tokio::spawn(server),
+            registry,
+            connections,
+        }
+    }
+
+    /// A client on a connection of its own, that may do what is the default.
+    pub async fn client(&self) -> Client {
+        self.client_of(Caller::default()).await
+    }
+
+    /// A client whose listener serves these tenants.
+    pub async fn client_for(&self, tenants: &[&str]) -> Client {
+        self.client_of(Caller {
+            tenants: tenants.iter().map(|tenant| Arc::from(*tenant)).collect(),
+            ..Caller::default()
+        })
+        .await
+    }
+
+    pub async fn client_of(&self, caller: Caller) -> Client {
+        let connections = self.connections.clone();
+        let caller = Arc::new(caller);
+        let connector = tower::service_fn(move |_| {
+            let (near, far) = tokio::io::duplex(64 * 1024);
+            let sent = connections.send(Ok(Connection::new(far, Arc::clone(&caller), None)));
+            async move {
+                sent.map_err(|_| io::Error::from(io::ErrorKind::ConnectionRefused))?;
+                Ok::<_, io::Error>(TokioIo::new(near))
+            }
+        });
+        let channel = Endpoint::from_static("http://sidecar")
+            // As small as the protocol's default, so that a watcher that does not read is soon noticed.
+            .initial_stream_window_size(65_535)
+            .connect_with_connector(connector)
+            .await
+            .expect("the pipe connects");
+        SessionServiceClient::new(channel)
+    }
+
+    /// What /metrics would say.
+    pub fn metrics(&self) -> String {
+        let mut text = String::new();
+        encode(&mut text, &self.registry).expect("metrics encode");
+        text
+    }
+
+    /// The value of one metric, labels included in the name.
+    pub fn metric(&self, name: &str) -> f64 {
+        let line = format!("{PREFIX}_{name} ");
+        let text = self.metrics();
+        let found = text.lines().find_map(|known| known.strip_prefix(&line));
+        found.unwrap_or_else(|| panic!("no metric {name} in\n{text}")).parse().expect("a number")
+    }
+}
+
+/// Lets virtual time pass, from one timer to the next.
+pub async fn pass(duration: Duration) {
+    tokio::time::sleep(duration).await;
+}
+
+pub const fn secs(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+pub const fn mins(minutes: u64) -> Duration {
+    Duration::from_secs(60 * minutes)
+}
+
+/// A duration for the wire.
+pub fn wire(duration: Duration) -> Option<prost_types::Duration> {
+    Some(prost_types::Duration::try_from(duration).expect("fits"))
+}
+
+/// A duration from the wire.
+pub fn span(duration: Option<prost_types::Duration>) -> Duration {
+    Duration::try_from(duration.expect("a duration")).expect("not negative")
+}
+
+/// A recognisable id of the right length.
+pub fn id(name: &str) -> String {
+    format!("{name:-<24}")
+}
+
+pub async fn create(client: &mut Client, name: &str) -> v1::Session {
+    create_with(client, name, |_| {}).await
+}
+
+pub async fn create_with(client: &mut Client, name: &str, change: impl FnOnce(&mut v1::CreateRequest)) -> v1::Session {
+    let mut request = v1::CreateRequest {
+        session_id: id(name),
+        ..Default::default()
+    };
+    change(&mut request);
+    let created = client.create(request).await.expect("created").into_inner();
+    created.session.expect("a session")
+}
+
+pub async fn touch(client: &mut Client, name: &str) -> Result<v1::TouchResponse, Status> {
+    touch_with(client, name, |_| {}).await
+}
+
+pub async fn touch_with(
+    client: &mut Client,
+    name: &str,
+    change: impl FnOnce(&mut v1::TouchRequest),
+) -> Result<v1::TouchResponse, Status> {
+    let mut request = v1::TouchRequest {
+        session_id: id(name),
+        ..Default::default()
+    };
+    change(&mut request);
+    client.touch(request).await.map(tonic::Response::into_inner)
+}
+
+pub async fn extend(client: &mut Client, name: &str, wanted: Option<Duration>) -> Result<v1::ExtendResponse, Status> {
+    let request = v1::ExtendRequest {
+        session_id: id(name),
+        wanted_duration: wanted.and_then(wire),
+        ..Default::default()
+    };
+    client.extend(request).await.map(tonic::Response::into_inner)
+}
+
+pub async fn end(client: &mut Client, name: &str) -> Result<v1::EndResponse, Status> {
+    let request = v1::EndRequest {
+        session_id: id(name),
+        ..Default::default()
+    };
+    client.end(request).await.map(tonic::Response::into_inner)
+}
+
+pub async fn check(client: &mut Client, name: &str) -> v1::Session {
+    let request = v1::CheckRequest {
+        name: Some(v1::check_request::Name::SessionId(id(name))),
+        ..Default::default()
+    };
+    let answer = client.check(request).await.expect("a question is answered");
+    answer.into_inner().session.expect("a session")
+}
+
+pub fn status(session: &v1::Session) -> &v1::SessionStatus {
+    session.status.as_ref().expect("a status")
+}
+
+pub async fn state(client: &mut Client, name: &str) -> v1::SessionState {
+    status(&check(client, name).await).state()
+}
+
+/// The reason in a refusal.
+pub fn reason(status: &Status) -> (Code, String) {
+    let details = status.get_error_details();
+    let reason = details.error_info().map(|info| info.reason.clone());
+    (status.code(), reason.unwrap_or_default())
+}
+
+/// The field that a refusal names.
+pub fn field(status: &Status) -> String {
+    let details = status.get_error_details();
+    let violations = details.bad_request().map(|bad| bad.field_violations.clone()).unwrap_or_default();
+    violations.first().map(|violation| violation.field.clone()).unwrap_or_default()
+}
+
+/// An open watch and the last token that came with it.
+pub struct Watcher {
+    pub stream: Streaming<v1::WatchExpiryResponse>,
+    pub token: String,
+}
+
+pub fn everything() -> v1::WatchExpiryRequest {
+    scoped(v1::watch_scope::Scope::Everything(true))
+}
+
+pub fn by_id(names: &[&str]) -> v1::WatchExpiryRequest {
+    let names = names.iter().map(|name| v1::SessionName {
+        name: Some(v1::session_name::Name::SessionId(id(name))),
+    });
+    scoped(v1::watch_scope::Scope::Sessions(v1::SessionNames {
+        names: names.collect(),
+    }))
+}
+
+pub fn scoped(scope: v1::watch_scope::Scope) -> v1::WatchExpiryRequest {
+    v1::WatchExpiryRequest {
+        scope: Some(v1::WatchScope {
+            tenant: String::new(),
+            scope: Some(scope),
+        }),
+        ..Default::default()
+    }
+}
+
+impl Watcher {
+    /// Opens a watch and waits until it is live.
+    pub async fn open(client: &mut Client, request: v1::WatchExpiryRequest) -> Self {
+        let mut watcher = Self::try_open(client, request).await.expect("opens");
+        match watcher.next().await {
+            Message::SnapshotEnd(_) => watcher,
+            other => panic!("not live: {other:?}"),
+        }
+    }
+
+    pub async fn try_open(client: &mut Client, request: v1::WatchExpiryRequest) -> Result<Self, Status> {
+        let stream = client.watch_expiry(request).await?.into_inner();
+        Ok(Self {
+            stream,
+            token: String::new(),
+        })
+    }
+
+    /// Goes on after a token.
+    pub async fn resume(client: &mut Client, mut request: v1::WatchExpiryRequest, token: &str) -> Result<Self, Status> {
+        request.resume_token = token.to_owned();
+        request.include_initial_state = false;
+        Self::try_open(client, request).await
+    }
+
+    /// The next message that is not a heartbeat.
+    pub async fn next(&mut self) -> Message {
+        self.try_next().await.expect("no error").expect("goes on")
+    }
+
+    pub async fn try_next(&mut self) -> Result<Option<Message>, Status> {
+        loop {
+            let Some(message) = self.stream.message().await? else {
+                return Ok(None);
+            };
+            assert!(!message.resume_token.is_empty() && message.resume_token.len() <= 1024);
+            self.token = message.resume_token;
+            match message.message.expect("a message") {
+                Message::Heartbeat(_) => {}
+                other => return Ok(Some(other)),
+            }
+        }
+    }
+
+    /// All that comes within a stretch of virtual time, as short words.
+    pub async fn during(&mut self, duration: Duration) -> Vec<String> {
+        let mut words = Vec::new();
+        let over = tokio::time::sleep(duration);
+        tokio::pin!(over);
+        loop {
+            tokio::select! {
+                biased;
+                message = self.next() => words.push(word(&message)),
+                () = &mut over => return words,
+            }
+        }
+    }
+}
+
+/// An event in short: `warning idle 120s`, `cleared touched`, `ended IDLE_TIMEOUT`.
+pub fn word(message: &Message) -> String {
+    let limit = |limit: v1::Limit| limit.as_str_name().trim_start_matches("LIMIT_").to_lowercase();
+    match message {
+        Message::Warning(warning) => format!("warning {} {}s", limit(warning.limit()), span(warning.point).as_secs()),
+        Message::Cleared(cleared) => {
+            let cause = cleared.cause().as_str_name().trim_start_matches("CLEARED_CAUSE_").to_lowercase();
+            format!("cleared {} {cause}", limit(cleared.limit()))
+        }
+        Message::Ended(ended) => {
+            let reason = ended.end.as_ref().expect("an end").reason();
+            format!("ended {}", reason.as_str_name().trim_start_matches("END_REASON_"))
+        }
+        Message::Snapshot(snapshot) => {
+            let state = snapshot.status.as_ref().expect("a status").state();
+            format!("snapshot {}", state.as_str_name().trim_start_matches("SESSION_STATE_"))
+        }
+        Message::SnapshotEnd(end) => format!("live {}", end.snapshot_count),
+        Message::Heartbeat(_) => "heartbeat".to_owned(),
+        Message::Draining(_) => "draining".to_owned(),
+    }
+}
