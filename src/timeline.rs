@@ -143,7 +143,7 @@ mod tests {
         let fires = timeline.arm(at, 7);
         assert!(fires >= at && fires.since(at) < SLOT);
         assert_eq!(timeline.next_wake(), Some(fires));
-        assert_eq!(drain(&mut timeline, at - Duration::from_nanos(1)), []);
+        assert_eq!(drain(&mut timeline, at - Duration::from_nanos(1)), [0; 0]);
         assert_eq!(drain(&mut timeline, fires), [7]);
         assert_eq!(timeline.next_wake(), None);
     }

@@ -15,6 +15,7 @@ pub use args::{
 };
 pub use listen::{Endpoint, Listen};
 pub use options::options_markdown;
+pub use policy_file::parse as parse_policies;
 
 use crate::state::Policy;
 

@@ -57,12 +57,12 @@ pub(super) const KEYS: [(&str, &str, &str); 8] = [
 const LONGEST: Duration = Duration::from_secs(3653 * 24 * 3600);
 const MOST_POINTS: usize = 16;
 
-/// Half a minute, so that a whole life can be watched.
+/// So short that a whole life can be watched.
 const DEMO: &str = r#"
 [policy.default]
-idle_timeout = "30s"
+idle_timeout = "20s"
 absolute_timeout = "10m"
-warn_before = ["15s", "5s"]
+warn_before = ["10s", "5s"]
 absolute_warn_before = ["1m", "20s"]
 "#;
 
@@ -136,7 +136,7 @@ pub(super) fn demo() -> anyhow::Result<BTreeMap<String, Policy>> {
 }
 
 /// Reads policies. Without any there is one, `default`.
-pub(super) fn parse(text: &str) -> anyhow::Result<BTreeMap<String, Policy>> {
+pub fn parse(text: &str) -> anyhow::Result<BTreeMap<String, Policy>> {
     let mut file: File = toml::from_str(text).map_err(|error| explain(text, &error))?;
     if file.policy.is_empty() {
         file.policy.insert("default".to_owned(), Table::default());
