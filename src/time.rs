@@ -147,6 +147,7 @@ impl Clock {
     }
 
     /// Takes over a wall clock that was set. Answers how far it was off if it was.
+    #[expect(clippy::disallowed_methods, reason = "the one place where the wall clock is read")]
     pub fn follow_wall_clock(&self) -> Option<Duration> {
         if matches!(self.0.source, Source::Tokio { .. }) {
             return None;

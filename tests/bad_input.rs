@@ -73,7 +73,10 @@ async fn ids_and_tenants() {
     ] {
         let refused = bench.touch(|touch| touch.session_id.clone_from(&id)).await;
         let refused = bench.refuses(what, "session_id", refused).await;
-        assert!(id.is_empty() || !refused.message().contains(&id), "{what}: the value is not told");
+        assert!(
+            id.is_empty() || !refused.message().contains(&id),
+            "{what}: the value is not told"
+        );
         if !id.is_empty() {
             let refused = bench.create(|create| create.session_id.clone_from(&id)).await;
             bench.refuses(what, "session_id", refused).await;
@@ -166,10 +169,16 @@ async fn durations() {
 async fn adopting_what_has_ended_already() {
     let mut bench = Bench::set_up().await;
     let past = (Code::FailedPrecondition, "ALREADY_PAST_LIMIT".to_owned());
-    let idle = bench.create(|create| create.idle_for = wire(mins(15))).await.unwrap_err();
+    let idle = bench
+        .create(|create| create.idle_for = wire(mins(15)))
+        .await
+        .unwrap_err();
     assert_eq!(reason(&idle), past);
     assert!(idle.message().contains("idle_for") && idle.message().contains("15m"));
-    let absolute = bench.create(|create| create.authenticated_ago = wire(mins(720))).await.unwrap_err();
+    let absolute = bench
+        .create(|create| create.authenticated_ago = wire(mins(720)))
+        .await
+        .unwrap_err();
     assert_eq!(reason(&absolute), past);
     assert!(absolute.message().contains("12h"));
     assert_eq!(state(&mut bench.client, "bob").await, v1::SessionState::Unknown);
@@ -180,7 +189,13 @@ async fn enum_numbers() {
     let mut bench = Bench::set_up().await;
     let refused = bench.touch(|touch| touch.activity = 99).await;
     bench.refuses("activity", "activity", refused).await;
-    for (named, reason, actor) in [("reason", 99, 0), ("reason", -1, 0), ("actor", 0, 99), ("reason", 1, 0), ("reason", 2, 0)] {
+    for (named, reason, actor) in [
+        ("reason", 99, 0),
+        ("reason", -1, 0),
+        ("actor", 0, 99),
+        ("reason", 1, 0),
+        ("reason", 2, 0),
+    ] {
         let end = v1::EndRequest {
             session_id: id("alice"),
             reason,
@@ -201,7 +216,11 @@ async fn texts_and_labels() {
     let mut bench = Bench::set_up().await;
     let label = |key: &str, value: &str| [(key.to_owned(), value.to_owned())].into_iter().collect();
     for (what, named, labels) in [
-        ("nine", "labels", (0..9).map(|number| (format!("k{number}"), String::new())).collect()),
+        (
+            "nine",
+            "labels",
+            (0..9).map(|number| (format!("k{number}"), String::new())).collect(),
+        ),
         ("empty key", "labels", label("", "v")),
         ("upper-case key", "labels", label("Key", "v")),
         ("long key", "labels", label(&"k".repeat(64), "v")),
@@ -217,7 +236,10 @@ async fn texts_and_labels() {
     bench.refuses("control character", "subject", refused).await;
     let refused = bench.create(|create| create.request_id = "r".repeat(129)).await;
     bench.refuses("long request id", "request_id", refused).await;
-    for (named, actor_id, note) in [("actor_id", "a".repeat(129), String::new()), ("note", String::new(), "n".repeat(257))] {
+    for (named, actor_id, note) in [
+        ("actor_id", "a".repeat(129), String::new()),
+        ("note", String::new(), "n".repeat(257)),
+    ] {
         let end = v1::EndRequest {
             session_id: id("alice"),
             actor_id,
@@ -227,8 +249,14 @@ async fn texts_and_labels() {
         let refused = bench.client.end(end).await.map(drop);
         bench.refuses("end", named, refused).await;
     }
-    let unknown = bench.create(|create| create.policy = "gold".to_owned()).await.unwrap_err();
-    assert_eq!(reason(&unknown), (Code::FailedPrecondition, "POLICY_UNKNOWN".to_owned()));
+    let unknown = bench
+        .create(|create| create.policy = "gold".to_owned())
+        .await
+        .unwrap_err();
+    assert_eq!(
+        reason(&unknown),
+        (Code::FailedPrecondition, "POLICY_UNKNOWN".to_owned())
+    );
     assert!(unknown.message().contains("default"), "the known ones are named");
 }
 
@@ -258,7 +286,11 @@ async fn too_many_at_once() {
         ..Default::default()
     };
     for touches in [vec![touch; 1001], Vec::new()] {
-        let refused = bench.client.batch_touch(v1::BatchTouchRequest { touches }).await.map(drop);
+        let refused = bench
+            .client
+            .batch_touch(v1::BatchTouchRequest { touches })
+            .await
+            .map(drop);
         bench.refuses("touches", "touches", refused).await;
     }
     let names = vec![name("alice"); 1001];
@@ -286,8 +318,17 @@ async fn one_bad_item_fails_alone() {
         tenant: "shop".to_owned(),
         ..touch(id("alice"))
     };
-    let touches = vec![touch(id("alice")), touch("short".to_owned()), touch(id("nobody")), foreign];
-    let answer = bench.client.batch_touch(v1::BatchTouchRequest { touches }).await.expect("answered");
+    let touches = vec![
+        touch(id("alice")),
+        touch("short".to_owned()),
+        touch(id("nobody")),
+        foreign,
+    ];
+    let answer = bench
+        .client
+        .batch_touch(v1::BatchTouchRequest { touches })
+        .await
+        .expect("answered");
     let codes: Vec<_> = answer
         .into_inner()
         .outcomes
@@ -343,7 +384,9 @@ async fn watches() {
             })),
         ),
     ] {
-        let refused = bench.watch(|watch| watch.scope.as_mut().expect("a scope").scope = scope).await;
+        let refused = bench
+            .watch(|watch| watch.scope.as_mut().expect("a scope").scope = scope)
+            .await;
         bench.refuses(what, named, refused).await;
     }
     let refused = bench
@@ -368,7 +411,9 @@ async fn watches() {
         .await;
     bench.refuses("both", "include_initial_state", refused).await;
     // Another scope than the token's.
-    let refused = Watcher::resume(&mut bench.client, by_id(&["alice"]), &token).await.map(drop);
+    let refused = Watcher::resume(&mut bench.client, by_id(&["alice"]), &token)
+        .await
+        .map(drop);
     bench.refuses("another scope", "resume_token", refused).await;
 }
 

@@ -12,5 +12,8 @@ fn the_table_of_options_is_the_one_that_the_code_makes() {
         fs::write(&path, &made).expect("docs/options.md can be written");
     }
     let written = fs::read_to_string(&path).unwrap_or_default();
-    assert!(written == made, "docs/options.md is out of date: run UPDATE_DOCS=1 cargo test --test docs");
+    assert!(
+        written == made,
+        "docs/options.md is out of date: run UPDATE_DOCS=1 cargo test --test docs"
+    );
 }

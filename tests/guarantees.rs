@@ -69,23 +69,15 @@ async fn g2_every_call_knows_a_passed_deadline_without_the_driver() {
     assert_eq!(reason(&client.create(again).await.unwrap_err()), refused);
 }
 
-/// Lets time pass with nobody but the clock's watchman at work.
+/// Lets time pass; from the last second on nobody does any background work.
 async fn pass_without_driver(sidecar: &Sidecar, duration: Duration) {
-    use session_sidecar::driver::Work as _;
-    // A step in an empty second keeps the gap detection quiet and comes before anything is due.
-    let mut left = duration;
-    while left > secs(1) {
+    use session_sidecar::driver::{Step, Work as _};
+
+    for _ in 1..duration.as_secs() {
         pass(secs(1)).await;
-        left -= secs(1);
-        if left > secs(121) {
-            sidecar.sessions.step().await;
-        } else if left.as_secs() % 2 == 0 {
-            // Within the warning windows a question does it.
-            let _ = sidecar.sessions.report("", session_ref(sidecar, "nobody")).await;
-            sidecar.sessions.step().await;
-        }
+        while sidecar.sessions.step().await == Step::Again {}
     }
-    pass(left).await;
+    pass(secs(1)).await;
 }
 
 fn session_ref(sidecar: &Sidecar, name: &str) -> session_sidecar::state::SessionRef {
@@ -160,7 +152,9 @@ async fn g3_absolute_points_fire_whatever_the_activity_and_say_that_staying_is_n
         touch(client, "alice").await.expect("live");
     }
     pass(mins(10)).await;
-    let Message::Warning(warning) = watcher.next().await else { panic!("no warning") };
+    let Message::Warning(warning) = watcher.next().await else {
+        panic!("no warning")
+    };
     assert_eq!((warning.limit(), warning.can_extend), (v1::Limit::Absolute, false));
     assert_eq!(span(warning.point), mins(10));
     // A touch and an Extend clear nothing: the absolute deadline does not move.
@@ -168,7 +162,10 @@ async fn g3_absolute_points_fire_whatever_the_activity_and_say_that_staying_is_n
     let extended = extend(client, "alice", None).await.expect("granted, though nothing");
     assert_eq!(span(extended.granted_duration), Duration::ZERO);
     assert_eq!(extended.clamped_by(), v1::Limit::Absolute);
-    assert_eq!(watcher.during(mins(11)).await, ["warning absolute 120s", "ended ABSOLUTE_TIMEOUT"]);
+    assert_eq!(
+        watcher.during(mins(11)).await,
+        ["warning absolute 120s", "ended ABSOLUTE_TIMEOUT"]
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -179,7 +176,10 @@ async fn g3_g4_an_unwarned_end_is_preceded_by_its_warning() {
     create_with(client, "alice", |request| request.idle_for = wire(mins(12))).await;
     // The process stands still past the warning points, the deadline and the hold that follows.
     tokio::time::advance(secs(200)).await;
-    assert_eq!(watcher.during(secs(6)).await, ["warning idle 60s", "ended IDLE_TIMEOUT"]);
+    assert_eq!(
+        watcher.during(secs(6)).await,
+        ["warning idle 60s", "ended IDLE_TIMEOUT"]
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -198,8 +198,13 @@ async fn g4_a_warning_is_withdrawn_before_anything_else_happens() {
     assert_eq!(watcher.during(secs(1)).await, ["cleared idle extended"]);
     // A touch that moves the deadline and stays inside the window warns anew in the same breath.
     assert_eq!(watcher.during(mins(13) + secs(50)).await, ["warning idle 120s"]);
-    touch_with(client, "alice", |touch| touch.idle_for = wire(secs(800))).await.expect("live");
-    assert_eq!(watcher.during(MILLI).await, ["cleared idle touched", "warning idle 120s"]);
+    touch_with(client, "alice", |touch| touch.idle_for = wire(secs(800)))
+        .await
+        .expect("live");
+    assert_eq!(
+        watcher.during(MILLI).await,
+        ["cleared idle touched", "warning idle 120s"]
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -249,7 +254,10 @@ async fn g6_a_hundred_ends_at_once_are_one_end() {
         ends.push(call.await.expect("no panic"));
     }
     assert_eq!(ends.iter().filter(|end| end.ended_now).count(), 1);
-    assert!(ends.iter().all(|end| end.end == ends[0].end), "all tell of the same end");
+    assert!(
+        ends.iter().all(|end| end.end == ends[0].end),
+        "all tell of the same end"
+    );
     assert_eq!(watcher.during(mins(60)).await, ["ended REVOKED"]);
 }
 
@@ -282,10 +290,14 @@ async fn g8_last_activity_goes_forward_and_never_past_now() {
     assert_eq!(touched.expect("live").result(), v1::TouchResult::Counted);
     let six = check(client, "alice").await.last_activity_time;
     assert!(seconds_between(&created.create_time, &six) == 360);
-    let stale = touch_with(client, "alice", |touch| touch.idle_for = wire(mins(5))).await.expect("live");
+    let stale = touch_with(client, "alice", |touch| touch.idle_for = wire(mins(5)))
+        .await
+        .expect("live");
     assert_eq!((stale.result(), stale.counted), (v1::TouchResult::Stale, false));
     // Older than the session: clamped to its creation, which is stale too.
-    let ancient = touch_with(client, "alice", |touch| touch.idle_for = wire(mins(500))).await.expect("live");
+    let ancient = touch_with(client, "alice", |touch| touch.idle_for = wire(mins(500)))
+        .await
+        .expect("live");
     assert_eq!(ancient.result(), v1::TouchResult::Stale);
     assert_eq!(check(client, "alice").await.last_activity_time, six);
 }
@@ -302,9 +314,15 @@ async fn g9_background_touches_checks_and_watches_keep_nothing_alive() {
     create(client, "alice").await;
     for minute in 0..15 {
         pass(mins(1) - if minute == 14 { MILLI } else { Duration::ZERO }).await;
-        let background = touch_with(client, "alice", |touch| touch.activity = v1::Activity::Background.into()).await;
+        let background = touch_with(client, "alice", |touch| {
+            touch.activity = v1::Activity::Background.into()
+        })
+        .await;
         let background = background.expect("live");
-        assert_eq!((background.counted, background.rule.as_str()), (false, "declared-background"));
+        assert_eq!(
+            (background.counted, background.rule.as_str()),
+            (false, "declared-background")
+        );
         let undeclared = touch(client, "alice").await.expect("live");
         assert_eq!((undeclared.counted, undeclared.rule.as_str()), (false, "unmatched"));
         check(client, "alice").await;
@@ -560,11 +578,16 @@ async fn g13_a_watcher_that_does_not_read_is_cut_off_and_slows_nobody() {
             Err(status) => break status,
         }
     };
-    assert_eq!(reason(&cut_off), (Code::ResourceExhausted, "WATCHER_TOO_SLOW".to_owned()));
+    assert_eq!(
+        reason(&cut_off),
+        (Code::ResourceExhausted, "WATCHER_TOO_SLOW".to_owned())
+    );
     assert!(read < SESSIONS);
     assert_eq!(sidecar.metric("watchers_cut_off_total"), 1.0);
     // And it loses nothing if it resumes.
-    let mut resumed = Watcher::resume(client, everything(), &slow.token).await.expect("resumes");
+    let mut resumed = Watcher::resume(client, everything(), &slow.token)
+        .await
+        .expect("resumes");
     for _ in read..SESSIONS {
         assert_eq!(word(&resumed.next().await), "ended LOGOUT");
     }
@@ -587,7 +610,11 @@ async fn g14_after_a_gap_people_get_five_seconds_to_touch() {
     assert_eq!(state(client, "alice").await, SessionState::Active);
     assert_eq!(state(client, "bob").await, SessionState::Ended);
     let words = watcher.during(secs(1)).await;
-    assert_eq!(words.iter().filter(|word| *word == "ended IDLE_TIMEOUT").count(), 1, "{words:?}");
+    assert_eq!(
+        words.iter().filter(|word| *word == "ended IDLE_TIMEOUT").count(),
+        1,
+        "{words:?}"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -659,9 +686,13 @@ async fn g15_only_a_watch_by_id_echoes_the_id_and_only_its_own() {
     )
     .await;
     end(client, "alice").await.expect("ended");
-    let Message::Ended(mine) = own.next().await else { panic!("not ended") };
+    let Message::Ended(mine) = own.next().await else {
+        panic!("not ended")
+    };
     assert_eq!(mine.session.expect("a session").session_id, id("alice"));
-    let Message::Ended(refs) = by_ref.next().await else { panic!("not ended") };
+    let Message::Ended(refs) = by_ref.next().await else {
+        panic!("not ended")
+    };
     assert_eq!(refs.session.expect("a session").session_id, "");
 }
 
@@ -679,7 +710,11 @@ async fn g17_nothing_crosses_a_tenant() {
     let reference = status(&session).session_ref.clone();
     // Another tenant cannot be named, whatever the verb.
     let denied = |status: tonic::Status| assert_eq!(status.code(), Code::PermissionDenied);
-    denied(touch_with(blog, "alice", |touch| touch.tenant = "shop".to_owned()).await.unwrap_err());
+    denied(
+        touch_with(blog, "alice", |touch| touch.tenant = "shop".to_owned())
+            .await
+            .unwrap_err(),
+    );
     denied(touch(blog, "alice").await.unwrap_err());
     let mut foreign = everything();
     foreign.scope.as_mut().expect("a scope").scope = Some(v1::watch_scope::Scope::WholeTenant(true));
@@ -725,7 +760,13 @@ async fn g17_nothing_crosses_a_tenant() {
     }
     // No token crosses: not to another tenant, not to a caller with other tenants, not to another scope.
     for (client, request) in [(&mut *blog, everything()), (&mut *shop, everything())] {
-        let refused = Watcher::resume(client, request, &ours.token).await.err().expect("refused");
-        assert_eq!((refused.code(), field(&refused).as_str()), (Code::InvalidArgument, "resume_token"));
+        let refused = Watcher::resume(client, request, &ours.token)
+            .await
+            .err()
+            .expect("refused");
+        assert_eq!(
+            (refused.code(), field(&refused).as_str()),
+            (Code::InvalidArgument, "resume_token")
+        );
     }
 }

@@ -50,14 +50,20 @@ async fn a_retried_create_gets_the_same_session_and_other_content_is_refused() {
     pass(secs(700)).await;
     let retried = client.create(request.clone()).await.expect("the same").into_inner();
     assert_eq!(retried.session_id, first.session_id);
-    assert_eq!(retried.session.expect("a session").create_time, first.session.expect("a session").create_time);
+    assert_eq!(
+        retried.session.expect("a session").create_time,
+        first.session.expect("a session").create_time
+    );
     assert_eq!(sidecar.metric("live_sessions"), 1.0);
     let other = v1::CreateRequest {
         subject: "bob".to_owned(),
         ..request.clone()
     };
     let refused = client.create(other).await.unwrap_err();
-    assert_eq!(reason(&refused), (Code::FailedPrecondition, "REQUEST_ID_REUSED".to_owned()));
+    assert_eq!(
+        reason(&refused),
+        (Code::FailedPrecondition, "REQUEST_ID_REUSED".to_owned())
+    );
     // With an own id too.
     let own = v1::CreateRequest {
         session_id: id("alice"),
@@ -96,7 +102,10 @@ async fn a_retried_extend_gets_the_first_outcome_and_moves_nothing() {
     let retried = client.extend(request.clone()).await.expect("the same").into_inner();
     assert_eq!(retried.granted_duration, first.granted_duration);
     let (first, retried) = (first.status.expect("a status"), retried.status.expect("a status"));
-    assert_eq!((retried.expire_time, retried.version), (first.expire_time, first.version));
+    assert_eq!(
+        (retried.expire_time, retried.version),
+        (first.expire_time, first.version)
+    );
     let other = v1::ExtendRequest {
         wanted_duration: wire(mins(20)),
         ..request.clone()
@@ -120,9 +129,16 @@ async fn extensions_in_a_row_are_limited_and_a_counted_touch_resets_them() {
     let session = check(client, "alice").await;
     assert_eq!((session.extensions, status(&session).can_extend), (2, false));
     let refused = extend(client, "alice", None).await.unwrap_err();
-    assert_eq!(reason(&refused), (Code::FailedPrecondition, "EXTENSION_LIMIT".to_owned()));
+    assert_eq!(
+        reason(&refused),
+        (Code::FailedPrecondition, "EXTENSION_LIMIT".to_owned())
+    );
     // A background touch resets nothing.
-    touch_with(client, "alice", |touch| touch.activity = v1::Activity::Background.into()).await.expect("live");
+    touch_with(client, "alice", |touch| {
+        touch.activity = v1::Activity::Background.into()
+    })
+    .await
+    .expect("live");
     assert_eq!(check(client, "alice").await.extensions, 2);
     touch(client, "alice").await.expect("live");
     assert_eq!(check(client, "alice").await.extensions, 0);
@@ -163,13 +179,22 @@ async fn end_says_why_and_by_whom_and_says_it_again() {
     let first = client.end(request).await.expect("ended").into_inner();
     assert!(first.ended_now);
     let told = first.end.clone().expect("an end");
-    assert_eq!((told.reason(), told.actor()), (v1::EndReason::Revoked, v1::Actor::Admin));
-    assert_eq!((told.actor_id.as_str(), told.note.as_str()), ("root@example.com", "lost laptop"));
+    assert_eq!(
+        (told.reason(), told.actor()),
+        (v1::EndReason::Revoked, v1::Actor::Admin)
+    );
+    assert_eq!(
+        (told.actor_id.as_str(), told.note.as_str()),
+        ("root@example.com", "lost laptop")
+    );
     pass(mins(1)).await;
     let again = end(client, "alice").await.expect("OK");
     assert_eq!((again.ended_now, again.end), (false, first.end));
     let session = check(client, "alice").await;
-    assert_eq!((status(&session).state(), session.end), (SessionState::Ended, Some(told)));
+    assert_eq!(
+        (status(&session).state(), session.end),
+        (SessionState::Ended, Some(told))
+    );
     let unknown = end(client, "nobody").await.unwrap_err();
     assert_eq!(reason(&unknown), (Code::NotFound, "SESSION_UNKNOWN".to_owned()));
 }
@@ -189,13 +214,21 @@ async fn kinds_and_subjects_choose_what_a_watcher_gets() {
     request.kinds = vec![v1::EventKind::Ended.into()];
     request.include_initial_state = true;
     let mut watcher = Watcher::try_open(client, request).await.expect("opens");
-    assert_eq!(watcher.during(secs(1)).await, ["snapshot ACTIVE", "snapshot ACTIVE", "live 2"]);
+    assert_eq!(
+        watcher.during(secs(1)).await,
+        ["snapshot ACTIVE", "snapshot ACTIVE", "live 2"]
+    );
     pass(mins(14)).await;
     end(client, "carol").await.expect("ended");
     end(client, "bob").await.expect("ended");
-    let Message::Ended(ended) = watcher.next().await else { panic!("not ended") };
+    let Message::Ended(ended) = watcher.next().await else {
+        panic!("not ended")
+    };
     let session = ended.session.expect("a session");
-    assert_eq!((session.subject.as_str(), session.labels["app"].as_str()), ("ada", "shop"));
+    assert_eq!(
+        (session.subject.as_str(), session.labels["app"].as_str()),
+        ("ada", "shop")
+    );
     assert_eq!(watcher.during(mins(2)).await, ["ended IDLE_TIMEOUT"]);
 }
 
@@ -216,7 +249,9 @@ async fn a_watch_hears_that_it_is_alive_and_can_resume_from_there() {
     assert!(begin.elapsed() >= secs(2) - Duration::from_millis(5) && begin.elapsed() < secs(3));
     create(client, "alice").await;
     end(client, "alice").await.expect("ended");
-    let mut resumed = Watcher::resume(client, by_id(&["alice"]), &beat.resume_token).await.expect("resumes");
+    let mut resumed = Watcher::resume(client, by_id(&["alice"]), &beat.resume_token)
+        .await
+        .expect("resumes");
     assert_eq!(resumed.during(secs(5)).await, ["ended LOGOUT"]);
 }
 

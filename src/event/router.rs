@@ -33,15 +33,17 @@ pub struct Router {
     mailbox_size: usize,
 }
 
+type Mailboxes = Vec<Arc<Mailbox>>;
+
 #[derive(Default)]
 struct Table {
     /// Every event up to here is in the mailboxes.
     routed: u64,
     next_id: u64,
-    sessions: HashMap<SessionRef, Vec<Arc<Mailbox>>>,
+    sessions: HashMap<SessionRef, Mailboxes>,
     /// By tenant, then by subject.
-    subjects: HashMap<Arc<str>, HashMap<Box<str>, Vec<Arc<Mailbox>>>>,
-    tenants: HashMap<Arc<str>, Vec<Arc<Mailbox>>>,
+    subjects: HashMap<Arc<str>, HashMap<Box<str>, Mailboxes>>,
+    tenants: HashMap<Arc<str>, Mailboxes>,
     mailboxes: HashMap<u64, Arc<Mailbox>>,
 }
 
@@ -144,7 +146,7 @@ impl Router {
 }
 
 impl Table {
-    fn route_mut(&mut self, route: &Route) -> &mut Vec<Arc<Mailbox>> {
+    fn route_mut(&mut self, route: &Route) -> &mut Mailboxes {
         match route {
             Route::Session(session) => self.sessions.entry(*session).or_default(),
             Route::Subject(tenant, subject) => {

@@ -247,9 +247,9 @@ impl Shelf {
     }
 
     fn publish(&self, session: SessionRef, identity: Option<&Arc<Identity>>, next: Next, at: Time) {
-        let mut version = next.version - next.happenings.len() as u32;
-        for what in next.happenings {
-            version += 1;
+        // Each happening has a version of its own; the last one's is the record's.
+        let first = next.version + 1 - next.happenings.len() as u32;
+        for (version, what) in (first..).zip(next.happenings) {
             self.log.append(Event {
                 seq: 0,
                 at,

@@ -115,7 +115,9 @@ impl Sidecar {
             test_clock: false,
         };
         let incoming = UnboundedReceiverStream::new(incoming);
-        let (_, server) = api.serve(incoming, draining.clone().cancelled_owned()).expect("descriptors");
+        let (_, server) = api
+            .serve(incoming, draining.clone().cancelled_owned())
+            .expect("descriptors");
         Self {
             sessions,
             draining,
@@ -171,7 +173,10 @@ impl Sidecar {
         let line = format!("{PREFIX}_{name} ");
         let text = self.metrics();
         let found = text.lines().find_map(|known| known.strip_prefix(&line));
-        found.unwrap_or_else(|| panic!("no metric {name} in\n{text}")).parse().expect("a number")
+        found
+            .unwrap_or_else(|| panic!("no metric {name} in\n{text}"))
+            .parse()
+            .expect("a number")
     }
 }
 
@@ -278,8 +283,14 @@ pub fn reason(status: &Status) -> (Code, String) {
 /// The field that a refusal names.
 pub fn field(status: &Status) -> String {
     let details = status.get_error_details();
-    let violations = details.bad_request().map(|bad| bad.field_violations.clone()).unwrap_or_default();
-    violations.first().map(|violation| violation.field.clone()).unwrap_or_default()
+    let violations = details
+        .bad_request()
+        .map(|bad| bad.field_violations.clone())
+        .unwrap_or_default();
+    violations
+        .first()
+        .map(|violation| violation.field.clone())
+        .unwrap_or_default()
 }
 
 /// An open watch and the last token that came with it.
@@ -376,7 +387,11 @@ pub fn word(message: &Message) -> String {
     match message {
         Message::Warning(warning) => format!("warning {} {}s", limit(warning.limit()), span(warning.point).as_secs()),
         Message::Cleared(cleared) => {
-            let cause = cleared.cause().as_str_name().trim_start_matches("CLEARED_CAUSE_").to_lowercase();
+            let cause = cleared
+                .cause()
+                .as_str_name()
+                .trim_start_matches("CLEARED_CAUSE_")
+                .to_lowercase();
             format!("cleared {} {cause}", limit(cleared.limit()))
         }
         Message::Ended(ended) => {
