@@ -169,10 +169,12 @@ impl Sessions {
 
     /// Judges one session that the timeline says is due.
     async fn judge(&self, session: &Arc<Session>, moment: Moment) {
-        let pulse = session.pulse();
-        if pulse.is_dead() || session.armed_for() > moment.now {
+        if session.pulse().is_dead() || session.armed_for() > moment.now {
             return;
         }
+        // Not armed any more, and that before the record is read: a change that this reading misses arms it.
+        session.disarm();
+        let pulse = session.pulse();
         let next_action = if pulse.is_warned() || pulse.is_slow() {
             session.read(|view| view.next_action(moment))
         } else {
@@ -189,8 +191,6 @@ impl Sessions {
             self.arm(session, next_action);
             return;
         }
-        // Not armed any more: whatever comes next arms it.
-        session.arm(Time::FAR);
         match self.change(session, &Command::Judge, moment).await {
             Ok(changed) => self.note_lateness(&changed.happenings),
             Err(error) => tracing::error!(%error, session = %session.reference(), "a due session could not be judged"),

@@ -95,10 +95,8 @@ impl Next {
         let limits = &origin.limits;
         let deadlines = self.view(origin).deadlines(moment);
         let can_extend = self.view(origin).can_extend(moment);
-        // While idle ends are held the points belong to the plain deadline: it may have passed.
-        let idle = self.view(origin).plain_deadlines().idle;
         if deadlines.idle < deadlines.absolute
-            && let Some((fired, point)) = passed(&limits.idle_points, self.rest.idle_fired, idle, moment.now)
+            && let Some((fired, point)) = passed(&limits.idle_points, self.rest.idle_fired, deadlines.idle, moment.now)
         {
             self.rest.idle_fired = fired;
             self.happened(Happening::Warning {

@@ -185,7 +185,7 @@ impl Rest {
     }
 }
 
-/// How long the outcome of a request is remembered, if fewer than nine others followed.
+/// How long the outcome of a request is remembered, if it is among the last eight.
 const REQUEST_MEMORY: Duration = Duration::from_secs(600);
 
 /// What few sessions have.

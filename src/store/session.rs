@@ -88,9 +88,15 @@ impl Session {
         true
     }
 
-    /// Notes when the timeline will look at it next.
+    /// Notes that the timeline will look at it at `at`, if not before: of two who arm it at once the earlier counts. Called
+    /// under the timeline's lock, so that the entry cannot come out before this is noted.
     pub fn arm(&self, at: Time) {
-        self.armed_for.store(at.as_nanos(), Ordering::Release);
+        self.armed_for.fetch_min(at.as_nanos(), Ordering::AcqRel);
+    }
+
+    /// Notes that its entry has come out: whoever changes it from now on arms it.
+    pub fn disarm(&self) {
+        self.armed_for.store(u64::MAX, Ordering::Release);
     }
 
     /// When the timeline will look at it next.
