@@ -5,7 +5,7 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 use super::{Error, Examined, PLAIN, Sessions, Status};
 use crate::{
     driver::{BEAT, Step, Work},
-    state::{Actor, Command, Happening, Moment, Refusal, Reply, View, decide},
+    state::{Actor, Command, Happening, Moment, Refusal, Reply, SessionRef, View, decide},
     store::{Commit, Committed, Expected, Found, Session},
     time::Time,
 };
@@ -85,6 +85,22 @@ impl Sessions {
         }
     }
 
+    /// Tells the log of the process what happened, by ref only (G15).
+    fn log(session: SessionRef, happenings: &[Happening]) {
+        for happening in happenings {
+            match happening {
+                Happening::Warning { limit, .. } => tracing::debug!(%session, ?limit, "warned"),
+                Happening::Cleared { limit, cause, .. } => {
+                    tracing::debug!(%session, ?limit, ?cause, "warnings withdrawn")
+                }
+                Happening::Ended(tombstone) => {
+                    let end = &tombstone.end;
+                    tracing::debug!(%session, reason = ?end.reason, actor = ?end.actor, "ended");
+                }
+            }
+        }
+    }
+
     /// Moves a test clock forward, from one thing that is due to the next, so that each happens at its own time. When it
     /// returns, all that became due is in the log.
     pub async fn advance(&self, by: Duration) {
@@ -142,6 +158,7 @@ impl Sessions {
             session = match self.store.commit(commit).await? {
                 Committed::Done(session) => {
                     self.count(&happenings);
+                    Self::log(reference, &happenings);
                     // What moves a deadline earlier arms the session at once; what moves it later leaves that to the driver.
                     if next_action < session.armed_for() {
                         self.arm(&session, next_action);

@@ -268,6 +268,7 @@ impl Sessions {
             Committed::Done(session) => {
                 self.arm(&session, next_action);
                 self.meter.created.inc();
+                tracing::debug!(session = %reference, "created");
                 Ok(Created { session_id, report })
             }
             Committed::Lost(Found::Live(session)) => match request {
