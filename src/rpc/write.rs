@@ -219,7 +219,8 @@ fn event_session(
 }
 
 fn labels(identity: Option<&Identity>) -> BTreeMap<String, String> {
-    identity.map(|identity| identity.labels.clone()).unwrap_or_default()
+    let labels = identity.and_then(|identity| identity.labels.as_deref());
+    labels.cloned().unwrap_or_default()
 }
 
 pub(super) fn limit(limit: Limit) -> v1::Limit {

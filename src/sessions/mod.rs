@@ -245,7 +245,7 @@ impl Sessions {
                 Arc::new(Identity {
                     tenant: create.tenant,
                     subject: create.subject.into(),
-                    labels: create.labels,
+                    labels: (!create.labels.is_empty()).then(|| Box::new(create.labels)),
                 })
             }),
             created: moment.now,

@@ -80,8 +80,8 @@ pub struct Identity {
     pub tenant: Arc<str>,
     /// Whose session it is, or empty.
     pub subject: Box<str>,
-    /// The caller's labels.
-    pub labels: BTreeMap<String, String>,
+    /// The caller's labels, if there are any: boxed, for most sessions have none.
+    pub labels: Option<Box<BTreeMap<String, String>>>,
 }
 
 /// What Create fixed for the whole life of a session.
