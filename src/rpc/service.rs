@@ -96,8 +96,7 @@ impl Service {
     }
 
     async fn do_touch(&self, request: Request<v1::TouchRequest>) -> Called<v1::TouchResponse> {
-        let (caller, touch) = open(request)?;
-        self.touch_one(&caller, &touch).await
+        self.touch_one(caller(&request)?, request.get_ref()).await
     }
 
     async fn touch_one(&self, caller: &Caller, touch: &v1::TouchRequest) -> Called<v1::TouchResponse> {
@@ -327,13 +326,14 @@ impl Service {
 
 /// What the caller of a request may do, and the request.
 fn open<T>(request: Request<T>) -> Called<(Arc<Caller>, T)> {
-    let (_, extensions, request) = request.into_parts();
-    match extensions.get::<Arc<Caller>>() {
-        Some(caller) => Ok((Arc::clone(caller), request)),
-        None => Err(CallError::Denied(
-            "this connection has no listener; call through one".to_owned(),
-        )),
-    }
+    let caller = Arc::clone(caller(&request)?);
+    Ok((caller, request.into_inner()))
+}
+
+/// What the caller of a request may do.
+fn caller<T>(request: &Request<T>) -> Called<&Arc<Caller>> {
+    let missing = || CallError::Denied("this connection has no listener; call through one".to_owned());
+    request.extensions().get::<Arc<Caller>>().ok_or_else(missing)
 }
 
 fn allow(caller: &Caller, group: VerbGroup) -> Called<()> {
