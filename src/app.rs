@@ -12,7 +12,10 @@ use std::{
 
 use anyhow::Context as _;
 use futures_util::{Stream, stream::SelectAll};
-use prometheus_client::{metrics::info::Info, registry::Registry};
+use prometheus_client::{
+    metrics::{family::Family, gauge::Gauge},
+    registry::Registry,
+};
 use tokio::{
     net::{TcpListener, TcpStream, UnixListener, UnixStream},
     sync::Semaphore,
@@ -54,11 +57,9 @@ impl App {
     /// Builds the rooms and binds the addresses.
     pub async fn build(config: Config) -> anyhow::Result<Self> {
         let mut registry = Registry::with_prefix(PREFIX);
-        registry.register(
-            "build",
-            "The version that runs",
-            Info::new([("version", env!("CARGO_PKG_VERSION"))]),
-        );
+        let build = Family::<[(&str, &str); 1], Gauge>::default();
+        build.get_or_create(&[("version", env!("CARGO_PKG_VERSION"))]).set(1);
+        registry.register("build_info", "The version that runs", build);
         let meter = Arc::new(RpcMeter::register(&mut registry));
         let sessions = Sessions::new(
             Setup {

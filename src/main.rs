@@ -41,7 +41,7 @@ fn main() -> ExitCode {
 fn dispatch(command: Command) -> ExitCode {
     match command {
         Command::Serve(args) => serve(&args),
-        Command::CheckConfig(args) => match Config::resolve(&args) {
+        Command::CheckConfig(args) => match telemetry::parse_filter(&args.log).and_then(|_| Config::resolve(&args)) {
             Ok(config) => cli::print_config(&config),
             Err(error) => bad_config(&error),
         },
@@ -56,7 +56,7 @@ fn serve(args: &ServeArgs) -> ExitCode {
         None => !args.dev,
     };
     if let Err(error) = telemetry::start_log(&args.log, json) {
-        return bad_config(&error.context("--log"));
+        return bad_config(&error);
     }
     let config = match Config::resolve(args) {
         Ok(config) => config,

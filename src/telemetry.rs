@@ -2,6 +2,7 @@
 
 use std::{io::IsTerminal as _, sync::Arc};
 
+use anyhow::Context as _;
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeMetric as _},
@@ -14,9 +15,14 @@ use crate::sessions::Sessions;
 /// The prefix of every metric.
 pub const PREFIX: &str = "session_sidecar";
 
+/// Reads what to log.
+pub fn parse_filter(filter: &str) -> anyhow::Result<EnvFilter> {
+    EnvFilter::try_new(filter).with_context(|| format!("--log {filter:?} must be a level or tracing directives"))
+}
+
 /// Starts the log, on standard error.
 pub fn start_log(filter: &str, json: bool) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(filter)?;
+    let filter = parse_filter(filter)?;
     let registry = tracing_subscriber::registry().with(filter);
     let colours = std::io::stderr().is_terminal();
     let layer = fmt::layer().with_writer(std::io::stderr).with_ansi(colours);

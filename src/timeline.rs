@@ -107,6 +107,12 @@ impl<T> Timeline<T> {
     }
 }
 
+/// When an entry fires that is due at a moment.
+#[must_use]
+pub fn fires_at(at: Time) -> Time {
+    start_of(slot_after(at))
+}
+
 /// The first slot that starts at or after a moment: an entry never fires before its time.
 fn slot_after(at: Time) -> u64 {
     at.as_nanos().div_ceil(1 << SLOT_BITS)

@@ -38,7 +38,8 @@ async fn connect(target: &str) -> anyhow::Result<Channel> {
         });
         endpoint.connect_with_connector(connector).await
     } else {
-        let endpoint = Endpoint::from_shared(target.to_owned());
+        let endpoint = Endpoint::from_shared(target.to_owned()).ok();
+        let endpoint = endpoint.filter(|endpoint| endpoint.uri().scheme_str() == Some("http"));
         endpoint
             .with_context(|| format!("--target {target:?} must be http://ADDRESS:PORT or unix:/PATH"))?
             .connect()

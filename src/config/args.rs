@@ -214,7 +214,7 @@ pub struct CreateArgs {
     pub id_file: Option<PathBuf>,
 
     /// Whose session it is.
-    #[arg(long, value_name = "TEXT", default_value = "")]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true, default_value = "")]
     pub subject: String,
 
     /// The policy.
@@ -242,7 +242,7 @@ pub struct CreateArgs {
     pub idle_for: Option<humantime::Duration>,
 
     /// Makes a retry safe.
-    #[arg(long, value_name = "ID", default_value = "")]
+    #[arg(long, value_name = "ID", allow_hyphen_values = true, default_value = "")]
     pub request_id: String,
 }
 
@@ -289,7 +289,12 @@ pub struct CheckArgs {
     pub id: IdArgs,
 
     /// Ask by ref in place of the id.
-    #[arg(long = "ref", value_name = "REF", conflicts_with = "id_file")]
+    #[arg(
+        long = "ref",
+        value_name = "REF",
+        allow_hyphen_values = true,
+        conflicts_with = "id_file"
+    )]
     pub session_ref: Option<String>,
 }
 
@@ -309,7 +314,7 @@ pub struct ExtendArgs {
     pub wanted: Option<humantime::Duration>,
 
     /// Makes a retry safe.
-    #[arg(long, value_name = "ID", default_value = "")]
+    #[arg(long, value_name = "ID", allow_hyphen_values = true, default_value = "")]
     pub request_id: String,
 }
 
@@ -333,11 +338,11 @@ pub struct EndArgs {
     pub actor: Option<ActorArg>,
 
     /// Which user or program exactly.
-    #[arg(long, value_name = "TEXT", default_value = "")]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true, default_value = "")]
     pub actor_id: String,
 
     /// For later readers.
-    #[arg(long, value_name = "TEXT", default_value = "")]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true, default_value = "")]
     pub note: String,
 }
 
@@ -375,11 +380,11 @@ pub struct WatchArgs {
     pub id_file: Option<PathBuf>,
 
     /// Watch a session by its ref, repeatable.
-    #[arg(long = "ref", value_name = "REF", group = "scope")]
+    #[arg(long = "ref", value_name = "REF", allow_hyphen_values = true, group = "scope")]
     pub refs: Vec<String>,
 
     /// Watch all sessions of a subject.
-    #[arg(long, value_name = "TEXT", group = "scope")]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true, group = "scope")]
     pub subject: Option<String>,
 
     /// Watch all sessions of --tenant. Without any scope: all sessions of all tenants of this caller.

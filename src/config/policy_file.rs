@@ -155,6 +155,10 @@ fn explain(text: &str, error: &toml::de::Error) -> anyhow::Error {
     let line = error
         .span()
         .map_or(1, |span| 1 + text[..span.start.min(text.len())].matches('\n').count());
+    let line = format!(
+        "line {line} ({})",
+        text.lines().nth(line - 1).unwrap_or_default().trim()
+    );
     let message = error.message();
     // "unknown field `idle_timout`, expected one of `idle_timeout`, `absolute_timeout`, …"
     let mut names = message.split('`').skip(1).step_by(2);
@@ -165,8 +169,8 @@ fn explain(text: &str, error: &toml::de::Error) -> anyhow::Error {
             .max_by(|(a, _), (b, _)| a.total_cmp(b))
     });
     match similar {
-        Some((_, meant)) => anyhow!("line {line}: {message}; did you mean `{meant}`?"),
-        None => anyhow!("line {line}: {message}"),
+        Some((_, meant)) => anyhow!("{line}: {message}; did you mean `{meant}`?"),
+        None => anyhow!("{line}: {message}"),
     }
 }
 
@@ -237,20 +241,23 @@ mod tests {
         for (text, told) in [
             (
                 "\n\n[policy.a]\nidle_timout = \"1m\"",
-                "line 4: unknown field `idle_timout`",
+                "line 4 (idle_timout = \"1m\"): unknown field `idle_timout`",
             ),
             ("[policy.a]\nidle_timout = \"1m\"", "did you mean `idle_timeout`?"),
             ("[polcy.a]", "did you mean `policy`?"),
             (
                 "[policy.a]\nidle_timeout = \"soon\"",
-                "line 2: \"soon\" is not a duration",
+                "line 2 (idle_timeout = \"soon\"): \"soon\" is not a duration",
             ),
             (
                 "[policy.a]\nidle_timeout = \"0s\"",
                 "[policy.a]: idle_timeout must be from 1s",
             ),
             ("[policy.a]\nidle_timeout = \"13h\"", "at most absolute_timeout"),
-            ("[policy.a]\nunmatched = \"maybe\"", "line 2: unknown variant `maybe`"),
+            (
+                "[policy.a]\nunmatched = \"maybe\"",
+                "line 2 (unmatched = \"maybe\"): unknown variant `maybe`",
+            ),
             ("[policy.a]\nmin_id_length = 0", "min_id_length must be from 1 to 256"),
         ] {
             let error = format!("{:#}", parse(text).unwrap_err());

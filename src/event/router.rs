@@ -236,6 +236,13 @@ impl Subscription {
         !content.cut_off
     }
 
+    /// Waits until this watcher is cut off.
+    pub async fn overrun(&self) {
+        while !self.mailbox.content.lock().cut_off {
+            self.mailbox.changed.notified().await;
+        }
+    }
+
     /// Waits until something has come.
     pub async fn changed(&self) {
         self.mailbox.changed.notified().await;

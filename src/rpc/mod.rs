@@ -26,7 +26,7 @@ pub use meter::RpcMeter;
 
 use error::CallError;
 use proto::{
-    dev::test_clock_service_server::TestClockServiceServer,
+    dev::test_clock_service_server::{SERVICE_NAME as TEST_CLOCK, TestClockServiceServer},
     v1::session_service_server::{SERVICE_NAME, SessionServiceServer},
 };
 use service::Service;
@@ -100,6 +100,7 @@ impl Api {
                 .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
                 .with_service_name(SERVICE_NAME)
                 .with_service_name("grpc.health.v1.Health")
+                .with_service_name(if self.test_clock { TEST_CLOCK } else { SERVICE_NAME })
         };
         let test_clock = self
             .test_clock

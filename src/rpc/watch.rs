@@ -1,8 +1,10 @@
 //! A watch as a stream of messages.
 
-use std::{pin::Pin, sync::Arc};
+use std::{pin::Pin, sync::Arc, time::Duration};
 
 use futures_util::Stream;
+use tokio::sync::mpsc;
+use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
 use tonic::{Code, Status};
 
 use super::{
@@ -19,23 +21,55 @@ use crate::{
 /// The stream of one watcher.
 pub(super) type WatchStream = Pin<Box<dyn Stream<Item = Result<v1::WatchExpiryResponse, Status>> + Send>>;
 
-/// Streams a watch until it ends.
-pub(super) fn stream(mut watch: Watch, writer: Writer, meter: Arc<RpcMeter>) -> WatchStream {
-    Box::pin(async_stream::stream! {
-        let mut ending = Ending { meter, code: Code::Cancelled };
-        while let Some(next) = watch.next().await {
-            match next {
-                Ok(message) => yield Ok(write(&writer, &watch.subscriber().scope, message)),
-                Err(error) => {
-                    let status = CallError::from(error).into_status(&writer);
-                    ending.code = status.code();
-                    yield Err(status);
-                    return;
-                }
+/// How long a message may wait until its watcher takes it.
+const UNREAD: Duration = Duration::from_secs(10);
+
+/// How many messages may wait in the stream; those that follow wait in the mailbox.
+const IN_STREAM: usize = 64;
+
+type Item = Box<Result<v1::WatchExpiryResponse, Status>>;
+
+/// Streams a watch until it ends. A task of its own takes the messages out of the watch: hyper does not poll a stream whose
+/// client gives it no window, so a watcher that never reads could not be cut off from within the stream (G13).
+pub(super) fn stream(watch: Watch, writer: Writer, meter: Arc<RpcMeter>) -> WatchStream {
+    // One place more is kept for the last words.
+    let (messages, stream) = mpsc::channel(IN_STREAM + 1);
+    tokio::spawn(pump(watch, writer, meter, messages));
+    Box::pin(ReceiverStream::new(stream).map(|item: Item| *item))
+}
+
+async fn pump(mut watch: Watch, writer: Writer, meter: Arc<RpcMeter>, messages: mpsc::Sender<Item>) {
+    let mut ending = Ending {
+        meter,
+        code: Code::Cancelled,
+    };
+    let Ok(last_words) = messages.clone().reserve_owned().await else {
+        return;
+    };
+    let error = loop {
+        let next = tokio::select! {
+            biased;
+            () = messages.closed() => return,
+            next = watch.next() => next,
+        };
+        let message = match next {
+            None => {
+                ending.code = Code::Ok;
+                return;
             }
+            Some(Err(error)) => break error,
+            Some(Ok(message)) => Box::new(Ok(write(&writer, &watch.subscriber().scope, message))),
+        };
+        tokio::select! {
+            biased;
+            sent = messages.send(message) => if sent.is_err() { return },
+            () = watch.overrun() => break watch.cut_off(),
+            () = tokio::time::sleep(UNREAD) => break watch.cut_off(),
         }
-        ending.code = Code::Ok;
-    })
+    };
+    let status = CallError::from(error).into_status(&writer);
+    ending.code = status.code();
+    last_words.send(Box::new(Err(status)));
 }
 
 /// Counts the call when the stream is dropped, by whomever.

@@ -8,6 +8,7 @@ use crate::{
     state::{Actor, Command, Happening, Moment, Refusal, Reply, SessionRef, View, decide},
     store::{Commit, Committed, Expected, Found, Session},
     time::Time,
+    timeline::fires_at,
 };
 
 /// How many sessions are judged before other slots get their turn: a million identical deadlines must not delay the next
@@ -104,7 +105,8 @@ impl Sessions {
     /// Moves a test clock forward, from one thing that is due to the next, so that each happens at its own time. When it
     /// returns, all that became due is in the log.
     pub async fn advance(&self, by: Duration) {
-        let target = self.clock.now() + by;
+        // What is due just before the target fires a moment after it.
+        let target = fires_at(self.clock.now() + by);
         loop {
             let wake = loop {
                 match self.step().await {

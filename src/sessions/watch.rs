@@ -231,13 +231,28 @@ impl Watch {
             Err(error) => {
                 self.phase = Phase::Over;
                 if error == WatchError::TooSlow {
-                    self.sessions.meter.watchers_cut_off.inc();
+                    return Some(Err(self.cut_off()));
                 }
                 return Some(Err(error));
             }
         };
         self.quiet_since = Instant::now();
         Some(Ok(message))
+    }
+
+    /// Waits until more has happened than is kept for this watcher.
+    pub async fn overrun(&self) {
+        match &self.phase {
+            Phase::Live(subscription) => subscription.overrun().await,
+            _ => std::future::pending().await,
+        }
+    }
+
+    /// Ends the watch of a watcher that does not read.
+    pub fn cut_off(&mut self) -> WatchError {
+        self.phase = Phase::Over;
+        self.sessions.meter.watchers_cut_off.inc();
+        WatchError::TooSlow
     }
 
     async fn find_next(&mut self) -> Result<WatchMessage, WatchError> {

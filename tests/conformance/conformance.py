@@ -1,0 +1,84 @@
+#!/usr/bin/env python3
+"""Runs the conformance scenario with each client over each transport, and compares the transcripts. See README.md."""
+
+import argparse
+import difflib
+import subprocess
+import sys
+import tempfile
+import threading
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from support import DEFAULT_BINARY, TOOLS
+from support.process import Sidecar
+
+HERE = Path(__file__).resolve().parent
+EXPECTED = HERE / "expected.txt"
+CLIENTS = {
+    "grpcio": [str(TOOLS / "venv/bin/python"), str(HERE / "run.py")],
+    "grpc-js": ["node", str(HERE / "run.mjs")],
+}
+TRANSPORTS = {"tcp": lambda sidecar: sidecar.tcp, "uds": lambda sidecar: sidecar.uds}
+PATIENCE = 120  # seconds for one run
+
+
+def transcript(binary: Path, client: str, transport: str) -> tuple[str, list[str]]:
+    """What a client printed, and what was wrong beside it."""
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        Sidecar(binary, Path(directory), "--dev", "--policy-file", str(HERE / "policy.toml")) as sidecar,
+        (Path(directory) / "complaints").open("w+") as complaints,
+    ):
+        command = [*CLIENTS[client], TRANSPORTS[transport](sidecar)]
+        run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=complaints, text=True)
+        killer = threading.Timer(PATIENCE, run.kill)
+        killer.start()
+        lines, problems = [], []
+        for line in run.stdout:
+            lines.append(line)
+            if line == "Stop\n":
+                sidecar.terminate()
+        if run.wait() != 0:
+            complaints.seek(0)
+            problems.append(f"the client exited with {run.returncode}: {complaints.read()}")
+        elif (code := sidecar.wait()) != 0:
+            problems.append(f"the sidecar exited with {code} after SIGTERM: {sidecar.output()[-2000:]}")
+        killer.cancel()
+        return "".join(lines), problems
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--binary", type=Path, default=DEFAULT_BINARY, help="the sidecar to test (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--accept", action="store_true", help="write expected.txt from the first run; review the difference"
+    )
+    arguments = parser.parse_args()
+    for needed in (arguments.binary, TOOLS / "venv/bin/python", HERE / "node_modules"):
+        if not needed.exists():
+            parser.error(f"{needed} is missing: cargo build --release makes the binary, tests/setup.sh the rest")
+
+    failed = 0
+    runs = [(client, transport) for client in CLIENTS for transport in TRANSPORTS]
+    for client, transport in runs:
+        printed, problems = transcript(arguments.binary.resolve(), client, transport)
+        if arguments.accept and not problems:
+            EXPECTED.write_text(printed)
+            arguments.accept = False
+        if printed != (expected := EXPECTED.read_text()):
+            difference = difflib.unified_diff(
+                expected.splitlines(), printed.splitlines(), "expected.txt", "printed", lineterm=""
+            )
+            problems.insert(0, "\n".join(difference))
+        failed += bool(problems)
+        print(f"{'FAILED' if problems else 'ok':6} {client} over {transport}", *problems, sep="\n", flush=True)
+    print(f"{len(runs) - failed} passed, {failed} failed")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,132 @@
+"""G15: a raw session id appears nowhere but in the answer to the caller that just sent it."""
+
+import contextlib
+import threading
+
+import grpc
+import pytest
+
+from support.api import Client, dev, error_details, v1
+
+CANARY = "CANARY"
+
+
+def canary(name: str) -> str:
+    """An id that is recognised wherever it turns up."""
+    return f"{CANARY}-{name}-{CANARY}-0123456789"
+
+
+@pytest.mark.parametrize("log_format", ["human", "json"])
+def test_ids_leak_nowhere(serve, directory, log_format):
+    policy = directory / "policy.toml"
+    policy.write_text('[policy.default]\nidle_timeout = "10s"\nabsolute_timeout = "30s"\nmax_extensions = 1\n')
+    sidecar = serve(
+        "--dev",
+        "--log-format",
+        log_format,
+        "--policy-file",
+        str(policy),
+        "--max-sessions",
+        "20",
+        env={"SESSION_SIDECAR_LOG": "trace"},
+    )
+    heard: list[str] = []
+    secrets = {CANARY}
+
+    def attempt(verb: str, request: object) -> object:
+        """Calls, and keeps all that an error says."""
+        try:
+            return getattr(client.sessions, verb)(request, timeout=10)
+        except grpc.RpcError as error:
+            heard.append(f"{error.details()} {error_details(error)} {error.trailing_metadata()}")
+
+    with Client(sidecar.tcp) as client, Client(sidecar.uds) as observer:
+        scopes = [
+            v1.WatchScope(whole_tenant=True),
+            v1.WatchScope(everything=True),
+            v1.WatchScope(subject="alice"),
+        ]
+        threads = [
+            threading.Thread(target=listen, args=(observer.watch(scope=scope, include_initial_state=True), heard))
+            for scope in scopes
+        ]
+        for thread in threads:
+            thread.start()
+
+        ids = [canary(str(number)) for number in range(5)]
+        for session_id in ids:
+            client.create(session_id, subject="alice", labels={"app": "shop"})
+        made = [
+            client.create(subject="alice", request_id=canary("request")).session_id,
+            client.create(subject="alice").session_id,
+        ]
+        secrets.update(made)
+        for session_id in ids + made:
+            client.sessions.Touch(v1.TouchRequest(session_id=session_id, activity=v1.ACTIVITY_USER))
+        client.advance(7)
+        for session_id in ids[:2] + made:
+            client.sessions.Extend(v1.ExtendRequest(session_id=session_id))
+            attempt("Extend", v1.ExtendRequest(session_id=session_id))
+        client.end(ids[0], note="a note", actor_id="desk")
+
+        # All that can go wrong, with an id in it.
+        bad = canary("bad")
+        everywhere = [bad, ids[0], ids[1], made[0]]
+        for session_id in [
+            *everywhere,
+            f"{CANARY} with a blank",
+            f"{CANARY}-ümlaut-0123456789",
+            CANARY + "x" * 300,
+            CANARY,
+        ]:
+            attempt("Create", v1.CreateRequest(session_id=session_id, policy=bad))
+            attempt("Create", v1.CreateRequest(session_id=session_id, request_id=bad))
+            attempt("Touch", v1.TouchRequest(session_id=session_id))
+            attempt("Touch", v1.TouchRequest(session_id=session_id, tenant=bad, activity=77))
+            attempt("Check", v1.CheckRequest(session_id=session_id, sessions=[v1.SessionName(session_id=session_id)]))
+            attempt("Check", v1.CheckRequest(session_ref=session_id))
+            attempt("Extend", v1.ExtendRequest(session_id=session_id, request_id=f"{CANARY} blank"))
+            attempt("End", v1.EndRequest(session_id=session_id, reason=v1.END_REASON_IDLE_TIMEOUT))
+            touches = [v1.TouchRequest(session_id=session_id, tenant=tenant) for tenant in ("", bad)]
+            answer = attempt("BatchTouch", v1.BatchTouchRequest(touches=touches))
+            heard.append(str(answer))
+            names = v1.SessionNames(names=[v1.SessionName(session_ref=session_id)])
+            for watch in (
+                v1.WatchExpiryRequest(scope=v1.WatchScope(sessions=names)),
+                v1.WatchExpiryRequest(scope=v1.WatchScope(subject="alice"), resume_token=session_id),
+            ):
+                attempt_stream(client, watch, heard)
+        attempt("BatchTouch", v1.BatchTouchRequest(touches=[v1.TouchRequest(session_id=bad)] * 40_000))
+        with contextlib.suppress(grpc.RpcError):
+            client.clock.Advance(dev.AdvanceRequest())
+        for number in range(30):  # into the cap
+            attempt("Create", v1.CreateRequest(session_id=canary(f"cap{number}")))
+        client.advance(40)
+        for session_id in ids + made:
+            checked = client.sessions.Check(v1.CheckRequest(session_id=session_id))
+            assert checked.session.status.state == v1.SESSION_STATE_ENDED
+            heard.append(str(checked))
+
+        heard.append(sidecar.http("/metrics")[1])
+        assert sidecar.stop() == 0
+        for thread in threads:
+            thread.join(30)
+
+    assert any("ended {" in message for message in heard), "the watchers heard of it all"
+    assert "TRACE" in sidecar.output(), "the log must be as loud as it gets"
+    for place, text in [("the log", sidecar.output()), *(("what was heard", message) for message in heard)]:
+        for secret in secrets:
+            at = text.find(secret)
+            assert at < 0, f"{place} has an id in it: …{text[max(0, at - 200) : at + 60]}…"
+
+
+def attempt_stream(client: Client, request: v1.WatchExpiryRequest, heard: list[str]) -> None:
+    """Opens a watch that must fail, and keeps what the error says."""
+    with pytest.raises(grpc.RpcError) as failed:
+        next(client.sessions.WatchExpiry(request, timeout=10))
+    heard.append(f"{failed.value.details()} {error_details(failed.value)}")
+
+
+def listen(stream: object, heard: list[str]) -> None:
+    """Keeps all messages of a stream, until it ends."""
+    heard.extend(str(message) for message in stream)
