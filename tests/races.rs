@@ -14,7 +14,7 @@ use std::{
 
 use session_sidecar::{
     state::{
-        Actor, Command, End, EndReason, Happening, Keys, Limit, Limits, Moment, Next, Origin, Refusal, Reply,
+        Actor, Command, End, EndReason, Happening, Identity, Keys, Limit, Limits, Moment, Next, Origin, Refusal, Reply,
         Tombstone, Touched, Unmatched, View, decide,
     },
     store::Session,
@@ -74,7 +74,7 @@ impl World {
         };
         let origin = Origin {
             limits: Arc::new(limits),
-            identity: None,
+            identity: Identity::default(),
             created: Time::START,
             authenticated: Time::START,
         };

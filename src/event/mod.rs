@@ -5,8 +5,6 @@ mod log;
 mod router;
 mod token;
 
-use std::sync::Arc;
-
 pub use log::{Log, Trimmed};
 pub use router::{Mailbox, Route, Router, Subscription};
 pub use token::{Position, TokenError, Tokens};
@@ -26,23 +24,9 @@ pub struct Event {
     /// The session that it is about.
     pub session: SessionRef,
     /// Who and what that session is for.
-    pub identity: Option<Arc<Identity>>,
+    pub identity: Identity,
     /// The session's version after it.
     pub version: u32,
     /// What happened.
     pub what: Happening,
-}
-
-impl Event {
-    /// The tenant of its session.
-    #[must_use]
-    pub fn tenant(&self) -> &str {
-        self.identity.as_ref().map_or("", |identity| &identity.tenant)
-    }
-
-    /// The subject of its session, or empty.
-    #[must_use]
-    pub fn subject(&self) -> &str {
-        self.identity.as_ref().map_or("", |identity| &identity.subject)
-    }
 }

@@ -161,9 +161,9 @@ impl Table {
         let by_session = self.sessions.get(&event.session);
         let by_subject = self
             .subjects
-            .get(event.tenant())
-            .and_then(|subjects| subjects.get(event.subject()));
-        let by_tenant = self.tenants.get(event.tenant());
+            .get(event.identity.tenant())
+            .and_then(|subjects| subjects.get(event.identity.subject()));
+        let by_tenant = self.tenants.get(event.identity.tenant());
         for mailbox in [by_session, by_subject, by_tenant].into_iter().flatten().flatten() {
             mailbox.put(event);
         }

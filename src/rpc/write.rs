@@ -1,6 +1,6 @@
 //! From the core's words to the wire's.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
 use super::proto::v1;
 use crate::{
@@ -65,7 +65,7 @@ impl Writer {
         v1::Session {
             status,
             tenant: tenant.to_owned(),
-            subject: origin.subject().to_owned(),
+            subject: origin.identity.subject().to_owned(),
             policy: origin.limits.policy.to_string(),
             idle_timeout: Some(duration(origin.limits.idle_timeout)),
             absolute_timeout: Some(duration(origin.limits.absolute_timeout)),
@@ -75,7 +75,7 @@ impl Writer {
             idle_expire_time: Some(self.timestamp(*idle_deadline)),
             absolute_expire_time: Some(self.timestamp(origin.absolute_deadline())),
             extensions: *extensions,
-            labels: labels(origin.identity.as_deref()),
+            labels: origin.identity.labels(),
             end: end.as_deref().map(|tombstone| self.end(tombstone)),
         }
     }
@@ -132,15 +132,12 @@ impl Writer {
     }
 
     pub(super) fn snapshot(&self, session_id: Option<&String>, report: &Report) -> v1::Snapshot {
-        let identity = report
-            .details
-            .as_ref()
-            .and_then(|details| details.origin.identity.as_deref());
+        let identity = report.details.as_ref().map(|details| details.origin.identity.clone());
         v1::Snapshot {
             session: Some(event_session(
                 report.status.reference,
                 session_id,
-                identity,
+                &identity.unwrap_or_default(),
                 report.status.version,
             )),
             status: Some(self.status(&report.status)),
@@ -155,12 +152,7 @@ impl Writer {
     pub(super) fn event(&self, session_id: Option<&String>, event: &Event) -> v1::watch_expiry_response::Message {
         use v1::watch_expiry_response::Message;
 
-        let session = Some(event_session(
-            event.session,
-            session_id,
-            event.identity.as_deref(),
-            event.version,
-        ));
+        let session = Some(event_session(event.session, session_id, &event.identity, event.version));
         match &event.what {
             Happening::Warning {
                 limit: near,
@@ -203,24 +195,17 @@ impl Writer {
 fn event_session(
     reference: SessionRef,
     session_id: Option<&String>,
-    identity: Option<&Identity>,
+    identity: &Identity,
     version: u32,
 ) -> v1::EventSession {
     v1::EventSession {
         session_ref: reference.to_string(),
         session_id: session_id.cloned().unwrap_or_default(),
-        tenant: identity.map(|identity| identity.tenant.to_string()).unwrap_or_default(),
-        subject: identity
-            .map(|identity| identity.subject.to_string())
-            .unwrap_or_default(),
-        labels: labels(identity),
+        tenant: identity.tenant().to_owned(),
+        subject: identity.subject().to_owned(),
+        labels: identity.labels(),
         version: version.into(),
     }
-}
-
-fn labels(identity: Option<&Identity>) -> BTreeMap<String, String> {
-    let labels = identity.and_then(|identity| identity.labels.as_deref());
-    labels.cloned().unwrap_or_default()
 }
 
 pub(super) fn limit(limit: Limit) -> v1::Limit {

@@ -238,16 +238,9 @@ impl Sessions {
                 limits.absolute_timeout,
             ));
         }
-        let plain = create.tenant.is_empty() && create.subject.is_empty() && create.labels.is_empty();
         let origin = Origin {
             limits,
-            identity: (!plain).then(|| {
-                Arc::new(Identity {
-                    tenant: create.tenant,
-                    subject: create.subject.into(),
-                    labels: (!create.labels.is_empty()).then(|| Box::new(create.labels)),
-                })
-            }),
+            identity: Identity::new(create.tenant, create.subject, create.labels),
             created: moment.now,
             authenticated: moment.now - create.authenticated_ago,
         };
@@ -379,7 +372,7 @@ impl Sessions {
         let same_tenant = report
             .details
             .as_ref()
-            .is_some_and(|details| details.origin.tenant() == tenant);
+            .is_some_and(|details| details.origin.identity.tenant() == tenant);
         if same_tenant {
             return Ok(report);
         }

@@ -346,7 +346,7 @@ impl Watch {
             let wanted = match &self.subscriber.scope {
                 Scope::Sessions(..) => true,
                 Scope::Subject(_, subject) => {
-                    report.status.state != State::Ended && details.origin.subject() == subject
+                    report.status.state != State::Ended && details.origin.identity.subject() == subject
                 }
                 Scope::Tenant(_) | Scope::Everything => report.status.state != State::Ended,
             };
@@ -407,11 +407,11 @@ impl Subscriber {
 
     fn covers(&self, event: &Event) -> bool {
         let tenants = self.scope.tenants(&self.tenants);
-        let right_tenant = tenants.iter().any(|tenant| **tenant == *event.tenant());
+        let right_tenant = tenants.iter().any(|tenant| **tenant == *event.identity.tenant());
         right_tenant
             && match &self.scope {
                 Scope::Sessions(_, names) => names.contains_key(&event.session),
-                Scope::Subject(_, subject) => event.subject() == subject,
+                Scope::Subject(_, subject) => event.identity.subject() == subject,
                 Scope::Tenant(_) | Scope::Everything => true,
             }
     }

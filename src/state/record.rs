@@ -73,15 +73,51 @@ impl Moment {
     }
 }
 
-/// Who and what a session is for: carried by its events.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Identity {
+/// Who and what a session is for: carried by its events. Most sessions of a single-tenant site without subjects have nothing
+/// to say here, and pay one word for it.
+#[derive(Debug, Clone, Default)]
+pub struct Identity(Option<Arc<Known>>);
+
+#[derive(Debug)]
+struct Known {
+    tenant: Arc<str>,
+    subject: Box<str>,
+    #[expect(clippy::box_collection, reason = "most have none, and a million of them pay for the empty map")]
+    labels: Option<Box<BTreeMap<String, String>>>,
+}
+
+impl Identity {
+    /// An identity; an empty subject is none.
+    #[must_use]
+    pub fn new(tenant: Arc<str>, subject: &str, labels: BTreeMap<String, String>) -> Self {
+        if tenant.is_empty() && subject.is_empty() && labels.is_empty() {
+            return Self::default();
+        }
+        Self(Some(Arc::new(Known {
+            tenant,
+            subject: subject.into(),
+            labels: (!labels.is_empty()).then(|| Box::new(labels)),
+        })))
+    }
+
     /// The tenant.
-    pub tenant: Arc<str>,
-    /// Whose session it is, or empty.
-    pub subject: Box<str>,
-    /// The caller's labels, if there are any: boxed, for most sessions have none.
-    pub labels: Option<Box<BTreeMap<String, String>>>,
+    #[must_use]
+    pub fn tenant(&self) -> &str {
+        self.0.as_ref().map_or("", |known| &known.tenant)
+    }
+
+    /// The subject, or empty.
+    #[must_use]
+    pub fn subject(&self) -> &str {
+        self.0.as_ref().map_or("", |known| &known.subject)
+    }
+
+    /// The caller's labels.
+    #[must_use]
+    pub fn labels(&self) -> BTreeMap<String, String> {
+        let labels = self.0.as_ref().and_then(|known| known.labels.as_deref());
+        labels.cloned().unwrap_or_default()
+    }
 }
 
 /// What Create fixed for the whole life of a session.
@@ -89,8 +125,8 @@ pub struct Identity {
 pub struct Origin {
     /// The limits in force.
     pub limits: Arc<Limits>,
-    /// Who and what it is for. `None`: the tenant "", no subject and no labels.
-    pub identity: Option<Arc<Identity>>,
+    /// Who and what it is for.
+    pub identity: Identity,
     /// When the sidecar came to know it.
     pub created: Time,
     /// When the person authenticated.
@@ -98,18 +134,6 @@ pub struct Origin {
 }
 
 impl Origin {
-    /// The tenant.
-    #[must_use]
-    pub fn tenant(&self) -> &str {
-        self.identity.as_ref().map_or("", |identity| &identity.tenant)
-    }
-
-    /// The subject, or empty.
-    #[must_use]
-    pub fn subject(&self) -> &str {
-        self.identity.as_ref().map_or("", |identity| &identity.subject)
-    }
-
     /// The absolute deadline.
     #[must_use]
     pub fn absolute_deadline(&self) -> Time {

@@ -178,13 +178,9 @@ impl Memory {
         }
         let identity = origin.identity.clone();
         let session = Arc::new(Session::new(reference, origin, &next));
-        if let Some(identity) = identity.as_ref().filter(|identity| !identity.subject.is_empty()) {
-            self.shelf
-                .subjects
-                .insert(&identity.tenant, &identity.subject, reference);
-        }
+        self.shelf.subjects.insert(&identity, reference);
         // Published before it can be found, so that nothing that happens to it later comes earlier in the log.
-        self.shelf.publish(reference, identity.as_ref(), next, at);
+        self.shelf.publish(reference, &identity, next, at);
         self.table.insert(reference, Arc::clone(&session));
         Committed::Done(session)
     }
@@ -200,7 +196,7 @@ impl Memory {
                 next.version -= 1;
                 self.shelf.tombstones.insert(reference, Arc::clone(tombstone), at);
             }
-            self.shelf.publish(reference, identity.as_ref(), next, at);
+            self.shelf.publish(reference, &identity, next, at);
         });
         if !done {
             return Committed::Lost(self.look_up(reference));
@@ -246,7 +242,7 @@ impl Shelf {
             .is_ok()
     }
 
-    fn publish(&self, session: SessionRef, identity: Option<&Arc<Identity>>, next: Next, at: Time) {
+    fn publish(&self, session: SessionRef, identity: &Identity, next: Next, at: Time) {
         // Each happening has a version of its own; the last one's is the record's.
         let first = next.version + 1 - next.happenings.len() as u32;
         for (version, what) in (first..).zip(next.happenings) {
@@ -254,7 +250,7 @@ impl Shelf {
                 seq: 0,
                 at,
                 session,
-                identity: identity.cloned(),
+                identity: identity.clone(),
                 version,
                 what,
             });
@@ -268,9 +264,7 @@ impl Shelf {
             std::process::abort();
         };
         let origin = session.origin();
-        if !origin.subject().is_empty() {
-            self.subjects.remove(origin.tenant(), origin.subject(), reference);
-        }
+        self.subjects.remove(&origin.identity, reference);
         self.live.fetch_sub(1, Ordering::AcqRel);
         self.log.append(Event {
             seq: 0,

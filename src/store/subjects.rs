@@ -7,7 +7,7 @@ use std::{
 
 use parking_lot::Mutex;
 
-use crate::state::SessionRef;
+use crate::state::{Identity, SessionRef};
 
 /// Not a power of two: the maps of a million or of ten million subjects are then nearly full rather than half empty.
 const SHARDS: usize = 72;
@@ -33,8 +33,11 @@ impl Subjects {
         }
     }
 
-    pub(super) fn insert(&self, tenant: &str, subject: &str, reference: SessionRef) {
-        let (hash, shard) = self.place(tenant, subject);
+    pub(super) fn insert(&self, identity: &Identity, reference: SessionRef) {
+        if identity.subject().is_empty() {
+            return;
+        }
+        let (hash, shard) = self.place(identity.tenant(), identity.subject());
         match shard.lock().entry(hash) {
             Entry::Vacant(vacant) => {
                 vacant.insert(Refs::One(reference));
@@ -49,8 +52,11 @@ impl Subjects {
         }
     }
 
-    pub(super) fn remove(&self, tenant: &str, subject: &str, reference: SessionRef) {
-        let (hash, shard) = self.place(tenant, subject);
+    pub(super) fn remove(&self, identity: &Identity, reference: SessionRef) {
+        if identity.subject().is_empty() {
+            return;
+        }
+        let (hash, shard) = self.place(identity.tenant(), identity.subject());
         if let Entry::Occupied(mut known) = shard.lock().entry(hash) {
             let gone = match known.get_mut() {
                 Refs::One(one) => *one == reference,

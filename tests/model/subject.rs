@@ -5,8 +5,8 @@ use std::{sync::Arc, time::Duration};
 use proptest::{prelude::*, test_runner::TestCaseError};
 use session_sidecar::{
     state::{
-        Actor, Command, Decision, End, EndReason, Happening, Limit, Limits, Moment, Next, Origin, Pulse, Refusal,
-        Reply, RequestId, Rest, Tombstone, Touched, Unmatched, View, decide, policy::warning_points,
+        Actor, Command, Decision, End, EndReason, Happening, Identity, Limit, Limits, Moment, Next, Origin, Pulse,
+        Refusal, Reply, RequestId, Rest, Tombstone, Touched, Unmatched, View, decide, policy::warning_points,
     },
     time::Time,
 };
@@ -55,7 +55,7 @@ impl Subject {
         } = beginning.clone();
         let origin = Origin {
             limits: limits(&rules),
-            identity: None,
+            identity: Identity::default(),
             created: time(when.now),
             authenticated: time(when.now - authenticated_ago),
         };
