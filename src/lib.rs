@@ -7,6 +7,7 @@ pub mod cli;
 pub mod config;
 pub mod driver;
 pub mod event;
+pub mod huge_pages;
 pub mod rpc;
 pub mod sessions;
 pub mod state;

@@ -7,7 +7,7 @@ use session_sidecar::{
     app::App,
     cli,
     config::{Cli, Command, Config, LogFormat, ServeArgs, options_markdown},
-    telemetry,
+    huge_pages, telemetry,
 };
 use tokio::{
     runtime,
@@ -24,6 +24,7 @@ const BAD_CONFIG: u8 = 64;
 const KILLED: i32 = 143;
 
 fn main() -> ExitCode {
+    huge_pages::put_off();
     match Cli::try_parse() {
         Ok(cli) => dispatch(cli.command),
         Err(error) => {

@@ -82,7 +82,10 @@ pub struct Identity(Option<Arc<Known>>);
 struct Known {
     tenant: Arc<str>,
     subject: Box<str>,
-    #[expect(clippy::box_collection, reason = "most have none, and a million of them pay for the empty map")]
+    #[expect(
+        clippy::box_collection,
+        reason = "most have none, and a million of them pay for the empty map"
+    )]
     labels: Option<Box<BTreeMap<String, String>>>,
 }
 

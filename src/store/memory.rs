@@ -21,6 +21,7 @@ use super::{
 };
 use crate::{
     event::{Event, Log},
+    huge_pages,
     state::{Happening, Identity, Next, Origin, Pulse, SessionRef},
     time::{Clock, Time},
 };
@@ -235,11 +236,13 @@ impl Store for Memory {
 impl Shelf {
     /// Takes one place of `max`, if one is free.
     fn make_room(&self, max: usize) -> bool {
-        self.live
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |live| {
-                (live < max).then_some(live + 1)
-            })
-            .is_ok()
+        let taken = self.live.fetch_update(Ordering::AcqRel, Ordering::Acquire, |live| {
+            (live < max).then_some(live + 1)
+        });
+        if taken == Ok(huge_pages::WORTHWHILE) {
+            huge_pages::welcome();
+        }
+        taken.is_ok()
     }
 
     fn publish(&self, session: SessionRef, identity: &Identity, next: Next, at: Time) {
