@@ -180,9 +180,11 @@ impl Memory {
         let identity = origin.identity.clone();
         let session = Arc::new(Session::new(reference, origin, &next));
         self.shelf.subjects.insert(&identity, reference);
-        // Published before it can be found, so that nothing that happens to it later comes earlier in the log.
-        self.shelf.publish(reference, &identity, next, at);
-        self.table.insert(reference, Arc::clone(&session));
+        // Whoever hears of it can find it; and nothing that happens to it later comes earlier in the log, for that takes the lock.
+        session.read(|_| {
+            self.table.insert(reference, Arc::clone(&session));
+            self.shelf.publish(reference, &identity, next, at);
+        });
         Committed::Done(session)
     }
 
