@@ -14,7 +14,15 @@ impl SessionRef {
     /// How many characters it has when it is shown.
     pub const LENGTH: usize = 22;
 
-    /// Eight of its bits picked as a number: they are as good as random, and nobody without the key can choose them.
+    /// Half of its bits as a number: as good as any hash of it, and nobody without the key can choose them.
+    #[must_use]
+    pub fn word(self) -> u64 {
+        let mut word = [0; 8];
+        word.copy_from_slice(&self.0[8..]);
+        u64::from_le_bytes(word)
+    }
+
+    /// One of so many places, by other bits than those of [`SessionRef::word`].
     #[must_use]
     pub fn shard(self, shards: usize) -> usize {
         usize::from(u16::from_le_bytes([self.0[0], self.0[1]])) % shards

@@ -17,7 +17,8 @@ use moka::sync::Cache;
 use parking_lot::Mutex;
 
 use super::{
-    Commit, Committed, Expected, Found, Session, Store, Unavailable, subjects::Subjects, tombstones::Tombstones,
+    Commit, Committed, Expected, Found, Session, Store, Unavailable, index::Index, subjects::Subjects,
+    tombstones::Tombstones,
 };
 use crate::{
     event::{Event, Log},
@@ -48,6 +49,7 @@ pub struct Memory {
 struct Shelf {
     clock: Clock,
     log: Arc<Log>,
+    index: Index,
     tombstones: Tombstones,
     subjects: Subjects,
     live: AtomicUsize,
@@ -79,6 +81,7 @@ impl Memory {
         let shelf = Arc::new(Shelf {
             clock,
             log,
+            index: Index::new(),
             tombstones: Tombstones::new(caps.max_tombstones),
             subjects: Subjects::new(),
             live: AtomicUsize::new(0),
@@ -103,10 +106,10 @@ impl Memory {
         }
     }
 
-    /// The session if it is in the table: the hot path of a touch.
+    /// The session if it is live, or is just ending: the hot path of a touch. If there is none, look it up.
     #[must_use]
     pub fn get(&self, reference: SessionRef) -> Option<Arc<Session>> {
-        self.table.get(&reference)
+        self.shelf.index.get(reference)
     }
 
     /// How many sessions are live.
@@ -183,6 +186,7 @@ impl Memory {
         // Whoever hears of it can find it; and nothing that happens to it later comes earlier in the log, for that takes the lock.
         session.read(|_| {
             self.table.insert(reference, Arc::clone(&session));
+            self.shelf.index.insert(Arc::clone(&session));
             self.shelf.publish(reference, &identity, next, at);
         });
         Committed::Done(session)
@@ -269,6 +273,7 @@ impl Shelf {
             std::process::abort();
         };
         let origin = session.origin();
+        self.index.remove(session);
         self.subjects.remove(&origin.identity, reference);
         self.live.fetch_sub(1, Ordering::AcqRel);
         self.log.append(Event {

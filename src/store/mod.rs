@@ -1,6 +1,7 @@
 //! Where sessions are kept, behind one trait whose operations are whole: the seam at which a store that many sidecars share
 //! can stand in for this process' memory.
 
+mod index;
 mod memory;
 mod session;
 mod subjects;

@@ -1,0 +1,47 @@
+//! Live sessions by ref, for the hot path only: two cache misses, where moka's `get` has six and keeps a record of reads that
+//! nobody needs here. It is told what the table decides and is never asked whether a session exists: see docs/adr/0007.
+
+use std::sync::Arc;
+
+use hashbrown::HashTable;
+use parking_lot::Mutex;
+
+use super::Session;
+use crate::state::SessionRef;
+
+/// Not a power of two: the tables of a million sessions are then nearly full rather than half empty.
+const SHARDS: usize = 288;
+
+/// The index, in shards of their own locks. An entry is one pointer: the name is in the session.
+pub(super) struct Index(Vec<Mutex<HashTable<Arc<Session>>>>);
+
+impl Index {
+    pub(super) fn new() -> Self {
+        Self((0..SHARDS).map(|_| Mutex::new(HashTable::new())).collect())
+    }
+
+    pub(super) fn insert(&self, session: Arc<Session>) {
+        let reference = session.reference();
+        let mut shard = self.shard(reference).lock();
+        shard.insert_unique(reference.word(), session, |session| session.reference().word());
+    }
+
+    pub(super) fn get(&self, reference: SessionRef) -> Option<Arc<Session>> {
+        let shard = self.shard(reference).lock();
+        let found = shard.find(reference.word(), |session| session.reference() == reference);
+        found.cloned()
+    }
+
+    /// Removes this session, and not another one that has its name since.
+    pub(super) fn remove(&self, session: &Session) {
+        let mut shard = self.shard(session.reference()).lock();
+        let this = |known: &Arc<Session>| std::ptr::eq(Arc::as_ptr(known), session);
+        if let Ok(entry) = shard.find_entry(session.reference().word(), this) {
+            entry.remove();
+        }
+    }
+
+    fn shard(&self, reference: SessionRef) -> &Mutex<HashTable<Arc<Session>>> {
+        &self.0[reference.shard(SHARDS)]
+    }
+}
