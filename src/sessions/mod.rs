@@ -247,7 +247,7 @@ impl Sessions {
         let next = Next::created(&origin, moment.now - create.idle_for, request, moment);
         let report = Report::live(reference, &next.view(&origin), moment);
         let next_action = next.view(&origin).next_action(moment);
-        self.count(&next.happenings);
+        let happenings = next.happenings.clone();
         let committed = self
             .store
             .commit(Commit {
@@ -261,6 +261,7 @@ impl Sessions {
             Committed::Done(session) => {
                 self.arm(&session, next_action);
                 self.meter.created.inc();
+                self.count(&happenings);
                 tracing::debug!(session = %reference, "created");
                 Ok(Created { session_id, report })
             }
