@@ -8,6 +8,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
     let files = [
         "sessionsidecar/v1/session_service.proto",
+        "sessionsidecar/v1/session_admin_service.proto",
         "sessionsidecar/dev/v1/test_clock_service.proto",
     ];
     let descriptors = protox::compile(files, ["proto"])?;

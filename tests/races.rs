@@ -71,6 +71,7 @@ impl World {
             unmatched: Unmatched::Count,
             max_extensions: Some(1),
             tombstone_ttl: MINUTE,
+            ..Limits::default()
         };
         let origin = Origin {
             limits: Arc::new(limits),

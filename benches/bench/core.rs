@@ -14,8 +14,8 @@ use futures_util::FutureExt as _;
 use prometheus_client::registry::Registry;
 use session_sidecar::{
     driver,
-    sessions::{Activity, Create, Meter, Name, Sessions, Setup},
-    state::{End, Limits, Policy, Unmatched},
+    sessions::{Create, Meter, Name, Sessions, Setup},
+    state::{Activity, End, Limits, Policy, Unmatched},
     store::MemoryCaps,
     time::Clock,
 };
@@ -47,10 +47,11 @@ pub(crate) fn started(max_watchers: usize) -> anyhow::Result<Arc<Sessions>> {
         unmatched: Unmatched::Count,
         max_extensions: None,
         tombstone_ttl: 24 * hour,
+        ..Limits::default()
     };
     let policy = Policy {
         limits: Arc::new(limits),
-        min_id_length: 16,
+        ..Policy::default()
     };
     let sessions = Sessions::new(
         Setup {

@@ -103,6 +103,7 @@ fn constant() -> v1::TouchResponse {
             version: 1,
             scope: v1::KnowledgeScope::Memory.into(),
             may_have_ended: false,
+            ..Default::default()
         }),
         counted: true,
         result: v1::TouchResult::Counted.into(),
@@ -135,6 +136,18 @@ impl SessionService for Floor {
     }
 
     async fn extend(&self, _: Request<v1::ExtendRequest>) -> Result<Response<v1::ExtendResponse>, Status> {
+        not_here()
+    }
+
+    async fn hold(&self, _: Request<v1::HoldRequest>) -> Result<Response<v1::HoldResponse>, Status> {
+        not_here()
+    }
+
+    async fn release(&self, _: Request<v1::ReleaseRequest>) -> Result<Response<v1::ReleaseResponse>, Status> {
+        not_here()
+    }
+
+    async fn rotate(&self, _: Request<v1::RotateRequest>) -> Result<Response<v1::RotateResponse>, Status> {
         not_here()
     }
 

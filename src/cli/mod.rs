@@ -116,6 +116,7 @@ async fn create(args: CreateArgs) -> anyhow::Result<()> {
         authenticated_ago: args.authenticated_ago.map(duration).transpose()?,
         idle_for: args.idle_for.map(duration).transpose()?,
         request_id: args.request_id,
+        authentication_level: String::new(),
     };
     let mut sessions = client::sessions(&args.client.target.target).await?;
     let answer = sessions.create(request).await.map_err(client::explain)?.into_inner();
@@ -139,6 +140,7 @@ async fn touch(args: TouchArgs) -> anyhow::Result<()> {
         session_id: read_id(&args.id.id_file)?,
         activity: activity.into(),
         idle_for: args.idle_for.map(duration).transpose()?,
+        hints: None,
     };
     let mut sessions = client::sessions(&args.client.target.target).await?;
     let answer = sessions.touch(request).await.map_err(client::explain)?.into_inner();
@@ -213,6 +215,7 @@ async fn end(args: EndArgs) -> anyhow::Result<()> {
         actor: actor.into(),
         actor_id: args.actor_id,
         note: args.note,
+        request_id: String::new(),
     };
     let mut sessions = client::sessions(&args.client.target.target).await?;
     let answer = sessions.end(request).await.map_err(client::explain)?.into_inner();

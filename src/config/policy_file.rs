@@ -218,8 +218,10 @@ fn check(name: &str, table: Table) -> anyhow::Result<Policy> {
             },
             max_extensions: table.max_extensions,
             tombstone_ttl: within("tombstone_ttl", table.tombstone_ttl)?,
+            ..Limits::default()
         }),
         min_id_length: table.min_id_length,
+        ..Policy::default()
     })
 }
 

@@ -4,10 +4,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use super::{CallError, proto::v1};
-use crate::{
-    sessions::Activity,
-    state::{Actor, EndReason, SessionRef},
-};
+use crate::state::{Activity, Actor, EndReason, SessionRef};
 
 /// The longest duration that is believed: ten years.
 const LONGEST: Duration = Duration::from_secs(3653 * 24 * 3600);
@@ -134,8 +131,8 @@ pub(super) fn end(reason: i32, actor: i32) -> Read<(EndReason, Actor)> {
     let reason = match known("reason", reason, v1::EndReason::try_from(reason))? {
         v1::EndReason::Unspecified | v1::EndReason::Logout => EndReason::Logout,
         v1::EndReason::Revoked => EndReason::Revoked,
-        v1::EndReason::IdleTimeout | v1::EndReason::AbsoluteTimeout => {
-            let problem = "must be END_REASON_LOGOUT or END_REASON_REVOKED: only time gives the others";
+        _ => {
+            let problem = "must be END_REASON_LOGOUT or END_REASON_REVOKED: nobody can command the others";
             return Err(CallError::invalid("reason", problem));
         }
     };

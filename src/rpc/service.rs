@@ -92,6 +92,7 @@ impl Service {
         Ok(v1::CreateResponse {
             session: Some(self.writer.session(&request.tenant, &created.report)),
             session_id: created.session_id,
+            superseded_refs: Vec::new(),
         })
     }
 
@@ -397,6 +398,18 @@ impl SessionService for Service {
 
     async fn extend(&self, request: Request<v1::ExtendRequest>) -> Result<Response<v1::ExtendResponse>, Status> {
         self.answer(Method::Extend, self.do_extend(request).await)
+    }
+
+    async fn hold(&self, _: Request<v1::HoldRequest>) -> Result<Response<v1::HoldResponse>, Status> {
+        Err(Status::unimplemented("hold"))
+    }
+
+    async fn release(&self, _: Request<v1::ReleaseRequest>) -> Result<Response<v1::ReleaseResponse>, Status> {
+        Err(Status::unimplemented("release"))
+    }
+
+    async fn rotate(&self, _: Request<v1::RotateRequest>) -> Result<Response<v1::RotateResponse>, Status> {
+        Err(Status::unimplemented("rotate"))
     }
 
     async fn end(&self, request: Request<v1::EndRequest>) -> Result<Response<v1::EndResponse>, Status> {

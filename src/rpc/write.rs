@@ -43,6 +43,7 @@ impl Writer {
             version: status.version.into(),
             scope: v1::KnowledgeScope::Memory.into(),
             may_have_ended: status.may_have_ended,
+            ..Default::default()
         }
     }
 
@@ -77,6 +78,7 @@ impl Writer {
             extensions: *extensions,
             labels: origin.identity.labels(),
             end: end.as_deref().map(|tombstone| self.end(tombstone)),
+            ..Default::default()
         }
     }
 
@@ -107,6 +109,7 @@ impl Writer {
             actor_id: end.actor_id.to_string(),
             end_time: Some(self.timestamp(end.at)),
             note: end.note.to_string(),
+            successor_ref: String::new(),
         }
     }
 
@@ -146,6 +149,7 @@ impl Writer {
                 .as_ref()
                 .and_then(|details| details.end.as_deref())
                 .map(|tombstone| self.end(tombstone)),
+            predecessor_ref: String::new(),
         }
     }
 

@@ -23,8 +23,8 @@ use crate::{
     driver::Alarm,
     event::{Log, Router, Tokens},
     state::{
-        Command, End, Identity, Keys, Limits, Moment, Next, Origin, Outcome, Policy, Pulse, Recalled, Reply, RequestId,
-        Rest, SessionRef, Tombstone, Touched, Unmatched, View,
+        Activity, Command, End, Identity, Keys, Limits, Moment, Next, Origin, Outcome, Policy, Pulse, Recalled, Reply,
+        RequestId, Rest, SessionRef, Tombstone, Touched, Unmatched, View,
     },
     store::{Commit, Committed, Expected, Found, Memory, MemoryCaps, Session, Store, Unavailable},
     time::Clock,
@@ -121,17 +121,6 @@ pub struct Created {
     pub session_id: String,
     /// The session.
     pub report: Report,
-}
-
-/// The kind of activity that a touch declares.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Activity {
-    /// None.
-    Unspecified,
-    /// A person's.
-    User,
-    /// Background.
-    Background,
 }
 
 /// The rest of a record on which only the pulse has a say.
@@ -484,7 +473,7 @@ fn stricter(policy: &Policy, idle: Option<Duration>, absolute: Option<Duration>)
                 humantime::format_duration(limit)
             ),
         }),
-        wanted => Ok(wanted.unwrap_or(limit)),
+        wanted => Ok(wanted),
     };
     let idle = strict("idle_timeout", idle, limits.idle_timeout)?;
     let absolute = strict("absolute_timeout", absolute, limits.absolute_timeout)?;

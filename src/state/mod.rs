@@ -9,12 +9,14 @@ pub mod name;
 pub mod policy;
 pub mod pulse;
 pub mod record;
+pub mod rules;
 
 pub use machine::{Command, Decision, Next, Refusal, Reply, decide};
 pub use name::{Keys, SessionRef};
-pub use policy::{Limits, Policy, Unmatched};
+pub use policy::{AtSubjectCap, Limits, Policy, PresenceLimits, Superseded, Unmatched, WorkLimits};
 pub use pulse::{Pulse, Touched};
 pub use record::{
     Actor, Cause, Deadlines, End, EndReason, Happening, Identity, Limit, Moment, Origin, Outcome, Recalled, RequestId,
     Rest, Tombstone, View,
 };
+pub use rules::{Activity, Hints, Rule, RuleName, Rules, Verdict, Visibility};

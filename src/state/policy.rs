@@ -1,14 +1,36 @@
 //! Limits: what a policy says, and what it says to one session.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
-/// A named set of limits.
+use super::rules::Rules;
+
+/// A named set of limits and rules.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
     /// The limits of a session that asked for nothing stricter.
     pub limits: Arc<Limits>,
     /// The shortest session id that Create accepts, in bytes. Default 16 (128 bits: OWASP ASVS 5.0 7.2.3).
     pub min_id_length: usize,
+    /// How many live sessions a subject may have under this policy.
+    pub max_sessions_per_subject: Option<u32>,
+    /// What happens when a subject has that many.
+    pub at_subject_cap: AtSubjectCap,
+}
+
+/// What happens when a subject that has as many sessions as it may begins another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AtSubjectCap {
+    /// The new one is refused.
+    Refuse,
+    /// The oldest ones end as SUPERSEDED.
+    EndOldest,
 }
 
 /// The limits of one session, resolved when it was created.
@@ -16,7 +38,9 @@ pub struct Policy {
 pub struct Limits {
     /// Name of the policy they come from.
     pub policy: Arc<str>,
-    /// Inactivity that ends a session.
+    /// Revision of that policy: a newer one reaches a session at its next counted activity.
+    pub revision: u64,
+    /// Inactivity that ends a session. [`Limits::NEVER`]: none does.
     pub idle_timeout: Duration,
     /// Time since authentication that ends a session.
     pub absolute_timeout: Duration,
@@ -24,12 +48,54 @@ pub struct Limits {
     pub idle_points: Box<[Duration]>,
     /// Warning points before the absolute deadline, longest lead first.
     pub absolute_points: Box<[Duration]>,
-    /// What a touch that declares nothing is.
+    /// What a touch is that declares nothing and that no rule matches.
     pub unmatched: Unmatched,
+    /// Which touches count.
+    pub rules: Arc<Rules>,
     /// How many Extends in a row are granted without a counted touch.
     pub max_extensions: Option<u32>,
     /// How long an ended session is remembered.
     pub tombstone_ttl: Duration,
+    /// Long work.
+    pub work: WorkLimits,
+    /// Open pages, if they matter.
+    pub presence: Option<PresenceLimits>,
+    /// Whether the session is for reading only, without an idle limit.
+    pub passive: bool,
+    /// Whether a shared store must round the idle time down, never up.
+    pub at_most: bool,
+    /// Whether time ends the session; else it is only observed.
+    pub enforced: bool,
+    /// The idle timeout that Create asked for, if it is stricter than the policy's.
+    pub own_idle_timeout: Option<Duration>,
+    /// The absolute timeout that Create asked for, if it is stricter than the policy's.
+    pub own_absolute_timeout: Option<Duration>,
+    /// Whether a newer revision is in force: shared by all limits that come from one revision.
+    pub superseded: Superseded,
+}
+
+/// What WORK holds may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WorkLimits {
+    /// The longest TTL.
+    pub max_ttl: Duration,
+    /// How far from the first hold on they may reach without counted user activity.
+    pub budget: Duration,
+    /// How many may live at once; 0: there are none.
+    pub max_live: u32,
+}
+
+/// What PRESENCE holds do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PresenceLimits {
+    /// How long after the last page was left the session ends.
+    pub leave_grace: Duration,
+    /// How long after the last page was lost sight of the session ends.
+    pub lost_grace: Duration,
+    /// The longest TTL.
+    pub max_ttl: Duration,
+    /// How many may live at once.
+    pub max_live: u32,
 }
 
 /// What a touch is that declares no activity kind.
@@ -41,15 +107,118 @@ pub enum Unmatched {
     Ignore,
 }
 
-impl Limits {
-    /// These limits with stricter timeouts. The warning points stay, as far as they fit.
+/// A flag that all limits of one revision of a policy share.
+#[derive(Clone, Default)]
+pub struct Superseded(Arc<AtomicBool>);
+
+impl Superseded {
+    /// A newer revision is in force.
+    pub fn set(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+
+    /// Whether a newer revision is in force.
     #[must_use]
-    pub fn stricter(&self, idle_timeout: Duration, absolute_timeout: Duration) -> Self {
+    pub fn is_set(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+impl fmt::Debug for Superseded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.is_set())
+    }
+}
+
+/// Limits that say the same are equal, superseded or not.
+impl PartialEq for Superseded {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Superseded {}
+
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(3600);
+
+impl Default for WorkLimits {
+    fn default() -> Self {
         Self {
-            idle_timeout,
-            absolute_timeout,
-            idle_points: warning_points(&self.idle_points, idle_timeout),
-            absolute_points: warning_points(&self.absolute_points, absolute_timeout),
+            max_ttl: 5 * MINUTE,
+            budget: 2 * HOUR,
+            max_live: 8,
+        }
+    }
+}
+
+impl PresenceLimits {
+    /// What presence is when it is just switched on.
+    #[must_use]
+    pub fn usual(idle_timeout: Duration) -> Self {
+        Self {
+            leave_grace: 30 * SECOND,
+            lost_grace: idle_timeout,
+            max_ttl: 10 * MINUTE,
+            max_live: 64,
+        }
+    }
+}
+
+impl Default for Limits {
+    /// The policy that a new user meets.
+    fn default() -> Self {
+        Self {
+            policy: "default".into(),
+            revision: 0,
+            idle_timeout: 15 * MINUTE,
+            absolute_timeout: 12 * HOUR,
+            idle_points: [2 * MINUTE, MINUTE].into(),
+            absolute_points: [10 * MINUTE, 2 * MINUTE].into(),
+            unmatched: Unmatched::Count,
+            rules: Arc::default(),
+            max_extensions: None,
+            tombstone_ttl: 24 * HOUR,
+            work: WorkLimits::default(),
+            presence: None,
+            passive: false,
+            at_most: false,
+            enforced: true,
+            own_idle_timeout: None,
+            own_absolute_timeout: None,
+            superseded: Superseded::default(),
+        }
+    }
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            limits: Arc::default(),
+            min_id_length: 16,
+            max_sessions_per_subject: None,
+            at_subject_cap: AtSubjectCap::Refuse,
+        }
+    }
+}
+
+impl Limits {
+    /// The idle timeout of a session that inactivity does not end: longer than any absolute one.
+    pub const NEVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
+    /// These limits with stricter timeouts for one session. The warning points stay, as far as they fit.
+    #[must_use]
+    pub fn stricter(&self, idle_timeout: Option<Duration>, absolute_timeout: Option<Duration>) -> Self {
+        let idle = idle_timeout.map_or(self.idle_timeout, |own| own.min(self.idle_timeout));
+        let absolute = absolute_timeout.map_or(self.absolute_timeout, |own| own.min(self.absolute_timeout));
+        Self {
+            idle_timeout: idle,
+            absolute_timeout: absolute,
+            idle_points: warning_points(&self.idle_points, idle),
+            absolute_points: warning_points(&self.absolute_points, absolute),
+            own_idle_timeout: idle_timeout,
+            own_absolute_timeout: absolute_timeout,
             ..self.clone()
         }
     }
@@ -70,10 +239,9 @@ mod tests {
 
     #[test]
     fn g3_a_lead_over_half_the_timeout_fires_at_half_of_it() {
-        let seconds = Duration::from_secs;
-        let points = warning_points(&[seconds(60), seconds(120)], seconds(900));
-        assert_eq!(*points, [seconds(120), seconds(60)]);
-        let points = warning_points(&points, seconds(60));
-        assert_eq!(*points, [seconds(30)], "both collapse to one point");
+        let points = warning_points(&[60 * SECOND, 120 * SECOND], 900 * SECOND);
+        assert_eq!(*points, [120 * SECOND, 60 * SECOND]);
+        let points = warning_points(&points, 60 * SECOND);
+        assert_eq!(*points, [30 * SECOND], "both collapse to one point");
     }
 }

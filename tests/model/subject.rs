@@ -339,6 +339,7 @@ fn limits(rules: &Rules) -> Arc<Limits> {
         unmatched: Unmatched::Count,
         max_extensions: rules.max_extensions,
         tombstone_ttl: nanos(rules.tombstone_ttl),
+        ..Limits::default()
     })
 }
 
