@@ -10,6 +10,7 @@ use std::{io, sync::Arc, time::Duration};
 use hyper_util::rt::TokioIo;
 use prometheus_client::{encoding::text::encode, registry::Registry};
 use session_sidecar::{
+    audit::Audit,
     config::parse_policies,
     driver,
     rpc::{
@@ -44,6 +45,7 @@ pub struct Options {
     pub max_watchers: usize,
     pub driver: bool,
     pub key: u8,
+    pub audit: Audit,
 }
 
 impl Default for Options {
@@ -59,6 +61,7 @@ impl Default for Options {
             max_watchers: 1_000,
             driver: true,
             key: 7,
+            audit: Audit::default(),
         }
     }
 }
@@ -97,6 +100,7 @@ impl Sidecar {
                 replay_events: options.replay_events,
                 mailbox_size: options.mailbox_size,
                 max_watchers: options.max_watchers,
+                audit: options.audit,
             },
             Meter::register(&mut registry),
         );
