@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Error, Name, PLAIN, Sessions, Status, TouchAnswer, TouchResult, resolve::Resolved};
+use super::{Error, Examined, Name, PLAIN, Sessions, Status, TouchAnswer, TouchResult, resolve::Resolved};
 use crate::{
     state::{Activity, Command, Hints, Limits, Moment, Pulse, Reply, Touched, View},
     store::Session,
@@ -51,9 +51,12 @@ impl Sessions {
         let session = &resolved.session;
         let limits = session.limits();
         if limits.passive && limits.enforced && hints.is_some_and(|hints| writes(hints)) {
-            // Refused only if it is live: an end is told first.
-            let resolved = self.live(name, reference).await?;
-            return Err(Error::ReadOnly(resolved.session.reference()));
+            // An end is told first.
+            let reference = session.reference();
+            return Err(match self.examine(Arc::clone(session)).await? {
+                Examined::Live(_) => Error::ReadOnly(reference),
+                Examined::Ended(tombstone) => Error::Ended(reference, tombstone),
+            });
         }
         let reports_input = || session.read(|view| view.rest.reports_input());
         let verdict = limits.rules.judge(activity, hints, reports_input, limits.unmatched);
