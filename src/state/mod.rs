@@ -19,4 +19,4 @@ pub use record::{
     Actor, Cause, Deadlines, End, EndReason, Happening, Identity, Limit, Moment, Origin, Outcome, Recalled, RequestId,
     Rest, Tombstone, View,
 };
-pub use rules::{Activity, Hints, Rule, RuleName, Rules, Verdict, Visibility};
+pub use rules::{Activity, Hints, OneOf, Pattern, Rule, RuleName, Rules, Verdict, Visibility, When, Word};
