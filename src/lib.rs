@@ -4,6 +4,7 @@
 pub mod admin;
 pub mod app;
 pub mod cli;
+pub mod compliance;
 pub mod config;
 pub mod driver;
 pub mod event;

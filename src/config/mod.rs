@@ -3,7 +3,7 @@
 mod args;
 mod listen;
 mod options;
-mod policy_file;
+mod policy;
 
 use std::{collections::BTreeMap, fs, net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -15,7 +15,7 @@ pub use args::{
 };
 pub use listen::{Endpoint, Listen};
 pub use options::options_markdown;
-pub use policy_file::parse as parse_policies;
+pub use policy::parse as parse_policies;
 
 use crate::state::Policy;
 
@@ -76,9 +76,9 @@ impl Config {
             })?),
         };
         let policies = match &args.policy_file {
-            Some(path) => policy_file::load(path)?,
-            None if args.dev => policy_file::demo()?,
-            None => policy_file::parse("")?,
+            Some(path) => policy::load(path)?,
+            None if args.dev => policy::demo()?,
+            None => policy::parse("")?,
         };
         Ok(Self {
             listen,

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use clap::{Arg, CommandFactory as _};
 
-use super::{Cli, policy_file};
+use super::{Cli, policy};
 
 /// All flags, variables and policy keys as Markdown.
 #[must_use]
@@ -46,7 +46,14 @@ pub fn options_markdown() -> String {
         "\n## Policy file\n\nTOML; each policy is a table `[policy.NAME]`, and an unknown key is refused.\n\n",
     );
     page.push_str("| Key | Default | What it says |\n|---|---|---|\n");
-    for (key, default, help) in policy_file::KEYS {
+    for (key, default, help) in policy::KEYS {
+        let _ = writeln!(page, "| `{key}` | {default} | {help} |");
+    }
+    page.push_str(
+        "\n### Rules\n\nEach is a table `[[policy.NAME.rules]]`. The first one that matches decides; all keys that are set must match.\n\n",
+    );
+    page.push_str("| Key | Default | What it says |\n|---|---|---|\n");
+    for (key, default, help) in policy::RULE_KEYS {
         let _ = writeln!(page, "| `{key}` | {default} | {help} |");
     }
     page
