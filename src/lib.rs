@@ -9,6 +9,7 @@ pub mod config;
 pub mod driver;
 pub mod event;
 pub mod huge_pages;
+pub mod reload;
 pub mod rpc;
 pub mod sessions;
 pub mod state;

@@ -1,6 +1,7 @@
 //! The commands for people at a terminal: each is one call of the API.
 
 mod client;
+pub mod policy;
 mod show;
 
 use std::{
@@ -37,7 +38,9 @@ pub fn run(command: Command) -> ExitCode {
                 Command::End(args) => end(args).await,
                 Command::Watch(args) => watch(args).await,
                 Command::Advance(args) => advance(&args).await,
-                Command::Serve(_) | Command::CheckConfig(_) | Command::Options => bail!("not a client command"),
+                Command::Serve(_) | Command::CheckConfig(_) | Command::Options | Command::Policy(_) => {
+                    bail!("not a client command")
+                }
             }
         })
     });

@@ -6,6 +6,7 @@
 mod answer;
 mod judge;
 mod meter;
+pub mod policies;
 mod vigil;
 mod watch;
 

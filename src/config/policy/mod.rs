@@ -97,8 +97,8 @@ enum AtSubjectCapKey {
     EndOldest,
 }
 
-/// Reads a file.
-pub(super) fn load(path: &Path) -> anyhow::Result<BTreeMap<String, Policy>> {
+/// Reads the policies of a file.
+pub fn read(path: &Path) -> anyhow::Result<BTreeMap<String, Policy>> {
     let text = fs::read_to_string(path).with_context(|| format!("--policy-file {} cannot be read", path.display()))?;
     parse(&text).with_context(|| format!("--policy-file {}", path.display()))
 }
