@@ -52,7 +52,6 @@ pub fn worst_case(policy: &Policy) -> Vec<Term> {
     );
     if !limits.passive {
         work(&mut sum, limits);
-        extend(&mut sum, limits);
         if limits.unmatched == Unmatched::Count {
             sum.all(
                 "unmatched",
@@ -66,6 +65,7 @@ pub fn worst_case(policy: &Policy) -> Vec<Term> {
                 "without bound up to the absolute deadline: this rule counts requests that no person need have caused",
             );
         }
+        extend(&mut sum, limits);
     }
     if limits.presence.is_some() {
         sum.add(
@@ -166,7 +166,12 @@ impl Sum {
 
     /// A term without bound of its own: all that is left.
     fn all(&mut self, name: &str, explanation: &str) {
-        self.add(name, self.left, explanation.to_owned());
+        let spent = if self.left.is_zero() {
+            "; the terms above reach as far already"
+        } else {
+            ""
+        };
+        self.add(name, self.left, format!("{explanation}{spent}"));
     }
 }
 
@@ -305,6 +310,16 @@ mod tests {
             ..strict()
         };
         assert_eq!(terms(passive), [("passive".to_owned(), 720)]);
+    }
+
+    #[test]
+    fn the_policy_that_a_new_user_meets_names_what_keeps_sessions_alive() {
+        let terms = terms(Limits::default());
+        assert_eq!(terms.last(), Some(&("unmatched".to_owned(), 565)));
+        let all = worst_case(&Policy::default());
+        assert_eq!(total(&all), Limits::default().absolute_timeout);
+        let extend = all.last().unwrap();
+        assert!(extend.name == "extend" && extend.explanation.ends_with("reach as far already"));
     }
 
     #[test]
