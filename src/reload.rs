@@ -13,7 +13,7 @@ use prometheus_client::{
 };
 use tracing::{info, warn};
 
-use crate::{config::parse_policies, sessions::policies::Reloaded, state::Policy};
+use crate::{config::parse_policies, sessions::Reloaded, state::Policy};
 
 /// How often the file is looked at.
 const POLL: Duration = Duration::from_secs(2);

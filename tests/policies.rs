@@ -81,7 +81,7 @@ fn rules() -> impl Strategy<Value = Rules> {
 fn timeouts() -> impl Strategy<Value = Limits> {
     let leads = || vec(span(3_600), 0..4);
     (
-        (span(400_000_00), span(400_000_00), leads(), leads(), any::<bool>()),
+        (span(40_000_000), span(40_000_000), leads(), leads(), any::<bool>()),
         (
             0..=i64::MAX as u64,
             any::<bool>(),
@@ -89,7 +89,7 @@ fn timeouts() -> impl Strategy<Value = Limits> {
             any::<bool>(),
             span(1_000_000),
         ),
-        (option::of(0..=1_000_000_u32), span(86_400), span(86_400_0), 0..=256_u32),
+        (option::of(0..=1_000_000_u32), span(86_400), span(864_000), 0..=256_u32),
         option::of((span(86_400), span(86_400), span(86_400), 1..=256_u32)),
         rules(),
     )

@@ -14,7 +14,7 @@ use prometheus_client::encoding::text::encode;
 use tokio::{sync::oneshot, task::JoinHandle};
 
 use super::*;
-use crate::sessions::policies::Policies;
+use crate::sessions::Policies;
 
 /// A directory of its own for one test, removed with it.
 struct Directory(PathBuf);

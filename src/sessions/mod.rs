@@ -6,7 +6,7 @@
 mod answer;
 mod judge;
 mod meter;
-pub mod policies;
+mod policies;
 mod vigil;
 mod watch;
 
@@ -18,6 +18,7 @@ use tokio::sync::Semaphore;
 
 pub use answer::{Details, EndAnswer, Error, ExtendAnswer, Report, Rule, State, Status, TouchAnswer, TouchResult};
 pub use meter::Meter;
+pub use policies::{Policies, Reloaded};
 pub use watch::{Scope, Subscriber, Watch, WatchContent, WatchError, WatchMessage};
 
 use crate::{

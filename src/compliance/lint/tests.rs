@@ -57,6 +57,13 @@ fn a_preset_has_no_finding_under_its_own_standard() {
     }
 }
 
+/// What it is about, a change of a policy without findings, and source and key of the findings then.
+type Case = (
+    &'static str,
+    Box<dyn FnOnce(&mut Limits)>,
+    Vec<(&'static str, &'static str)>,
+);
+
 #[test]
 fn each_departure_is_named_with_its_section() {
     let owasp = preset("owasp-high-value");
@@ -75,8 +82,7 @@ fn each_departure_is_named_with_its_section() {
             },
         })],
     };
-    type Change = Box<dyn FnOnce(&mut Limits)>;
-    let cases: Vec<(&str, Change, Vec<(&str, &str)>)> = vec![
+    let cases: Vec<Case> = vec![
         (
             "an hour and a bit",
             Box::new(|limits: &mut Limits| limits.idle_timeout = mins(61)),

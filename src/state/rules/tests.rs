@@ -33,6 +33,9 @@ fn rules(rules: Vec<(&str, bool, When)>) -> Rules {
     }
 }
 
+/// The rule, whether it counts, whether it is surely a person's.
+type Told = (&'static str, bool, bool);
+
 fn told(verdict: &Verdict) -> (String, bool, bool) {
     (verdict.rule.to_string(), verdict.counts, verdict.user)
 }
@@ -54,7 +57,7 @@ fn built_in_rules_judge_what_a_browser_says_if_the_policy_has_none() {
         visibility: Visibility::Hidden,
         ..script
     };
-    let table: [(&str, Activity, Hints<'_>, bool, (&str, bool, bool)); 14] = [
+    let table: [(&str, Activity, Hints<'_>, bool, Told); 14] = [
         (
             "a navigation",
             Activity::Unspecified,
@@ -242,7 +245,7 @@ fn the_first_own_rule_that_matches_decides_and_is_named() {
         path: "/api/v1/orders?page=2",
         ..NOTHING
     };
-    let table: [(&str, Hints<'_>, (&str, bool, bool)); 12] = [
+    let table: [(&str, Hints<'_>, Told); 12] = [
         (
             "both match",
             Hints {
