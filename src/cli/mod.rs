@@ -3,6 +3,7 @@
 mod admin;
 mod client;
 mod from_log;
+pub mod policy;
 mod show;
 mod table;
 
@@ -18,6 +19,7 @@ use anyhow::{Context as _, bail};
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus};
 
 use crate::{
+    compliance::span,
     config::{
         ActivityArg, ActorArg, AdvanceArgs, CheckArgs, Command, Config, CreateArgs, EndArgs, ExtendArgs, ReasonArg,
         TargetArgs, TouchArgs, WatchArgs,
@@ -48,7 +50,9 @@ pub fn run(command: Command) -> ExitCode {
                 Command::Policies(args) => admin::policies(args).await,
                 Command::Stats(args) => admin::stats(args).await,
                 Command::Advance(args) => advance(&args).await,
-                Command::Serve(_) | Command::CheckConfig(_) | Command::Options => bail!("not a client command"),
+                Command::Serve(_) | Command::CheckConfig(_) | Command::Options | Command::Policy(_) => {
+                    bail!("not a client command")
+                }
             }
         })
     });
@@ -88,9 +92,14 @@ pub fn print_config(config: &Config) -> ExitCode {
     for (name, policy) in &config.policies {
         let limits = &policy.limits;
         lines.push(format!(
-            "  policy {name}: idle_timeout {}, absolute_timeout {}",
-            humantime::format_duration(limits.idle_timeout),
-            humantime::format_duration(limits.absolute_timeout)
+            "  policy {name}: idle_timeout {}, absolute_timeout {}{}",
+            if limits.passive {
+                "none (passive)".to_owned()
+            } else {
+                span(limits.idle_timeout)
+            },
+            span(limits.absolute_timeout),
+            if limits.enforced { "" } else { ", not enforced" }
         ));
     }
     print(&lines.join("\n"))

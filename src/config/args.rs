@@ -4,7 +4,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use super::Listen;
+use super::{
+    Listen,
+    admin_args::{AdminArgs, EndSessionsArgs, ExplainArgs, ListArgs, PoliciesArgs},
+};
 use crate::audit::{SubjectForm, Target};
 
 /// Judges session timeouts exactly, warns before the end, and says why a session ended.
@@ -49,6 +52,8 @@ pub enum Command {
     Stats(AdminArgs),
     /// Move the clock of a `serve --dev`.
     Advance(AdvanceArgs),
+    /// Prove a policy file: hold it against standards, document it, show what is in force.
+    Policy(PolicyArgs),
     /// Print the table of all options as Markdown.
     #[command(hide = true)]
     Options,
@@ -471,153 +476,66 @@ pub struct AdvanceArgs {
     pub duration: humantime::Duration,
 }
 
-/// What all admin commands take.
-#[derive(Debug, Clone, Args)]
-pub struct AdminArgs {
-    /// Common ones.
+/// Arguments of `policy`.
+#[derive(Debug, Args)]
+pub struct PolicyArgs {
+    /// What to do with the policies.
+    #[command(subcommand)]
+    pub command: PolicyCommand,
+}
+
+/// What can be done with policies without a sidecar.
+#[derive(Debug, Subcommand)]
+pub enum PolicyCommand {
+    /// Name each departure from NIST SP 800-63B-4, PCI DSS 8.2.8, OWASP ASVS 5.0 V7 and WCAG 2.2.1, and the worst case. Exit code 0
+    /// if there is none, 1 if there are, 64 if the file is bad.
+    Lint(PolicyLintArgs),
+    /// Print the page that OWASP ASVS 5.0 V7.1.1 and V7.1.2 ask for, as Markdown. Exit code 0 or 64.
+    Document(PolicyFileArgs),
+    /// Print the policies as they are in force: every key, as a policy file. Exit code 0 or 64.
+    Show(PolicyFileArgs),
+    /// Print what the presets are, as a policy file.
+    Presets,
+}
+
+/// Which policies.
+#[derive(Debug, Args)]
+pub struct PolicyFileArgs {
+    /// Policies, a TOML file; `-` is standard input. Without one it is the policy that a new user meets.
+    #[arg(long, env = "SESSION_SIDECAR_POLICY_FILE", value_name = "FILE")]
+    pub policy_file: Option<PathBuf>,
+}
+
+/// Arguments of `policy lint`.
+#[derive(Debug, Args)]
+pub struct PolicyLintArgs {
+    /// The file.
     #[command(flatten)]
-    pub client: ClientArgs,
+    pub file: PolicyFileArgs,
 
-    /// Who asks, for the audit log.
-    #[arg(long, value_name = "TEXT", allow_hyphen_values = true, default_value = "")]
-    pub actor_id: String,
+    /// Only these standards, repeatable or separated by commas. Default: all.
+    #[arg(long, value_name = "STANDARD", value_delimiter = ',')]
+    pub standard: Vec<StandardArg>,
+
+    /// Print the findings and the worst case as JSON.
+    #[arg(long)]
+    pub json: bool,
 }
 
-/// Which sessions of the tenant.
-#[derive(Debug, Clone, Args)]
-pub struct FilterArgs {
-    /// Only those of a subject.
-    #[arg(long, value_name = "TEXT", allow_hyphen_values = true, default_value = "")]
-    pub subject: String,
-
-    /// Only those in a state, repeatable. Default: live ones.
-    #[arg(long = "state", value_name = "STATE")]
-    pub states: Vec<StateArg>,
-
-    /// Only those with a label, repeatable.
-    #[arg(long = "label", value_name = "KEY=VALUE")]
-    pub labels: Vec<String>,
-
-    /// Only those under a policy.
-    #[arg(long, value_name = "NAME", default_value = "")]
-    pub policy: String,
-}
-
-/// A state that a session can be in.
+/// A standard to hold policies against.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum StateArg {
-    /// Live, and no warning stands.
-    Active,
-    /// Live, and a warning stands.
-    Expiring,
-    /// Ended and remembered.
-    Ended,
-}
-
-/// Arguments of `list`.
-#[derive(Debug, Args)]
-pub struct ListArgs {
-    /// Common ones.
-    #[command(flatten)]
-    pub admin: AdminArgs,
-
-    /// Which.
-    #[command(flatten)]
-    pub filter: FilterArgs,
-
-    /// How many to print at most.
-    #[arg(long, value_name = "N", default_value_t = 100)]
-    pub limit: usize,
-
-    /// Go on where the last list stopped.
-    #[arg(long, value_name = "TOKEN", allow_hyphen_values = true, default_value = "")]
-    pub page_token: String,
-}
-
-/// Arguments of `end-sessions`.
-#[derive(Debug, Args)]
-pub struct EndSessionsArgs {
-    /// Common ones.
-    #[command(flatten)]
-    pub admin: AdminArgs,
-
-    /// Which.
-    #[command(flatten)]
-    pub filter: FilterArgs,
-
-    /// All of the tenant: needed if nothing else says which.
-    #[arg(long)]
-    pub whole_tenant: bool,
-
-    /// But not this one, by its ref, repeatable.
-    #[arg(long = "except-ref", value_name = "REF", allow_hyphen_values = true)]
-    pub except_refs: Vec<String>,
-
-    /// But not those whose ids are in a file, one a line; `-` is standard input.
-    #[arg(long, value_name = "FILE")]
-    pub except_id_file: Option<PathBuf>,
-
-    /// Only count them.
-    #[arg(long)]
-    pub dry_run: bool,
-
-    /// Why.
-    #[arg(long, value_name = "REASON", default_value = "revoked")]
-    pub reason: ReasonArg,
-
-    /// Who; default: admin.
-    #[arg(long, value_name = "ACTOR")]
-    pub actor: Option<ActorArg>,
-
-    /// For later readers.
-    #[arg(long, value_name = "TEXT", allow_hyphen_values = true, default_value = "")]
-    pub note: String,
-}
-
-/// Arguments of `explain`.
-#[derive(Debug, Args)]
-pub struct ExplainArgs {
-    /// Common ones.
-    #[command(flatten)]
-    pub admin: AdminArgs,
-
-    /// The session whose id is in a file; `-` is standard input. The default, if nothing else says which.
-    #[arg(long, value_name = "FILE", group = "which")]
-    pub id_file: Option<PathBuf>,
-
-    /// The session of this ref.
-    #[arg(long = "ref", value_name = "REF", allow_hyphen_values = true, group = "which")]
-    pub session_ref: Option<String>,
-
-    /// The sessions of a person.
-    #[arg(long, value_name = "TEXT", allow_hyphen_values = true, group = "which")]
-    pub subject: Option<String>,
-
-    /// With --subject: those that were live at or after this time, like 2026-11-23T16:00:00Z.
-    #[arg(long, value_name = "TIME", requires = "subject")]
-    pub from: Option<humantime::Timestamp>,
-
-    /// With --subject: those that had begun by this time.
-    #[arg(long, value_name = "TIME", requires = "subject")]
-    pub to: Option<humantime::Timestamp>,
-
-    /// Ask an audit log rather than a sidecar; `-` is standard input. Knows what the log says, with --ref or --subject.
-    #[arg(long, value_name = "FILE", conflicts_with = "id_file")]
-    pub from_log: Option<PathBuf>,
-
-    /// With --from-log and --subject: the key of the sidecar that hashed the subjects.
-    #[arg(long, env = "SESSION_SIDECAR_KEY_FILE", value_name = "FILE", requires = "from_log")]
-    pub key_file: Option<PathBuf>,
-}
-
-/// Arguments of `policies`.
-#[derive(Debug, Args)]
-pub struct PoliciesArgs {
-    /// Common ones.
-    #[command(flatten)]
-    pub admin: AdminArgs,
-
-    /// Print all keys of each as TOML.
-    #[arg(long)]
-    pub toml: bool,
+pub enum StandardArg {
+    /// NIST SP 800-63B-4 §2.1.3.
+    NistAal1,
+    /// NIST SP 800-63B-4 §2.2.3.
+    NistAal2,
+    /// NIST SP 800-63B-4 §2.3.3.
+    NistAal3,
+    /// PCI DSS 4.0.1, requirement 8.2.8.
+    #[value(name = "pci-dss-8.2.8", alias = "pci-dss")]
+    PciDss,
+    /// OWASP ASVS 5.0, chapter V7.
+    OwaspAsvs,
+    /// WCAG 2.2, success criterion 2.2.1.
+    Wcag,
 }

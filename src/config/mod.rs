@@ -1,22 +1,24 @@
 //! The only room that names a flag, an environment variable or a key of a file.
 
+mod admin_args;
 mod args;
 mod listen;
 mod options;
-mod policy_file;
+mod policy;
 
 use std::{collections::BTreeMap, fs, net::SocketAddr, path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, bail};
 
+pub use admin_args::{AdminArgs, EndSessionsArgs, ExplainArgs, FilterArgs, ListArgs, PoliciesArgs, StateArg};
 pub use args::{
-    ActivityArg, ActorArg, AdminArgs, AdvanceArgs, AuditSubject, CheckArgs, Cli, ClientArgs, Command, CreateArgs,
-    EndArgs, EndSessionsArgs, ExplainArgs, ExtendArgs, FilterArgs, IdArgs, ListArgs, LogFormat, PoliciesArgs,
-    ReasonArg, ServeArgs, StateArg, TargetArgs, TouchArgs, WatchArgs,
+    ActivityArg, ActorArg, AdvanceArgs, AuditSubject, CheckArgs, Cli, ClientArgs, Command, CreateArgs, EndArgs,
+    ExtendArgs, IdArgs, LogFormat, PolicyArgs, PolicyCommand, PolicyFileArgs, PolicyLintArgs, ReasonArg, ServeArgs,
+    StandardArg, TargetArgs, TouchArgs, WatchArgs,
 };
 pub use listen::{Endpoint, Listen};
 pub use options::options_markdown;
-pub use policy_file::parse as parse_policies;
+pub use policy::{parse as parse_policies, read as read_policies};
 
 use crate::{
     audit::{SubjectForm, Target},
@@ -32,6 +34,8 @@ pub struct Config {
     pub admin_listen: Option<SocketAddr>,
     /// The policies by name.
     pub policies: BTreeMap<String, Policy>,
+    /// Where they were read, to be followed.
+    pub policy_file: Option<PathBuf>,
     /// The key of refs, ids and tokens; drawn at random if unset.
     pub master_key: Option<Vec<u8>>,
     /// The cap of live sessions.
@@ -84,14 +88,15 @@ impl Config {
             })?),
         };
         let policies = match &args.policy_file {
-            Some(path) => policy_file::load(path)?,
-            None if args.dev => policy_file::demo()?,
-            None => policy_file::parse("")?,
+            Some(path) => policy::read(path)?,
+            None if args.dev => policy::demo()?,
+            None => policy::parse("")?,
         };
         Ok(Self {
             listen,
             admin_listen,
             policies,
+            policy_file: args.policy_file.clone(),
             master_key: args.key_file.as_ref().map(read_key).transpose()?,
             max_sessions: at_least_one("--max-sessions", args.max_sessions)?,
             max_tombstones: at_least_one("--max-tombstones", args.max_tombstones)?,
