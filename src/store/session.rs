@@ -310,8 +310,8 @@ mod tests {
         assert_eq!(
             told,
             [
-                (RuleName::DeclaredUser, 7, at(1), at(11), true),
                 (RuleName::DeclaredBackground, 2, at(6), at(8), false),
+                (RuleName::DeclaredUser, 7, at(1), at(11), true),
                 (RuleName::Unmatched, 2, at(7), at(9), true),
             ]
         );
