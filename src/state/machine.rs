@@ -501,7 +501,7 @@ impl Next {
         }
         self.active(true, newer, origin, moment);
         let absolute = origin.absolute_deadline(&self.limits);
-        let wanted_until = moment.now + wanted.unwrap_or(self.limits.idle_timeout);
+        let wanted_until = moment.now + self.limits.extension(wanted);
         let until = self.rest.extended_until().max(wanted_until).min(absolute);
         self.rest.extra_mut().extended_until = Some(until);
         self.rest.extensions = self.rest.extensions.saturating_add(1);
