@@ -386,7 +386,7 @@ impl Sessions {
             }
             live.insert(session.reference());
             let last_activity = session.pulse().last_activity();
-            let ignored = session.story(|story| story.as_ref().and_then(|story| story.last_ignored()));
+            let ignored = session.last_ignored();
             stats.ghosts += u64::from(ignored.is_some_and(|ignored| ignored > last_activity));
             let (working, unenforced) = session.read(|view| {
                 let working = view.rest.live_holds(moment.now).any(|hold| hold.kind == HoldKind::Work);

@@ -98,7 +98,8 @@ impl Sessions {
     }
 
     fn explained(&self, report: Report) -> Explanation {
-        let story = self.memory.story(report.status.reference);
+        let mut story = self.memory.story(report.status.reference);
+        story.tallies.sort_by_key(|tally| tally.first);
         let summary = summary(&report, &story, &self.clock);
         Explanation {
             began_reauthenticated: self.began_reauthenticated(&report),
