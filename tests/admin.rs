@@ -584,7 +584,15 @@ async fn bad_input_names_the_field_and_the_limit_and_changes_nothing() {
             end_time: at(end),
         })
     };
+    let own_ref = status(&before).session_ref.clone();
+    let spared = |name| (of("ada"), vec![v1::SessionName { name: Some(name) }]);
+    let as_id = v1::session_name::Name::SessionId(own_ref.clone());
+    let mixed_up = end_with(admin, |end| (end.filter, end.except) = spared(as_id))
+        .await
+        .unwrap_err();
+    refused.push(("except[0].session_id", "session_ref", mixed_up));
     for (named, limit, target) in [
+        ("session_id", "session_ref", Some(Target::SessionId(own_ref))),
         ("session_id", "required", None),
         ("session_id", "256", Some(Target::SessionId("a".repeat(257)))),
         ("session_ref", "22", Some(Target::SessionRef("x".to_owned()))),
