@@ -61,7 +61,12 @@ impl Sessions {
         let reports_input = || session.read(|view| view.rest.reports_input());
         let verdict = limits.rules.judge(activity, hints, reports_input, limits.unmatched);
         let input_report = verdict.counts && hints.is_some_and(|hints| hints.input_report);
-        let newer = || self.newer(&limits).filter(|_| verdict.counts);
+        // A touch that comes late brings no limits by which the session would be over, or warned of, already.
+        let is_near = |newer: &Arc<Limits>| {
+            let own = limits.own_idle_timeout.unwrap_or(newer.idle_timeout);
+            ago < newer.idle_timeout.min(own) / 2
+        };
+        let newer = || self.newer(&limits).filter(|newer| verdict.counts && is_near(newer));
         let plain = !(limits.superseded.is_set() && verdict.counts) && !(input_report && !reports_input());
         while plain {
             let seen = session.pulse();
