@@ -10,11 +10,12 @@ use crate::state::{AtSubjectCap, Policy, Rule, Unmatched};
 pub fn document(policies: &BTreeMap<String, Policy>) -> String {
     let mut page = String::from(
         "# Session limits\n\n\
-         How long sessions live, how many a person may have, and what happens at each limit (OWASP ASVS 5.0 V7.1.1 and V7.1.2; NIST SP \
-         800-63B-4 §5.2 asks for the same page). Made by `session-sidecar policy document` from the policy file; the parts in \
-         *[brackets]* are for people to fill in. Enforced by session-sidecar, the only judge of time: browsers and cookies \
-         decide nothing.\n\n\
-         | Policy | Inactivity limit (V7.3.1) | Absolute limit (V7.3.2) | Worst case | Sessions a subject | Enforced |\n\
+         How long sessions live, how many a person may have, and what happens at each limit (OWASP ASVS 5.0 V7.1.1 \
+         and V7.1.2; NIST SP 800-63B-4 §5.2 asks for the same page). Made by `session-sidecar policy document` from \
+         the policy file; the parts in *[brackets]* are for people to fill in. Enforced by session-sidecar, the only \
+         judge of time: browsers and cookies decide nothing.\n\n\
+         | Policy | Inactivity limit (V7.3.1) | Absolute limit (V7.3.2) | Worst case | Sessions a subject | Enforced \
+         |\n\
          |---|---|---|---|---|---|\n",
     );
     for (name, policy) in policies {
@@ -63,7 +64,8 @@ fn write_policy(page: &mut String, name: &str, policy: &Policy) {
     };
     let _ = writeln!(
         page,
-        "- **Absolute**: a session ends {} after authentication, active or not; only authenticating again moves that. Warned {}.",
+        "- **Absolute**: a session ends {} after authentication, active or not; only authenticating again moves \
+         that. Warned {}.",
         span(limits.absolute_timeout),
         warned(&limits.absolute_points)
     );
@@ -83,8 +85,8 @@ fn write_policy(page: &mut String, name: &str, policy: &Policy) {
         } else {
             writeln!(
                 page,
-                "- **Long work without requests**: the application may hold the session open for {} at a time and {} in all, from the \
-                 first hold since the person's last activity; a whole inactivity limit follows.",
+                "- **Long work without requests**: the application may hold the session open for {} at a time and {} \
+                 in all, from the first hold since the person's last activity; a whole inactivity limit follows.",
                 span(limits.work.max_ttl),
                 span(limits.work.budget)
             )
@@ -109,14 +111,18 @@ fn write_policy(page: &mut String, name: &str, policy: &Policy) {
     write_departures(page, policy);
     page.push_str("\n### Concurrent sessions (V7.1.2)\n\n");
     page.push_str(&match (policy.max_sessions_per_subject, policy.at_subject_cap) {
-        (None, _) => "The number of sessions that a subject may have at once is not limited. Why that is acceptable: *[risk analysis]*.\n"
+        (None, _) => "The number of sessions that a subject may have at once is not limited. Why that is acceptable: \
+                      *[risk analysis]*.\n"
             .to_owned(),
         (Some(max), AtSubjectCap::Refuse) => {
-            format!("A subject may have {max} at once under this policy. A further login is refused until one of them has ended.\n")
+            format!(
+                "A subject may have {max} at once under this policy. A further login is refused until one of \
+                     them has ended.\n"
+            )
         }
         (Some(max), AtSubjectCap::EndOldest) => format!(
-            "A subject may have {max} at once under this policy. A further login ends the oldest (reason SUPERSEDED), and whoever uses it \
-             is told at once.\n"
+            "A subject may have {max} at once under this policy. A further login ends the oldest (reason \
+             SUPERSEDED), and whoever uses it is told at once.\n"
         ),
     });
 }
@@ -125,8 +131,8 @@ fn write_worst_case(page: &mut String, policy: &Policy) {
     let terms = worst_case(policy);
     let _ = write!(
         page,
-        "\n### Worst case\n\nFrom a person's last input to the first refused request: at most **{}**. A gateway that relies on the pushed \
-         end: {} more.\n\n| Term | Adds | Why |\n|---|---|---|\n",
+        "\n### Worst case\n\nFrom a person's last input to the first refused request: at most **{}**. A gateway that \
+         relies on the pushed end: {} more.\n\n| Term | Adds | Why |\n|---|---|---|\n",
         span(total(&terms)),
         span(PUSH_LATENESS)
     );
@@ -161,7 +167,8 @@ fn write_departures(page: &mut String, policy: &Policy) {
         return;
     }
     page.push_str(
-        "\nV7.1.1 asks for a justification of each departure from NIST SP 800-63B at the assurance level that the application needs.\n\n\
+        "\nV7.1.1 asks for a justification of each departure from NIST SP 800-63B at the assurance level that the \
+         application needs.\n\n\
          | Section | Key | Departure | Justification |\n|---|---|---|---|\n",
     );
     for finding in from_nist.iter().chain(&from_others) {
@@ -211,7 +218,8 @@ fn activity(policy: &Policy) -> String {
     let mut text = "what the application declares to be a person's; never what it declares to be background".to_owned();
     let rules = &limits.rules.own;
     if rules.is_empty() {
-        text += "; of requests told with hints, navigations that a person started, and no prefetches or requests of hidden pages";
+        text += "; of requests told with hints, navigations that a person started, and no prefetches or requests of \
+                 hidden pages";
     } else {
         let named = |counts: bool| {
             let names: Vec<_> = rules

@@ -175,7 +175,8 @@ impl Report<'_> {
         self.enforced(Standard::PciDss, source, asked);
     }
 
-    /// What an inactivity timeout of `most` asks: of the timeout itself, and of all that can put it off without a person.
+    /// What an inactivity timeout of `most` asks: of the timeout itself, and of all that can put it off without a
+    /// person.
     fn idle(&mut self, standard: Standard, timeout: &str, activity: &str, most: Duration, verb: &str) {
         let limits = self.limits;
         let most_said = span(most);
@@ -201,15 +202,16 @@ impl Report<'_> {
         let held = idle.saturating_add(work_holds(limits));
         if limits.work.max_live > 0 && held > most {
             let problem = format!(
-                "WORK holds can keep the session usable until {} after the last input, longer than {most_said}: work_hold = \"off\", \
-                 or a shorter idle_timeout, max_ttl and budget",
+                "WORK holds can keep the session usable until {} after the last input, longer than {most_said}: \
+                 work_hold = \"off\", or a shorter idle_timeout, max_ttl and budget",
                 span(held.min(limits.absolute_timeout))
             );
             self.finds(standard, activity, "work_hold", problem);
         }
         if extends_at_will(limits) {
             let problem = format!(
-                "an Extend may ask for any wanted_duration, up to {} without input: at_most = true holds it to one idle timeout",
+                "an Extend may ask for any wanted_duration, up to {} without input: at_most = true holds it to one \
+                 idle timeout",
                 span(limits.absolute_timeout)
             );
             self.finds(standard, activity, "at_most", problem);
@@ -225,8 +227,8 @@ impl Report<'_> {
         }
         if limits.unmatched == Unmatched::Count {
             let problem = format!(
-                "unmatched = \"count\": every request that declares nothing counts, so that a poll keeps the session alive up to {}: \
-                 unmatched = \"ignore\", with declared kinds or rules for what people do",
+                "unmatched = \"count\": every request that declares nothing counts, so that a poll keeps the session \
+                 alive up to {}: unmatched = \"ignore\", with declared kinds or rules for what people do",
                 span(limits.absolute_timeout)
             );
             self.finds(standard, source, "unmatched", problem);
@@ -234,8 +236,8 @@ impl Report<'_> {
         let rules = limits.rules.own.iter().filter(|rule| counts_without_a_person(rule));
         for rule in rules.map(|rule| rule.name.clone()).collect::<Vec<_>>() {
             let problem = format!(
-                "it counts requests that no person need have caused, so that they keep the session alive up to {}: let it ask for \
-                 sec_fetch_user = \"?1\" or kind = \"user\"",
+                "it counts requests that no person need have caused, so that they keep the session alive up to {}: \
+                 let it ask for sec_fetch_user = \"?1\" or kind = \"user\"",
                 span(limits.absolute_timeout)
             );
             self.finds(standard, source, &format!("rules.{rule}"), problem);
@@ -262,21 +264,22 @@ impl Report<'_> {
         }
         if limits.absolute_timeout > DAY {
             let problem = format!(
-                "absolute_timeout is {}, over the 24h of NIST SP 800-63B-4 §2.2.3 (AAL2): the documentation must justify it",
+                "absolute_timeout is {}, over the 24h of NIST SP 800-63B-4 §2.2.3 (AAL2): the documentation must \
+                 justify it",
                 span(limits.absolute_timeout)
             );
             self.finds(STANDARD, documented, "absolute_timeout", problem);
         }
         if self.policy.max_sessions_per_subject.is_none() {
-            let problem = "how many sessions a subject may have is not limited; how many are allowed, and what happens then, must be \
-                           defined: max_sessions_per_subject and at_subject_cap"
+            let problem = "how many sessions a subject may have is not limited; how many are allowed, and what \
+                           happens then, must be defined: max_sessions_per_subject and at_subject_cap"
                 .to_owned();
             self.finds(STANDARD, "OWASP ASVS 5.0 V7.1.2", "max_sessions_per_subject", problem);
         }
         if self.policy.min_id_length < BYTES_OF_128_BITS {
             let problem = format!(
-                "min_id_length is {}: so short an id cannot have the 128 bits of entropy that are asked for; 22 characters of \
-                 base64url or 32 of hex can",
+                "min_id_length is {}: so short an id cannot have the 128 bits of entropy that are asked for; 22 \
+                 characters of base64url or 32 of hex can",
                 self.policy.min_id_length
             );
             self.finds(STANDARD, "OWASP ASVS 5.0 V7.2.3", "min_id_length", problem);
@@ -337,8 +340,8 @@ fn too_late(points: &[Duration], key: &str, timeout_key: &str, timeout: Duration
         )),
         Some(longest) if *longest >= TIME_TO_REACT => None,
         Some(longest) if timeout < 2 * TIME_TO_REACT => Some(format!(
-            "the first warning comes {} before, as {timeout_key} is {}; people must have at least {}, which takes a {timeout_key} of \
-             at least {}",
+            "the first warning comes {} before, as {timeout_key} is {}; people must have at least {}, which takes a \
+             {timeout_key} of at least {}",
             span(*longest),
             span(timeout),
             span(TIME_TO_REACT),

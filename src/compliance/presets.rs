@@ -29,7 +29,8 @@ impl Preset {
     pub const ALL: [Self; 5] = [
         Self {
             name: "nist-aal1",
-            about: "NIST SP 800-63B-4 §2.1.3: reauthentication after 30 days; no inactivity timeout is asked for, a day is given.",
+            about: "NIST SP 800-63B-4 §2.1.3: reauthentication after 30 days; no inactivity timeout is asked for, a \
+                    day is given.",
             idle_timeout: DAY,
             absolute_timeout: Duration::from_secs(30 * 24 * 3600),
             max_sessions_per_subject: None,
@@ -53,8 +54,8 @@ impl Preset {
         },
         Self {
             name: "pci-dss-8.2.8",
-            about: "PCI DSS 4.0.1 requirement 8.2.8: reauthentication after 15 minutes of inactivity. It sets no absolute limit; \
-                    12 hours are given.",
+            about: "PCI DSS 4.0.1 requirement 8.2.8: reauthentication after 15 minutes of inactivity. It sets no \
+                    absolute limit; 12 hours are given.",
             idle_timeout: Duration::from_secs(15 * 60),
             absolute_timeout: Duration::from_secs(12 * 3600),
             max_sessions_per_subject: None,
@@ -62,8 +63,8 @@ impl Preset {
         },
         Self {
             name: "owasp-high-value",
-            about: "OWASP ASVS 5.0 V7, with the limits that the OWASP Session Management Cheat Sheet suggests for high-value \
-                    applications: 5 minutes of inactivity, 4 hours in all; one session for each subject.",
+            about: "OWASP ASVS 5.0 V7, with the limits that the OWASP Session Management Cheat Sheet suggests for \
+                    high-value applications: 5 minutes of inactivity, 4 hours in all; one session for each subject.",
             idle_timeout: Duration::from_secs(5 * 60),
             absolute_timeout: Duration::from_secs(4 * 3600),
             max_sessions_per_subject: Some(1),

@@ -19,8 +19,8 @@ pub struct Term {
     pub explanation: String,
 }
 
-/// The terms, in the order in which they add up. Their sum is never more than `absolute_timeout`, which ends every session: the
-/// term that would go beyond is cut.
+/// The terms, in the order in which they add up. Their sum is never more than `absolute_timeout`, which ends every session:
+/// the term that would go beyond is cut.
 #[must_use]
 pub fn worst_case(policy: &Policy) -> Vec<Term> {
     let limits = &policy.limits;
@@ -55,8 +55,8 @@ pub fn worst_case(policy: &Policy) -> Vec<Term> {
         if limits.unmatched == Unmatched::Count {
             sum.all(
                 "unmatched",
-                "unmatched = \"count\": without bound up to the absolute deadline, for every request that declares nothing counts, \
-                 a poll too",
+                "unmatched = \"count\": without bound up to the absolute deadline, for every request that declares \
+                 nothing counts, a poll too",
             );
         }
         for rule in limits.rules.own.iter().filter(|rule| counts_without_a_person(rule)) {
@@ -105,8 +105,9 @@ pub(super) fn extends_at_will(limits: &Limits) -> bool {
 
 fn lateness() -> String {
     format!(
-        "none for calls: a passed deadline is passed for every call. A gateway that waits for the pushed end hears of it within {}. \
-         After a stop of this process of more than 5s (suspend, SIGSTOP) idle ends are held for up to 5s",
+        "none for calls: a passed deadline is passed for every call. A gateway that waits for the pushed end hears \
+         of it within {}. After a stop of this process of more than 5s (suspend, SIGSTOP) idle ends are held for up \
+         to 5s",
         span(PUSH_LATENESS)
     )
 }
@@ -133,8 +134,8 @@ fn extend(sum: &mut Sum, limits: &Limits) {
     if extends_at_will(limits) {
         sum.all(
             "extend",
-            "an Extend is input, but its wanted_duration may reach up to the absolute deadline; at_most = true holds it to one idle \
-             timeout",
+            "an Extend is input, but its wanted_duration may reach up to the absolute deadline; at_most = true holds \
+             it to one idle timeout",
         );
     } else {
         sum.add(

@@ -36,7 +36,8 @@ pub fn options_markdown() -> String {
         let _ = writeln!(page, "| `{key}` | {default} | {help} |");
     }
     page.push_str(
-        "\n### Rules\n\nEach is a table `[[policy.NAME.rules]]`. The first one that matches decides; all keys that are set must match.\n\n",
+        "\n### Rules\n\nEach is a table `[[policy.NAME.rules]]`. The first one that matches decides; all keys that \
+         are set must match.\n\n",
     );
     page.push_str("| Key | Default | What it says |\n|---|---|---|\n");
     for (key, default, help) in policy::RULE_KEYS {

@@ -1,7 +1,7 @@
 //! The policies in force, and how a reload changes them.
 //!
-//! Sessions keep the limits that they were created with. A reload marks changed limits as superseded; a session that sees the
-//! mark at its next counted activity asks [`Policies::current`] and takes over what it finds.
+//! Sessions keep the limits that they were created with. A reload marks changed limits as superseded; a session that sees
+//! the mark at its next counted activity asks [`Policies::current`] and takes over what it finds.
 
 use std::{
     collections::BTreeMap,
@@ -118,8 +118,9 @@ impl Policies {
         all.collect()
     }
 
-    /// Takes over what a file says, or nothing of it. A lower revision never overwrites a higher one; the same revision with
-    /// other content is refused, unless it is 0. What did not change keeps its limits, so that no session looks for new ones.
+    /// Takes over what a file says, or nothing of it. A lower revision never overwrites a higher one; the same revision
+    /// with other content is refused, unless it is 0. What did not change keeps its limits, so that no session looks for
+    /// new ones.
     pub fn reload(&self, policies: BTreeMap<String, Policy>) -> Result<Reloaded, String> {
         let mut entries = self.entries.write();
         let mut next = BTreeMap::new();
@@ -136,8 +137,8 @@ impl Policies {
             }
             if has == had && has != 0 && policy != old.policy {
                 return Err(format!(
-                    "[policy.{name}]: its content changed, and its revision is {has} as before: a change needs a higher revision, or \
-                     none at all"
+                    "[policy.{name}]: its content changed, and its revision is {has} as before: a change needs a \
+                     higher revision, or none at all"
                 ));
             }
             if has < had {
