@@ -13,6 +13,7 @@ use anyhow::Context as _;
 use futures_util::FutureExt as _;
 use prometheus_client::registry::Registry;
 use session_sidecar::{
+    audit::Audit,
     driver,
     sessions::{Create, Meter, Name, Sessions, Setup},
     state::{Activity, End, Limits, Policy, Unmatched},
@@ -65,6 +66,7 @@ pub(crate) fn started(max_watchers: usize) -> anyhow::Result<Arc<Sessions>> {
             replay_events: 262_144,
             mailbox_size: 8192,
             max_watchers,
+            audit: Audit::default(),
         },
         Meter::register(&mut Registry::default()),
     );

@@ -1,8 +1,11 @@
 //! The commands for people at a terminal: each is one call of the API.
 
+mod admin;
 mod client;
+mod from_log;
 pub mod policy;
 mod show;
+mod table;
 
 use std::{
     collections::BTreeMap,
@@ -38,6 +41,14 @@ pub fn run(command: Command) -> ExitCode {
                 Command::Extend(args) => extend(args).await,
                 Command::End(args) => end(args).await,
                 Command::Watch(args) => watch(args).await,
+                Command::List(args) => admin::list(args).await,
+                Command::EndSessions(args) => admin::end_sessions(args).await,
+                Command::Explain(args) => match &args.from_log {
+                    Some(log) => from_log::explain(log, &args),
+                    None => admin::explain(*args).await,
+                },
+                Command::Policies(args) => admin::policies(args).await,
+                Command::Stats(args) => admin::stats(args).await,
                 Command::Advance(args) => advance(&args).await,
                 Command::Serve(_) | Command::CheckConfig(_) | Command::Options | Command::Policy(_) => {
                     bail!("not a client command")
@@ -107,13 +118,7 @@ async fn healthcheck(args: &TargetArgs) -> anyhow::Result<()> {
 }
 
 async fn create(args: CreateArgs) -> anyhow::Result<()> {
-    let mut labels = BTreeMap::new();
-    for label in args.labels {
-        let Some((key, value)) = label.split_once('=') else {
-            bail!("--label {label:?} must be KEY=VALUE");
-        };
-        labels.insert(key.to_owned(), value.to_owned());
-    }
+    let labels = labels(args.labels)?;
     let request = v1::CreateRequest {
         tenant: args.client.tenant,
         session_id: args.id_file.as_deref().map(read_id).transpose()?.unwrap_or_default(),
@@ -206,22 +211,11 @@ async fn extend(args: ExtendArgs) -> anyhow::Result<()> {
 }
 
 async fn end(args: EndArgs) -> anyhow::Result<()> {
-    let reason = match args.reason {
-        ReasonArg::Logout => v1::EndReason::Logout,
-        ReasonArg::Revoked => v1::EndReason::Revoked,
-    };
-    let actor = match args.actor {
-        None => v1::Actor::Unspecified,
-        Some(ActorArg::User) => v1::Actor::User,
-        Some(ActorArg::Admin) => v1::Actor::Admin,
-        Some(ActorArg::Policy) => v1::Actor::Policy,
-        Some(ActorArg::System) => v1::Actor::System,
-    };
     let request = v1::EndRequest {
         tenant: args.client.tenant,
         session_id: read_id(&args.id.id_file)?,
-        reason: reason.into(),
-        actor: actor.into(),
+        reason: reason(args.reason).into(),
+        actor: actor(args.actor).into(),
         actor_id: args.actor_id,
         note: args.note,
         request_id: String::new(),
@@ -250,7 +244,7 @@ async fn watch(args: WatchArgs) -> anyhow::Result<()> {
         Scope::Sessions(v1::SessionNames { names })
     };
     let scope = if let Some(path) = &args.id_file {
-        let text = read(path)?;
+        let text = read("--id-file", path)?;
         let ids = text.lines().map(str::trim).filter(|id| !id.is_empty());
         names(ids.map(|id| Name::SessionId(id.to_owned())).collect())
     } else if !args.refs.is_empty() {
@@ -306,12 +300,40 @@ async fn advance(args: &AdvanceArgs) -> anyhow::Result<()> {
     out(&format!("the clock is {} further", args.duration))
 }
 
-/// Reads one id: what a file holds, without the line end.
-fn read_id(path: &Path) -> anyhow::Result<String> {
-    Ok(read(path)?.trim_end_matches(['\r', '\n']).to_owned())
+fn labels(pairs: Vec<String>) -> anyhow::Result<BTreeMap<String, String>> {
+    let mut labels = BTreeMap::new();
+    for label in pairs {
+        let Some((key, value)) = label.split_once('=') else {
+            bail!("--label {label:?} must be KEY=VALUE");
+        };
+        labels.insert(key.to_owned(), value.to_owned());
+    }
+    Ok(labels)
 }
 
-fn read(path: &Path) -> anyhow::Result<String> {
+fn reason(reason: ReasonArg) -> v1::EndReason {
+    match reason {
+        ReasonArg::Logout => v1::EndReason::Logout,
+        ReasonArg::Revoked => v1::EndReason::Revoked,
+    }
+}
+
+fn actor(actor: Option<ActorArg>) -> v1::Actor {
+    match actor {
+        None => v1::Actor::Unspecified,
+        Some(ActorArg::User) => v1::Actor::User,
+        Some(ActorArg::Admin) => v1::Actor::Admin,
+        Some(ActorArg::Policy) => v1::Actor::Policy,
+        Some(ActorArg::System) => v1::Actor::System,
+    }
+}
+
+/// Reads one id: what a file holds, without the line end.
+fn read_id(path: &Path) -> anyhow::Result<String> {
+    Ok(read("--id-file", path)?.trim_end_matches(['\r', '\n']).to_owned())
+}
+
+fn read(flag: &str, path: &Path) -> anyhow::Result<String> {
     if path == Path::new("-") {
         let mut text = String::new();
         io::stdin()
@@ -319,7 +341,7 @@ fn read(path: &Path) -> anyhow::Result<String> {
             .context("standard input cannot be read")?;
         return Ok(text);
     }
-    fs::read_to_string(path).with_context(|| format!("--id-file {} cannot be read", path.display()))
+    fs::read_to_string(path).with_context(|| format!("{flag} {} cannot be read", path.display()))
 }
 
 fn duration(duration: humantime::Duration) -> anyhow::Result<prost_types::Duration> {

@@ -32,7 +32,9 @@ pub fn run(command: &PolicyCommand) -> anyhow::Result<ExitCode> {
 fn policies(args: &PolicyFileArgs) -> anyhow::Result<BTreeMap<String, Policy>> {
     match &args.policy_file {
         None => parse_policies(""),
-        Some(path) if path == Path::new("-") => parse_policies(&super::read(path)?).context("standard input"),
+        Some(path) if path == Path::new("-") => {
+            parse_policies(&super::read("--policy-file", path)?).context("standard input")
+        }
         Some(path) => read_policies(path),
     }
 }

@@ -113,7 +113,7 @@ pub(super) fn span(duration: Option<&prost_types::Duration>) -> String {
     format!("{seconds}.{tenths}s")
 }
 
-fn time(timestamp: Option<&prost_types::Timestamp>) -> String {
+pub(super) fn time(timestamp: Option<&prost_types::Timestamp>) -> String {
     let time = timestamp.and_then(|timestamp| std::time::SystemTime::try_from(*timestamp).ok());
     time.map_or_else(
         || "?".to_owned(),
@@ -121,7 +121,7 @@ fn time(timestamp: Option<&prost_types::Timestamp>) -> String {
     )
 }
 
-fn limit(limit: v1::Limit) -> &'static str {
+pub(super) fn limit(limit: v1::Limit) -> &'static str {
     limit.as_str_name().trim_start_matches("LIMIT_")
 }
 

@@ -10,15 +10,19 @@ use std::{collections::BTreeMap, fs, net::SocketAddr, path::PathBuf, time::Durat
 use anyhow::{Context as _, bail};
 
 pub use args::{
-    ActivityArg, ActorArg, AdvanceArgs, CheckArgs, Cli, ClientArgs, Command, CreateArgs, EndArgs, ExtendArgs, IdArgs,
-    LogFormat, PolicyArgs, PolicyCommand, PolicyFileArgs, PolicyLintArgs, ReasonArg, ServeArgs, StandardArg,
-    TargetArgs, TouchArgs, WatchArgs,
+    ActivityArg, ActorArg, AdminArgs, AdvanceArgs, AuditSubject, CheckArgs, Cli, ClientArgs, Command, CreateArgs,
+    EndArgs, EndSessionsArgs, ExplainArgs, ExtendArgs, FilterArgs, IdArgs, ListArgs, LogFormat, PoliciesArgs,
+    PolicyArgs, PolicyCommand, PolicyFileArgs, PolicyLintArgs, ReasonArg, ServeArgs, StandardArg, StateArg, TargetArgs,
+    TouchArgs, WatchArgs,
 };
 pub use listen::{Endpoint, Listen};
 pub use options::options_markdown;
 pub use policy::{parse as parse_policies, read as read_policies};
 
-use crate::state::Policy;
+use crate::{
+    audit::{SubjectForm, Target},
+    state::Policy,
+};
 
 /// What `serve` does, resolved and checked.
 #[derive(Debug)]
@@ -47,6 +51,10 @@ pub struct Config {
     pub watch_queue: usize,
     /// How long a shutdown may take.
     pub drain_timeout: Duration,
+    /// Where the audit log goes.
+    pub audit_log: Target,
+    /// How subjects are written into it.
+    pub audit_subjects: SubjectForm,
     /// Whether this is `serve --dev`.
     pub dev: bool,
 }
@@ -96,6 +104,8 @@ impl Config {
             replay_events: at_least_one("--replay-events", args.replay_events)?,
             watch_queue: at_least_one("--watch-queue", args.watch_queue)?,
             drain_timeout: args.drain_timeout.into(),
+            audit_log: args.audit_log.clone(),
+            audit_subjects: args.audit_subject.into(),
             dev: args.dev,
         })
     }
@@ -110,7 +120,8 @@ fn at_least_one(flag: &str, value: usize) -> anyhow::Result<usize> {
     Ok(value)
 }
 
-fn read_key(path: &PathBuf) -> anyhow::Result<Vec<u8>> {
+/// Reads a --key-file.
+pub fn read_key(path: &PathBuf) -> anyhow::Result<Vec<u8>> {
     let shown = path.display();
     let key = fs::read(path).with_context(|| format!("--key-file {shown} cannot be read"))?;
     if key.len() < 32 {

@@ -10,11 +10,15 @@ use std::{io, sync::Arc, time::Duration};
 use hyper_util::rt::TokioIo;
 use prometheus_client::{encoding::text::encode, registry::Registry};
 use session_sidecar::{
+    audit::Audit,
     config::parse_policies,
     driver,
     rpc::{
-        Api, Caller, Connection, RpcMeter,
-        proto::v1::{self, session_service_client::SessionServiceClient, watch_expiry_response::Message},
+        Api, Caller, Connection, RpcMeter, VerbGroup,
+        proto::v1::{
+            self, session_admin_service_client::SessionAdminServiceClient,
+            session_service_client::SessionServiceClient, watch_expiry_response::Message,
+        },
     },
     sessions::{Meter, Sessions, Setup},
     store::MemoryCaps,
@@ -31,6 +35,7 @@ use tonic::{
 use tonic_types::StatusExt as _;
 
 pub type Client = SessionServiceClient<Channel>;
+pub type Admin = SessionAdminServiceClient<Channel>;
 
 /// A quarter of an hour, warned at two minutes and at one: the policy that a new user meets.
 pub const DEFAULT: &str = "";
@@ -44,6 +49,7 @@ pub struct Options {
     pub max_watchers: usize,
     pub driver: bool,
     pub key: u8,
+    pub audit: Audit,
 }
 
 impl Default for Options {
@@ -59,6 +65,7 @@ impl Default for Options {
             max_watchers: 1_000,
             driver: true,
             key: 7,
+            audit: Audit::default(),
         }
     }
 }
@@ -97,6 +104,7 @@ impl Sidecar {
                 replay_events: options.replay_events,
                 mailbox_size: options.mailbox_size,
                 max_watchers: options.max_watchers,
+                audit: options.audit,
             },
             Meter::register(&mut registry),
         );
@@ -148,6 +156,28 @@ impl Sidecar {
     }
 
     pub async fn client_of(&self, caller: Caller) -> Client {
+        SessionServiceClient::new(self.channel(caller).await)
+    }
+
+    /// A client of the admin service, on a listener that serves nothing else.
+    pub async fn admin(&self) -> Admin {
+        self.admin_for(&[""]).await
+    }
+
+    /// A client of the admin service whose listener serves these tenants.
+    pub async fn admin_for(&self, tenants: &[&str]) -> Admin {
+        self.admin_of(Caller {
+            tenants: tenants.iter().map(|tenant| Arc::from(*tenant)).collect(),
+            verbs: vec![VerbGroup::Admin],
+        })
+        .await
+    }
+
+    pub async fn admin_of(&self, caller: Caller) -> Admin {
+        SessionAdminServiceClient::new(self.channel(caller).await)
+    }
+
+    async fn channel(&self, caller: Caller) -> Channel {
         let connections = self.connections.clone();
         let caller = Arc::new(caller);
         let connector = tower::service_fn(move |_| {
@@ -158,13 +188,12 @@ impl Sidecar {
                 Ok::<_, io::Error>(TokioIo::new(near))
             }
         });
-        let channel = Endpoint::from_static("http://sidecar")
+        Endpoint::from_static("http://sidecar")
             // As small as the protocol's default, so that a watcher that does not read is soon noticed.
             .initial_stream_window_size(65_535)
             .connect_with_connector(connector)
             .await
-            .expect("the pipe connects");
-        SessionServiceClient::new(channel)
+            .expect("the pipe connects")
     }
 
     /// What /metrics would say.
