@@ -362,7 +362,7 @@ async fn a_passive_session_is_for_reading_and_has_no_idle_limit() {
     }
     assert_eq!(check(client, "wall").await, before);
     assert_eq!(
-        watcher.during(mins(60 * 24)).await,
+        watcher.during(mins(60 * 24) + secs(1)).await,
         [
             "warning absolute 600s",
             "warning absolute 120s",
