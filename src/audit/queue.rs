@@ -170,8 +170,9 @@ impl Writer {
         }
         let mut rest = bytes.as_slice();
         while !rest.is_empty() {
-            match self.output.write(rest) {
-                Ok(0) => self.failed(&io::ErrorKind::WriteZero.into()),
+            let last_try = self.queue.state.lock().closing;
+            let error = match self.output.write(rest) {
+                Ok(0) => io::ErrorKind::WriteZero.into(),
                 Ok(written) => {
                     rest = &rest[written..];
                     if std::mem::take(&mut self.failing) {
@@ -180,9 +181,10 @@ impl Writer {
                     continue;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => self.failed(&error),
-            }
-            if self.give_up() {
+                Err(error) => error,
+            };
+            self.failed(&error);
+            if last_try {
                 let lost = rest.iter().filter(|byte| **byte == b'\n').count() as u64;
                 self.queue.meter.lost.inc_by(lost);
                 self.queue.meter.written.inc_by(count.saturating_sub(lost));
@@ -192,6 +194,7 @@ impl Writer {
                 );
                 return;
             }
+            self.wait();
         }
         self.queue.meter.written.inc_by(count);
     }
@@ -202,18 +205,17 @@ impl Writer {
         }
     }
 
-    /// Waits a while after an error. Answers whether the process is about to end: then it is not tried again.
-    fn give_up(&mut self) -> bool {
+    /// Waits a while after an error, or until there is another file or no time left.
+    fn wait(&mut self) {
         let mut state = self.queue.state.lock();
         if !state.closing && !state.reopen {
             self.queue.work.wait_for(&mut state, TRY_AGAIN);
         }
-        let (closing, reopen) = (state.closing, std::mem::take(&mut state.reopen));
+        let reopen = std::mem::take(&mut state.reopen);
         drop(state);
         if reopen {
             self.reopen();
         }
-        closing
     }
 
     fn reopen(&mut self) {

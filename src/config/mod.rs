@@ -1,5 +1,6 @@
 //! The only room that names a flag, an environment variable or a key of a file.
 
+mod admin_args;
 mod args;
 mod listen;
 mod options;
@@ -9,11 +10,11 @@ use std::{collections::BTreeMap, fs, net::SocketAddr, path::PathBuf, time::Durat
 
 use anyhow::{Context as _, bail};
 
+pub use admin_args::{AdminArgs, EndSessionsArgs, ExplainArgs, FilterArgs, ListArgs, PoliciesArgs, StateArg};
 pub use args::{
-    ActivityArg, ActorArg, AdminArgs, AdvanceArgs, AuditSubject, CheckArgs, Cli, ClientArgs, Command, CreateArgs,
-    EndArgs, EndSessionsArgs, ExplainArgs, ExtendArgs, FilterArgs, IdArgs, ListArgs, LogFormat, PoliciesArgs,
-    PolicyArgs, PolicyCommand, PolicyFileArgs, PolicyLintArgs, ReasonArg, ServeArgs, StandardArg, StateArg, TargetArgs,
-    TouchArgs, WatchArgs,
+    ActivityArg, ActorArg, AdvanceArgs, AuditSubject, CheckArgs, Cli, ClientArgs, Command, CreateArgs, EndArgs,
+    ExtendArgs, IdArgs, LogFormat, PolicyArgs, PolicyCommand, PolicyFileArgs, PolicyLintArgs, ReasonArg, ServeArgs,
+    StandardArg, TargetArgs, TouchArgs, WatchArgs,
 };
 pub use listen::{Endpoint, Listen};
 pub use options::options_markdown;

@@ -7,6 +7,7 @@ use super::{
     write::{Writer, cleared_cause, duration, hold_kind, limit, reason},
 };
 use crate::{
+    compliance,
     event::Event,
     sessions::{Explanation, Policies, Stats},
     state::{Happening, Limits, Policy, Tombstone},
@@ -183,14 +184,15 @@ pub(super) fn stats(stats: &Stats) -> v1::GetStatsResponse {
     }
 }
 
-/// The policies as they are in force.
+/// The policies as they are in force, each held against the standards.
 pub(super) fn policies(policies: &Policies) -> Vec<v1::PolicyInfo> {
-    let active = policies.names().into_iter().filter_map(|name| policies.get(&name));
-    active.map(|policy| judged(&policy, true)).collect()
+    let all = policies.all().into_iter();
+    all.map(|(policy, active)| policy_info(&policy, active)).collect()
 }
 
-fn plain(policy: &Policy, active: bool) -> v1::PolicyInfo {
+fn policy_info(policy: &Policy, active: bool) -> v1::PolicyInfo {
     let limits = &policy.limits;
+    let terms = compliance::worst_case(policy);
     v1::PolicyInfo {
         name: limits.policy.to_string(),
         revision: limits.revision,
@@ -198,11 +200,23 @@ fn plain(policy: &Policy, active: bool) -> v1::PolicyInfo {
         enforced: limits.enforced,
         idle_timeout: (limits.idle_timeout < Limits::NEVER).then(|| duration(limits.idle_timeout)),
         absolute_timeout: Some(duration(limits.absolute_timeout)),
-        ..Default::default()
+        toml: compliance::toml(policy),
+        worst_case_duration: Some(duration(compliance::total(&terms))),
+        worst_case: terms
+            .into_iter()
+            .map(|term| v1::WorstCaseTerm {
+                name: term.name,
+                duration: Some(duration(term.duration)),
+                explanation: term.explanation,
+            })
+            .collect(),
+        findings: compliance::lint(policy)
+            .into_iter()
+            .map(|finding| v1::LintFinding {
+                source: finding.source,
+                key: finding.key,
+                problem: finding.problem,
+            })
+            .collect(),
     }
-}
-
-/// JOIN: the one place that takes over `compliance::{toml, worst_case, lint}` when they are there.
-fn judged(policy: &Policy, active: bool) -> v1::PolicyInfo {
-    plain(policy, active)
 }

@@ -30,7 +30,7 @@ pub struct Filter {
 
 /// A page of a list.
 pub struct Listed {
-    /// The sessions, in the order of their refs.
+    /// The sessions, in the order of the bytes of their refs.
     pub reports: Vec<Report>,
     /// Where the next page begins, if there is one.
     pub next_page: Option<String>,

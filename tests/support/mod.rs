@@ -220,6 +220,17 @@ pub async fn pass(duration: Duration) {
     tokio::time::sleep(duration).await;
 }
 
+/// Lets time pass; from the last second on nobody does any background work.
+pub async fn pass_without_driver(sidecar: &Sidecar, duration: Duration) {
+    use session_sidecar::driver::{Step, Work as _};
+
+    for _ in 1..duration.as_secs() {
+        pass(secs(1)).await;
+        while sidecar.sessions.step().await == Step::Again {}
+    }
+    pass(secs(1)).await;
+}
+
 pub const fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
