@@ -5,6 +5,7 @@ mod args;
 mod listen;
 mod options;
 mod policy;
+mod verb_args;
 
 use std::{collections::BTreeMap, fs, net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -12,13 +13,17 @@ use anyhow::{Context as _, bail};
 
 pub use admin_args::{AdminArgs, EndSessionsArgs, ExplainArgs, FilterArgs, ListArgs, PoliciesArgs, StateArg};
 pub use args::{
-    ActivityArg, ActorArg, AdvanceArgs, AuditSubject, CheckArgs, Cli, ClientArgs, Command, CreateArgs, EndArgs,
-    ExtendArgs, IdArgs, LogFormat, PolicyArgs, PolicyCommand, PolicyFileArgs, PolicyLintArgs, ReasonArg, ServeArgs,
-    StandardArg, TargetArgs, TouchArgs, WatchArgs,
+    AuditSubject, Cli, Command, LogFormat, PolicyArgs, PolicyCommand, PolicyFileArgs, PolicyLintArgs, ServeArgs,
+    StandardArg,
 };
 pub use listen::{Endpoint, Listen};
 pub use options::options_markdown;
 pub use policy::{parse as parse_policies, read as read_policies};
+pub use verb_args::{
+    ActivityArg, ActorArg, AdvanceArgs, CheckArgs, ClientArgs, CreateArgs, EndArgs, ExtendArgs, HintArgs, HoldArgs,
+    HoldKindArg, HoldNameArgs, IdArgs, ReasonArg, ReleaseArgs, RequestArgs, RotateArgs, TargetArgs, TouchArgs,
+    VisibilityArg, WatchArgs,
+};
 
 use crate::{
     audit::{SubjectForm, Target},
