@@ -104,6 +104,7 @@ pub fn print_config(config: &Config) -> ExitCode {
             if limits.enforced { "" } else { ", not enforced" }
         ));
     }
+    lines.extend(config.warnings.iter().map(|warning| format!("warning: {warning}")));
     print(&lines.join("\n"))
 }
 

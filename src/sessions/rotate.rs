@@ -147,8 +147,10 @@ impl Sessions {
             }
         };
         let report = self.report(tenant, to).await?;
-        if let Some(end) = report.details.as_ref().and_then(|details| details.end.clone()) {
-            return Err(Error::Ended(to, end));
+        match report.details.as_ref().map(|details| details.end.clone()) {
+            Some(None) => {}
+            Some(Some(end)) => return Err(Error::Ended(to, end)),
+            None => return Err(Error::Unknown(to)),
         }
         Ok(Some(Rotated {
             session_id: session_id.to_owned(),
