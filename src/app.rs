@@ -66,6 +66,9 @@ impl App {
         registry.register("build_info", "The version that runs", build);
         let meter = Arc::new(RpcMeter::register(&mut registry));
         let clock = Clock::system();
+        for warning in &config.warnings {
+            warn!("{warning}");
+        }
         let has_key_file = config.master_key.is_some();
         let master_key = config.master_key.unwrap_or_else(random_key);
         let audit = match audit_output {

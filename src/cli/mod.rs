@@ -6,6 +6,8 @@ mod from_log;
 pub mod policy;
 mod show;
 mod table;
+mod verbs;
+mod watch;
 
 use std::{
     collections::BTreeMap,
@@ -20,10 +22,7 @@ use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus}
 
 use crate::{
     compliance::span,
-    config::{
-        ActivityArg, ActorArg, AdvanceArgs, CheckArgs, Command, Config, CreateArgs, EndArgs, ExtendArgs, ReasonArg,
-        TargetArgs, TouchArgs, WatchArgs,
-    },
+    config::{ActorArg, AdvanceArgs, Command, Config, ReasonArg, RequestArgs, TargetArgs},
     rpc::proto::{dev, v1},
 };
 
@@ -35,12 +34,15 @@ pub fn run(command: Command) -> ExitCode {
         runtime.block_on(async {
             match command {
                 Command::Healthcheck(args) => healthcheck(&args).await,
-                Command::Create(args) => create(args).await,
-                Command::Touch(args) => touch(args).await,
-                Command::Check(args) => check(args).await,
-                Command::Extend(args) => extend(args).await,
-                Command::End(args) => end(args).await,
-                Command::Watch(args) => watch(args).await,
+                Command::Create(args) => verbs::create(args).await,
+                Command::Touch(args) => verbs::touch(args).await,
+                Command::Check(args) => verbs::check(args).await,
+                Command::Extend(args) => verbs::extend(args).await,
+                Command::Hold(args) => verbs::hold(args).await,
+                Command::Release(args) => verbs::release(args).await,
+                Command::Rotate(args) => verbs::rotate(args).await,
+                Command::End(args) => verbs::end(args).await,
+                Command::Watch(args) => watch::watch(args).await,
                 Command::List(args) => admin::list(args).await,
                 Command::EndSessions(args) => admin::end_sessions(args).await,
                 Command::Explain(args) => match &args.from_log {
@@ -102,6 +104,7 @@ pub fn print_config(config: &Config) -> ExitCode {
             if limits.enforced { "" } else { ", not enforced" }
         ));
     }
+    lines.extend(config.warnings.iter().map(|warning| format!("warning: {warning}")));
     print(&lines.join("\n"))
 }
 
@@ -115,180 +118,6 @@ async fn healthcheck(args: &TargetArgs) -> anyhow::Result<()> {
         ServingStatus::Serving => out("serving"),
         other => bail!("{}", other.as_str_name()),
     }
-}
-
-async fn create(args: CreateArgs) -> anyhow::Result<()> {
-    let labels = labels(args.labels)?;
-    let request = v1::CreateRequest {
-        tenant: args.client.tenant,
-        session_id: args.id_file.as_deref().map(read_id).transpose()?.unwrap_or_default(),
-        subject: args.subject,
-        policy: args.policy,
-        labels,
-        idle_timeout: args.idle_timeout.map(duration).transpose()?,
-        absolute_timeout: args.absolute_timeout.map(duration).transpose()?,
-        authenticated_ago: args.authenticated_ago.map(duration).transpose()?,
-        idle_for: args.idle_for.map(duration).transpose()?,
-        request_id: args.request_id,
-        authentication_level: String::new(),
-    };
-    let mut sessions = client::sessions(&args.client.target.target).await?;
-    let answer = sessions.create(request).await.map_err(client::explain)?.into_inner();
-    if args.client.json {
-        return out(&show::json(&answer, "sessionsidecar.v1.CreateResponse")?);
-    }
-    // The id alone on standard output, so that a shell can keep it; the rest is for people.
-    let session = answer.session.unwrap_or_default();
-    let _ = writeln!(io::stderr(), "{}", show::session(&session));
-    out(&answer.session_id)
-}
-
-async fn touch(args: TouchArgs) -> anyhow::Result<()> {
-    let activity = match args.activity {
-        ActivityArg::Unspecified => v1::Activity::Unspecified,
-        ActivityArg::User => v1::Activity::User,
-        ActivityArg::Background => v1::Activity::Background,
-    };
-    let request = v1::TouchRequest {
-        tenant: args.client.tenant,
-        session_id: read_id(&args.id.id_file)?,
-        activity: activity.into(),
-        idle_for: args.idle_for.map(duration).transpose()?,
-        hints: None,
-    };
-    let mut sessions = client::sessions(&args.client.target.target).await?;
-    let answer = sessions.touch(request).await.map_err(client::explain)?.into_inner();
-    if args.client.json {
-        return out(&show::json(&answer, "sessionsidecar.v1.TouchResponse")?);
-    }
-    let status = show::status(&answer.status.clone().unwrap_or_default());
-    let result = answer
-        .result()
-        .as_str_name()
-        .trim_start_matches("TOUCH_RESULT_")
-        .to_lowercase();
-    out(&format!("{result} ({}); {status}", answer.rule))
-}
-
-async fn check(args: CheckArgs) -> anyhow::Result<()> {
-    let name = match args.session_ref {
-        Some(reference) => v1::check_request::Name::SessionRef(reference),
-        None => v1::check_request::Name::SessionId(read_id(&args.id.id_file)?),
-    };
-    let request = v1::CheckRequest {
-        tenant: args.client.tenant,
-        name: Some(name),
-        sessions: Vec::new(),
-    };
-    let mut sessions = client::sessions(&args.client.target.target).await?;
-    let answer = sessions.check(request).await.map_err(client::explain)?.into_inner();
-    if args.client.json {
-        return out(&show::json(&answer, "sessionsidecar.v1.CheckResponse")?);
-    }
-    out(&show::session(&answer.session.unwrap_or_default()))
-}
-
-async fn extend(args: ExtendArgs) -> anyhow::Result<()> {
-    let request = v1::ExtendRequest {
-        tenant: args.client.tenant,
-        session_id: read_id(&args.id.id_file)?,
-        wanted_duration: args.wanted.map(duration).transpose()?,
-        request_id: args.request_id,
-    };
-    let mut sessions = client::sessions(&args.client.target.target).await?;
-    let answer = sessions.extend(request).await.map_err(client::explain)?.into_inner();
-    if args.client.json {
-        return out(&show::json(&answer, "sessionsidecar.v1.ExtendResponse")?);
-    }
-    let status = show::status(&answer.status.clone().unwrap_or_default());
-    let granted = show::span(answer.granted_duration.as_ref());
-    let clamped = if answer.clamped_by() == v1::Limit::Absolute {
-        ", cut short by the absolute deadline"
-    } else {
-        ""
-    };
-    out(&format!("extended by {granted}{clamped}; {status}"))
-}
-
-async fn end(args: EndArgs) -> anyhow::Result<()> {
-    let request = v1::EndRequest {
-        tenant: args.client.tenant,
-        session_id: read_id(&args.id.id_file)?,
-        reason: reason(args.reason).into(),
-        actor: actor(args.actor).into(),
-        actor_id: args.actor_id,
-        note: args.note,
-        request_id: String::new(),
-    };
-    let mut sessions = client::sessions(&args.client.target.target).await?;
-    let answer = sessions.end(request).await.map_err(client::explain)?.into_inner();
-    if args.client.json {
-        return out(&show::json(&answer, "sessionsidecar.v1.EndResponse")?);
-    }
-    let when = if answer.ended_now {
-        "ended now"
-    } else {
-        "had ended before"
-    };
-    out(&format!("{when}: {}", show::end(&answer.end.unwrap_or_default())))
-}
-
-async fn watch(args: WatchArgs) -> anyhow::Result<()> {
-    use v1::{session_name::Name, watch_scope::Scope};
-
-    let names = |names: Vec<Name>| {
-        let names = names
-            .into_iter()
-            .map(|name| v1::SessionName { name: Some(name) })
-            .collect();
-        Scope::Sessions(v1::SessionNames { names })
-    };
-    let scope = if let Some(path) = &args.id_file {
-        let text = read("--id-file", path)?;
-        let ids = text.lines().map(str::trim).filter(|id| !id.is_empty());
-        names(ids.map(|id| Name::SessionId(id.to_owned())).collect())
-    } else if !args.refs.is_empty() {
-        names(args.refs.into_iter().map(Name::SessionRef).collect())
-    } else if let Some(subject) = args.subject {
-        Scope::Subject(subject)
-    } else if args.whole_tenant {
-        Scope::WholeTenant(true)
-    } else {
-        Scope::Everything(true)
-    };
-    let tenant = if matches!(scope, Scope::Everything(_)) {
-        String::new()
-    } else {
-        args.client.tenant
-    };
-    let request = v1::WatchExpiryRequest {
-        scope: Some(v1::WatchScope {
-            tenant,
-            scope: Some(scope),
-        }),
-        kinds: Vec::new(),
-        resume_token: args.resume_token,
-        heartbeat_interval: args.heartbeat.map(duration).transpose()?,
-        include_initial_state: args.initial_state,
-    };
-    let mut sessions = client::sessions(&args.client.target.target).await?;
-    let mut stream = sessions
-        .watch_expiry(request)
-        .await
-        .map_err(client::explain)?
-        .into_inner();
-    while let Some(message) = stream.message().await.map_err(client::explain)? {
-        let heartbeat = matches!(message.message, Some(v1::watch_expiry_response::Message::Heartbeat(_)));
-        if heartbeat && !args.show_heartbeats {
-            continue;
-        }
-        if args.client.json {
-            out(&show::json(&message, "sessionsidecar.v1.WatchExpiryResponse")?)?;
-        } else {
-            out(&show::message(&message))?;
-        }
-    }
-    Ok(())
 }
 
 async fn advance(args: &AdvanceArgs) -> anyhow::Result<()> {
@@ -326,6 +155,27 @@ fn actor(actor: Option<ActorArg>) -> v1::Actor {
         Some(ActorArg::Policy) => v1::Actor::Policy,
         Some(ActorArg::System) => v1::Actor::System,
     }
+}
+
+/// Reads a request id, if there is one to read. At most one of the files may be standard input.
+fn read_request_id(request: &RequestArgs, others: &[(&str, &Path)]) -> anyhow::Result<String> {
+    let stdin = Path::new("-");
+    let request = request.request_id_file.as_deref();
+    let named = request.map(|path| ("--request-id-file", path));
+    let from_stdin: Vec<_> = others
+        .iter()
+        .copied()
+        .chain(named)
+        .filter_map(|(flag, path)| (path == stdin).then_some(flag))
+        .collect();
+    if from_stdin.len() > 1 {
+        bail!(
+            "{} cannot both be standard input; name a file",
+            from_stdin.join(" and ")
+        );
+    }
+    let text = request.map(|path| read("--request-id-file", path)).transpose()?;
+    Ok(text.unwrap_or_default().trim_end_matches(['\r', '\n']).to_owned())
 }
 
 /// Reads one id: what a file holds, without the line end.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::args::{ActorArg, ClientArgs, ReasonArg};
+use super::verb_args::{ActorArg, ClientArgs, ReasonArg};
 
 /// What all admin commands take.
 #[derive(Debug, Clone, Args)]

@@ -5,20 +5,32 @@ mod args;
 mod listen;
 mod options;
 mod policy;
+mod verb_args;
 
-use std::{collections::BTreeMap, fs, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fs,
+    net::SocketAddr,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::{Context as _, bail};
 
 pub use admin_args::{AdminArgs, EndSessionsArgs, ExplainArgs, FilterArgs, ListArgs, PoliciesArgs, StateArg};
 pub use args::{
-    ActivityArg, ActorArg, AdvanceArgs, AuditSubject, CheckArgs, Cli, ClientArgs, Command, CreateArgs, EndArgs,
-    ExtendArgs, IdArgs, LogFormat, PolicyArgs, PolicyCommand, PolicyFileArgs, PolicyLintArgs, ReasonArg, ServeArgs,
-    StandardArg, TargetArgs, TouchArgs, WatchArgs,
+    AuditSubject, Cli, Command, LogFormat, PolicyArgs, PolicyCommand, PolicyFileArgs, PolicyLintArgs, ServeArgs,
+    StandardArg,
 };
 pub use listen::{Endpoint, Listen};
 pub use options::options_markdown;
 pub use policy::{parse as parse_policies, read as read_policies};
+pub use verb_args::{
+    ActivityArg, ActorArg, AdvanceArgs, CheckArgs, ClientArgs, CreateArgs, EndArgs, ExtendArgs, HintArgs, HoldArgs,
+    HoldKindArg, HoldNameArgs, IdArgs, ReasonArg, ReleaseArgs, RequestArgs, RotateArgs, TargetArgs, TouchArgs,
+    VisibilityArg, WatchArgs,
+};
 
 use crate::{
     audit::{SubjectForm, Target},
@@ -58,6 +70,8 @@ pub struct Config {
     pub audit_subjects: SubjectForm,
     /// Whether this is `serve --dev`.
     pub dev: bool,
+    /// What is allowed, and perhaps not meant.
+    pub warnings: Vec<String>,
 }
 
 impl Config {
@@ -92,6 +106,15 @@ impl Config {
             None if args.dev => policy::demo()?,
             None => policy::parse("")?,
         };
+        let mut warnings = Vec::new();
+        if !policies.contains_key("default") {
+            let names: Vec<_> = policies.keys().map(String::as_str).collect();
+            warnings.push(format!(
+                "no policy is named `default`: a Create that names no policy is refused; there are: {}",
+                names.join(", ")
+            ));
+        }
+        warnings.extend(args.key_file.as_ref().and_then(|path| loose_key(path)));
         Ok(Self {
             listen,
             admin_listen,
@@ -108,8 +131,23 @@ impl Config {
             audit_log: args.audit_log.clone(),
             audit_subjects: args.audit_subject.into(),
             dev: args.dev,
+            warnings,
         })
     }
+}
+
+/// Whether people who should not know the key can read its file, or change it. A group that reads it is usual (Kubernetes'
+/// fsGroup).
+fn loose_key(path: &Path) -> Option<String> {
+    const LOOSE: u32 = 0o027;
+    let mode = fs::metadata(path).ok()?.permissions().mode();
+    (mode & LOOSE != 0).then(|| {
+        format!(
+            "--key-file {0} is open to others (mode {1:04o}), who could make refs and resume tokens with it: chmod 600 {0}",
+            path.display(),
+            mode & 0o7777
+        )
+    })
 }
 
 fn at_least_one(flag: &str, value: usize) -> anyhow::Result<usize> {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{Error, Examined, Name, Report, Sessions, too_short};
 use crate::{
-    state::{SessionRef, Tombstone},
+    state::{Hold, SessionRef, Tombstone},
     store::{Found, Session},
     time::Time,
 };
@@ -149,8 +149,9 @@ impl Sessions {
         })
     }
 
-    /// Whether a live hold of this id is the session's.
-    pub(super) fn has_hold(session: &Session, id: &str, now: Time) -> bool {
-        session.read(|view| view.rest.live_holds(now).any(|hold| *hold.id == *id))
+    /// Whether a live hold of this id is the session's, and was so when its former name ended.
+    pub(super) fn has_hold(session: &Session, id: &str, former: &Tombstone, now: Time) -> bool {
+        let moved = |hold: &Hold| *hold.id == *id && hold.started <= former.end.at;
+        session.read(|view| view.rest.live_holds(now).any(moved))
     }
 }

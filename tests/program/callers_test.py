@@ -15,8 +15,10 @@ CALLS = {
         ("BatchTouch", v1.BatchTouchRequest(touches=[v1.TouchRequest(session_id=ID)])),
         ("Check", v1.CheckRequest(session_id=ID)),
         ("Extend", v1.ExtendRequest(session_id=ID)),
+        ("Hold", v1.HoldRequest(session_id=ID, hold_id="h", kind=v1.HOLD_KIND_WORK, ttl={"seconds": 1})),
+        ("Release", v1.ReleaseRequest(session_id=ID, hold_id="h")),
     ],
-    "issue": [("Create", v1.CreateRequest())],
+    "issue": [("Create", v1.CreateRequest()), ("Rotate", v1.RotateRequest(session_id=ID))],
     "end": [("End", v1.EndRequest(session_id=ID))],
     "watch-own": [("WatchExpiry", v1.WatchExpiryRequest(scope=OWN))],
     "watch-all": [

@@ -135,6 +135,12 @@ impl Sidecar {
         }
     }
 
+    /// Puts other policies in force, as a changed file does.
+    pub fn reload(&self, policies: &str) {
+        let policies = parse_policies(policies).expect("good policies");
+        self.sessions.policies().reload(policies).expect("reloads");
+    }
+
     /// A client on a connection of its own, that may do what is the default.
     pub async fn client(&self) -> Client {
         self.client_of(Caller::default()).await
@@ -296,6 +302,89 @@ pub async fn end(client: &mut Client, name: &str) -> Result<v1::EndResponse, Sta
     client.end(request).await.map(tonic::Response::into_inner)
 }
 
+pub async fn hold(
+    client: &mut Client,
+    name: &str,
+    kind: v1::HoldKind,
+    hold_id: &str,
+    ttl: Duration,
+) -> Result<v1::HoldResponse, Status> {
+    let request = v1::HoldRequest {
+        session_id: id(name),
+        hold_id: hold_id.to_owned(),
+        kind: kind.into(),
+        ttl: wire(ttl),
+        ..Default::default()
+    };
+    client.hold(request).await.map(tonic::Response::into_inner)
+}
+
+/// A WORK hold, by a usual name.
+pub async fn work(client: &mut Client, name: &str, ttl: Duration) -> Result<v1::HoldResponse, Status> {
+    hold(client, name, v1::HoldKind::Work, "work", ttl).await
+}
+
+/// A PRESENCE hold of a tab.
+pub async fn page(client: &mut Client, name: &str, tab: &str, ttl: Duration) -> v1::HoldResponse {
+    let held = hold(client, name, v1::HoldKind::Presence, tab, ttl).await;
+    held.expect("held")
+}
+
+pub async fn release(client: &mut Client, name: &str, hold_id: &str) -> Result<v1::ReleaseResponse, Status> {
+    let request = v1::ReleaseRequest {
+        session_id: id(name),
+        hold_id: hold_id.to_owned(),
+        ..Default::default()
+    };
+    client.release(request).await.map(tonic::Response::into_inner)
+}
+
+/// Rotates to an own id.
+pub async fn rotate(client: &mut Client, from: &str, to: &str) -> v1::RotateResponse {
+    rotate_with(client, from, to, |_| {}).await.expect("rotated")
+}
+
+pub async fn rotate_with(
+    client: &mut Client,
+    from: &str,
+    to: &str,
+    change: impl FnOnce(&mut v1::RotateRequest),
+) -> Result<v1::RotateResponse, Status> {
+    let mut request = v1::RotateRequest {
+        session_id: id(from),
+        new_session_id: id(to),
+        ..Default::default()
+    };
+    change(&mut request);
+    client.rotate(request).await.map(tonic::Response::into_inner)
+}
+
+/// A touch that declares nothing, with hints.
+pub async fn touch_hinted(
+    client: &mut Client,
+    name: &str,
+    change: impl FnOnce(&mut v1::TouchHints),
+) -> Result<v1::TouchResponse, Status> {
+    let mut hints = v1::TouchHints::default();
+    change(&mut hints);
+    touch_with(client, name, |touch| touch.hints = Some(hints)).await
+}
+
+/// A touch that declares a person.
+pub async fn touch_user(client: &mut Client, name: &str) -> v1::TouchResponse {
+    let touched = touch_with(client, name, |touch| touch.activity = v1::Activity::User.into()).await;
+    touched.expect("live")
+}
+
+pub async fn check_ref(client: &mut Client, reference: &str) -> v1::Session {
+    let request = v1::CheckRequest {
+        name: Some(v1::check_request::Name::SessionRef(reference.to_owned())),
+        ..Default::default()
+    };
+    let answer = client.check(request).await.expect("a question is answered");
+    answer.into_inner().session.expect("a session")
+}
+
 pub async fn check(client: &mut Client, name: &str) -> v1::Session {
     let request = v1::CheckRequest {
         name: Some(v1::check_request::Name::SessionId(id(name))),
@@ -307,6 +396,42 @@ pub async fn check(client: &mut Client, name: &str) -> v1::Session {
 
 pub fn status(session: &v1::Session) -> &v1::SessionStatus {
     session.status.as_ref().expect("a status")
+}
+
+/// How long a session has, and the limit that says so.
+pub async fn left(client: &mut Client, name: &str) -> (Duration, v1::Limit) {
+    left_of(&check(client, name).await)
+}
+
+pub fn left_of(session: &v1::Session) -> (Duration, v1::Limit) {
+    let status = status(session);
+    (span(status.expires_in), status.limit())
+}
+
+/// How long it is from one moment of the wire to another.
+pub fn between(from: Option<&prost_types::Timestamp>, to: Option<&prost_types::Timestamp>) -> Duration {
+    let at = |stamp: Option<&prost_types::Timestamp>| {
+        let stamp = stamp.expect("a moment");
+        i128::from(stamp.seconds) * 1_000_000_000 + i128::from(stamp.nanos)
+    };
+    Duration::from_nanos(u64::try_from(at(to) - at(from)).expect("later"))
+}
+
+/// When and why a session ended: since its creation.
+pub fn ended_after(session: &v1::Session) -> (Duration, v1::EndReason) {
+    let end = session.end.as_ref().expect("an end");
+    (
+        between(session.create_time.as_ref(), end.end_time.as_ref()),
+        end.reason(),
+    )
+}
+
+/// The metadata of a refusal.
+pub fn metadata(status: &Status, key: &str) -> String {
+    let details = status.get_error_details();
+    let info = details.error_info();
+    info.and_then(|info| info.metadata.get(key).cloned())
+        .unwrap_or_default()
 }
 
 pub async fn state(client: &mut Client, name: &str) -> v1::SessionState {
@@ -350,6 +475,21 @@ pub fn by_id(names: &[&str]) -> v1::WatchExpiryRequest {
     scoped(v1::watch_scope::Scope::Sessions(v1::SessionNames {
         names: names.collect(),
     }))
+}
+
+pub fn by_ref(reference: &str) -> v1::WatchExpiryRequest {
+    let name = Some(v1::session_name::Name::SessionRef(reference.to_owned()));
+    scoped(v1::watch_scope::Scope::Sessions(v1::SessionNames {
+        names: vec![v1::SessionName { name }],
+    }))
+}
+
+pub fn by_subject(subject: &str) -> v1::WatchExpiryRequest {
+    scoped(v1::watch_scope::Scope::Subject(subject.to_owned()))
+}
+
+pub fn whole_tenant() -> v1::WatchExpiryRequest {
+    scoped(v1::watch_scope::Scope::WholeTenant(true))
 }
 
 pub fn scoped(scope: v1::watch_scope::Scope) -> v1::WatchExpiryRequest {
