@@ -271,7 +271,10 @@ fn g1_g2_the_hot_path_and_the_machine_agree() {
             rest: &Rest::PLAIN,
             ..view
         };
-        match record.pulse.touch(origin, Duration::from_nanos(ago), at) {
+        match record
+            .pulse
+            .touch(origin, &record.limits, Duration::from_nanos(ago), at)
+        {
             Touched::Dead => {
                 let end = view.rest.end().expect("dead");
                 prop_assert!(matches!(machine.reply, Err(Refusal::Ended(known)) if Arc::ptr_eq(&known, end)));
@@ -330,8 +333,13 @@ fn after(before: &Record, next: Option<Next>) -> After {
     let Some(next) = next else {
         return (before.pulse, before.version, Vec::new(), rest(before));
     };
-    let told = next.happenings.iter().map(told).collect();
+    let told = next
+        .happenings
+        .iter()
+        .filter_map(|(_, happening)| told(happening))
+        .collect();
     let after = Record {
+        limits: next.limits,
         pulse: next.pulse,
         rest: next.rest,
         version: next.version,

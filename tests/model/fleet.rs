@@ -103,9 +103,10 @@ impl Fleet {
         let before = session.subject.record.clone();
         let hot = match ask {
             Ask::HotTouch { ago } => {
-                let touched = before
-                    .pulse
-                    .touch(&session.subject.origin, Duration::from_nanos(ago), at);
+                let touched =
+                    before
+                        .pulse
+                        .touch(&session.subject.origin, &before.limits, Duration::from_nanos(ago), at);
                 matches!(touched, Touched::Raised(_) | Touched::Stale)
             }
             _ => false,

@@ -149,6 +149,7 @@ impl Model {
             let reason = match limit {
                 Limit::Idle => EndReason::IdleTimeout,
                 Limit::Absolute => EndReason::AbsoluteTimeout,
+                Limit::Presence => EndReason::BrowserClosed,
             };
             // Warnings come before the end (G3): all that were due by then.
             let mut told = self.warn(When {
@@ -247,7 +248,7 @@ impl Model {
             }
             let expire = match limit {
                 Limit::Idle => self.idle_in_force(when),
-                Limit::Absolute => self.absolute_deadline(),
+                _ => self.absolute_deadline(),
             };
             let due = self
                 .untold(limit)
@@ -313,7 +314,7 @@ impl Model {
     fn deadline(&self, limit: Limit) -> u64 {
         match limit {
             Limit::Idle => self.idle_deadline(),
-            Limit::Absolute => self.absolute_deadline(),
+            _ => self.absolute_deadline(),
         }
     }
 
@@ -376,7 +377,7 @@ impl Model {
     fn untold(&self, limit: Limit) -> Vec<u64> {
         let (leads, timeout) = match limit {
             Limit::Idle => (&self.rules.idle_leads, self.rules.idle_timeout),
-            Limit::Absolute => (&self.rules.absolute_leads, self.rules.absolute_timeout),
+            _ => (&self.rules.absolute_leads, self.rules.absolute_timeout),
         };
         let told = self.smallest_told(limit, self.deadline(limit)).unwrap_or(u64::MAX);
         let in_force = leads.iter().map(|lead| (*lead).min(timeout / 2));

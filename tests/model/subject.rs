@@ -19,6 +19,7 @@ pub(crate) type Checked = Result<(), TestCaseError>;
 /// A session's record, as the code keeps it.
 #[derive(Debug, Clone)]
 pub(crate) struct Record {
+    pub(crate) limits: Arc<Limits>,
     pub(crate) pulse: Pulse,
     pub(crate) rest: Rest,
     pub(crate) version: u32,
@@ -28,6 +29,7 @@ impl Record {
     pub(crate) fn view<'a>(&'a self, origin: &'a Origin) -> View<'a> {
         View {
             origin,
+            limits: &self.limits,
             pulse: self.pulse,
             rest: &self.rest,
             version: self.version,
@@ -54,7 +56,6 @@ impl Subject {
             create_request,
         } = beginning.clone();
         let origin = Origin {
-            limits: limits(&rules),
             identity: Identity::default(),
             created: time(when.now),
             authenticated: time(when.now - authenticated_ago),
@@ -63,24 +64,31 @@ impl Subject {
         let last_activity = when.now - idle_for;
         let request = create_request.map(request_id);
         let Next {
+            limits,
             pulse,
             rest,
             version,
             happenings,
-        } = Next::created(&origin, time(last_activity), request, moment(when));
+            ..
+        } = Next::created(&origin, limits(&rules), time(last_activity), request, moment(when));
         let (model, expected) =
             Model::created(rules, when.now - authenticated_ago, last_activity, create_request, when);
-        let told: Vec<Told> = happenings.iter().map(told).collect();
+        let told: Vec<Told> = happenings.iter().filter_map(|(_, happening)| told(happening)).collect();
         prop_assert_eq!(&told, &expected, "what Create tells");
         prop_assert_eq!(version as usize, 1 + told.len(), "the first version is 1");
         let mut subject = Self {
             audit: Audit::new(last_activity + idle_timeout, when.now),
-            record: Record { pulse, rest, version },
+            record: Record {
+                limits,
+                pulse,
+                rest,
+                version,
+            },
             origin,
             model,
             idle_timeout,
         };
-        for happening in &happenings {
+        for (_, happening) in &happenings {
             subject.audit.happened(happening, when)?;
         }
         subject.compare(when)?;
@@ -95,19 +103,25 @@ impl Subject {
     pub(crate) fn ask(&mut self, ask: Ask, when: When) -> Result<(Answer, Vec<Told>), TestCaseError> {
         let before = self.record.clone();
         let (ask, reply, happenings) = match ask {
-            Ask::HotTouch { ago } => match self.record.pulse.touch(&self.origin, nanos(ago), moment(when)) {
-                Touched::Raised(raised) => {
-                    self.record.pulse = raised;
-                    (ask, Ok(Reply::Counted), Vec::new())
+            Ask::HotTouch { ago } => {
+                match self
+                    .record
+                    .pulse
+                    .touch(&self.origin, &self.record.limits, nanos(ago), moment(when))
+                {
+                    Touched::Raised(raised) => {
+                        self.record.pulse = raised;
+                        (ask, Ok(Reply::Counted), Vec::new())
+                    }
+                    Touched::Stale => (ask, Ok(Reply::Stale), Vec::new()),
+                    Touched::Dead | Touched::Slow => self.decide(Ask::Touch { counts: true, ago }, when),
                 }
-                Touched::Stale => (ask, Ok(Reply::Stale), Vec::new()),
-                Touched::Dead | Touched::Slow => self.decide(Ask::Touch { counts: true, ago }, when),
-            },
+            }
             ask => self.decide(ask, when),
         };
         let (expected, expected_told) = self.model.ask(ask, when);
         let answer = answer(&reply);
-        let told: Vec<Told> = happenings.iter().map(told).collect();
+        let told: Vec<Told> = happenings.iter().filter_map(|(_, happening)| told(happening)).collect();
         prop_assert_eq!(&answer, &expected, "the answer to {:?}", ask);
         prop_assert_eq!(&told, &expected_told, "what {:?} tells", ask);
         if let Some(Told::Ended(_)) = told.last() {
@@ -119,12 +133,13 @@ impl Subject {
         Ok((answer, told))
     }
 
-    fn decide(&mut self, ask: Ask, when: When) -> (Ask, Result<Reply, Refusal>, Vec<Happening>) {
+    fn decide(&mut self, ask: Ask, when: When) -> (Ask, Result<Reply, Refusal>, Vec<(u32, Happening)>) {
         let Decision { next, reply } = decide(&self.view(), &command(ask), moment(when));
         let mut happenings = Vec::new();
         if let Some(next) = next {
             happenings = next.happenings;
             self.record = Record {
+                limits: next.limits,
                 pulse: next.pulse,
                 rest: next.rest,
                 version: next.version,
@@ -214,7 +229,7 @@ impl Audit {
         after: &Record,
         ask: Ask,
         reply: &Result<Reply, Refusal>,
-        happenings: &[Happening],
+        happenings: &[(u32, Happening)],
         when: When,
     ) -> Checked {
         self.clock = self.clock.max(when.now);
@@ -225,20 +240,20 @@ impl Audit {
             prop_assert_eq!((after.pulse, after.version), (before.pulse, before.version), "G5");
             return Ok(());
         }
-        for happening in happenings {
+        for (_, happening) in happenings {
             self.happened(happening, when)?;
         }
         match (ask, reply) {
             (Ask::Touch { ago, .. } | Ask::HotTouch { ago }, Ok(Reply::Counted)) => {
                 let earliest = if ago == 0 { 0 } else { origin.created.as_nanos() };
                 let activity = when.now.saturating_sub(ago).max(earliest);
-                self.acknowledge(activity + origin.limits.idle_timeout.as_nanos() as u64);
+                self.acknowledge(activity + after.limits.idle_timeout.as_nanos() as u64);
             }
             (Ask::Extend { wanted, .. }, Ok(Reply::Extended { .. })) if after.version > before.version => {
-                let idle = origin.limits.idle_timeout.as_nanos() as u64;
+                let idle = after.limits.idle_timeout.as_nanos() as u64;
                 self.acknowledge(when.now + idle);
                 let wanted = when.now.saturating_add(wanted.unwrap_or(idle));
-                self.acknowledge(wanted.min(origin.absolute_deadline().as_nanos()));
+                self.acknowledge(wanted.min(origin.absolute_deadline(&after.limits).as_nanos()));
             }
             _ => {}
         }
@@ -248,7 +263,7 @@ impl Audit {
         prop_assert_eq!(ended, after.pulse.is_dead());
         prop_assert!(ended || expire.as_nanos() > when.now, "G2: live after its deadline");
         prop_assert!(
-            expire <= origin.absolute_deadline(),
+            expire <= origin.absolute_deadline(&after.limits),
             "G7: expires after the absolute deadline"
         );
         let (from, to) = (before.pulse.last_activity(), after.pulse.last_activity());
@@ -266,8 +281,11 @@ impl Audit {
             grown as usize >= happenings.len(),
             "every event has a version of its own"
         );
-        let changed = !happenings.is_empty() || old.rest.extensions != new.rest.extensions;
-        prop_assert_eq!(grown > 0, changed, "the version grows with all but last activity alone");
+        prop_assert_eq!(
+            grown > 0,
+            !happenings.is_empty(),
+            "the version grows with all but last activity alone"
+        );
         Ok(())
     }
 
@@ -299,7 +317,7 @@ impl Audit {
                 prop_assert!(expire.as_nanos() > when.now);
             }
             Happening::Ended(tombstone) => {
-                let (limits, at) = (&tombstone.origin.limits, tombstone.end.at.as_nanos());
+                let (limits, at) = (&tombstone.limits, tombstone.end.at.as_nanos());
                 prop_assert!(at <= when.now, "ended in the future");
                 let points = match tombstone.end.reason {
                     EndReason::IdleTimeout => {
@@ -312,7 +330,7 @@ impl Audit {
                         Some((Limit::Idle, &limits.idle_points))
                     }
                     EndReason::AbsoluteTimeout => Some((Limit::Absolute, &limits.absolute_points)),
-                    EndReason::Logout | EndReason::Revoked => None,
+                    _ => None,
                 };
                 if let Some((limit, points)) = points {
                     let warned = self.standing[limit as usize];
@@ -321,6 +339,7 @@ impl Audit {
                 }
                 self.end = Some(Arc::clone(tombstone));
             }
+            _ => prop_assert!(!happening.is_public()),
         }
         Ok(())
     }
@@ -348,23 +367,33 @@ pub(crate) fn command(ask: Ask) -> Command {
         Ask::Judge => Command::Judge,
         Ask::Touch { counts, ago } => Command::Touch {
             counts,
+            user: false,
+            input_report: false,
             ago: nanos(ago),
+            newer: None,
         },
         Ask::HotTouch { ago } => Command::Touch {
             counts: true,
+            user: false,
+            input_report: false,
             ago: nanos(ago),
+            newer: None,
         },
         Ask::Extend { wanted, request } => Command::Extend {
             wanted: wanted.map(nanos),
             request: request.map(request_id),
+            newer: None,
         },
-        Ask::End { reason, actor } => Command::End(End {
-            reason,
-            actor,
-            actor_id: "".into(),
-            note: "".into(),
-            at: Time::ZERO,
-        }),
+        Ask::End { reason, actor } => Command::End {
+            end: End {
+                reason,
+                actor,
+                actor_id: "".into(),
+                note: "".into(),
+                at: Time::ZERO,
+            },
+            request: None,
+        },
     }
 }
 
@@ -382,11 +411,12 @@ fn answer(reply: &Result<Reply, Refusal>) -> Answer {
         Err(Refusal::Ended(tombstone)) => Answer::EndedBefore(ended(tombstone)),
         Err(Refusal::ExtensionLimit { max }) => Answer::ExtensionLimit(*max),
         Err(Refusal::RequestIdReused) => Answer::RequestIdReused,
+        other => unreachable!("{other:?}"),
     }
 }
 
-pub(crate) fn told(happening: &Happening) -> Told {
-    match happening {
+pub(crate) fn told(happening: &Happening) -> Option<Told> {
+    Some(match happening {
         Happening::Warning {
             limit,
             point,
@@ -404,7 +434,8 @@ pub(crate) fn told(happening: &Happening) -> Told {
             expire: expire.as_nanos(),
         },
         Happening::Ended(tombstone) => Told::Ended(ended(tombstone)),
-    }
+        _ => return None,
+    })
 }
 
 fn ended(tombstone: &Tombstone) -> Ended {
