@@ -236,12 +236,18 @@ impl Next {
         let renews = user && extra.budget_from.is_some();
         // An absolute deadline that has passed stays passed.
         let revives = extra.unenforced.is_some_and(|(limit, _)| limit != Limit::Absolute);
+        if !renews && !revives {
+            return;
+        }
+        let extra = self.rest.extra_mut();
         if renews {
-            self.rest.extra_mut().budget_from = None;
+            extra.budget_from = None;
         }
         if revives {
-            self.rest.extra_mut().unenforced = None;
+            extra.unenforced = None;
         }
+        // Activity at the very moment of the last one leaves the pulse as it is: the version says that this is a change.
+        self.version += 1;
     }
 
     /// A newer revision of the policy reaches the session. It ends nobody and warns nobody by surprise.
