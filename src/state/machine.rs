@@ -233,21 +233,24 @@ impl Next {
         let Some(extra) = self.rest.extra.as_deref() else {
             return;
         };
-        let renews = user && extra.budget_from.is_some();
-        // An absolute deadline that has passed stays passed.
-        let revives = extra.unenforced.is_some_and(|(limit, _)| limit != Limit::Absolute);
-        if !renews && !revives {
+        if user && extra.budget_from.is_some() {
+            self.rest.extra_mut().budget_from = None;
+            // Activity at the very moment of the last one leaves the pulse as it is: the version says that this is a change.
+            self.version += 1;
+        }
+    }
+
+    /// Activity gives a session time again that only would have ended. If it gives none (it was too long ago, or the absolute
+    /// deadline has passed), the session is noted already.
+    fn revive(&mut self, origin: &Origin, moment: Moment) {
+        if self.rest.unenforced().is_none() {
             return;
         }
-        let extra = self.rest.extra_mut();
-        if renews {
-            extra.budget_from = None;
+        let expire = self.view(origin).deadlines(moment).expire().0;
+        if expire > moment.now || self.limits.enforced {
+            self.rest.extra_mut().unenforced = None;
+            self.version += 1;
         }
-        if revives {
-            extra.unenforced = None;
-        }
-        // Activity at the very moment of the last one leaves the pulse as it is: the version says that this is a change.
-        self.version += 1;
     }
 
     /// A newer revision of the policy reaches the session. It ends nobody and warns nobody by surprise.
@@ -274,8 +277,7 @@ impl Next {
 
     /// Notes the end that time would have brought, if the policy were enforced: once, until somebody is active again.
     fn observe(&mut self, origin: &Origin, at: Time, limit: Limit, moment: Moment) {
-        let noted = self.rest.unenforced();
-        if noted.is_some_and(|(noted, _)| noted == Limit::Absolute || limit != Limit::Absolute) {
+        if self.rest.unenforced().is_some() {
             return;
         }
         self.happened(Happening::UnenforcedEnd { limit, at });
@@ -477,6 +479,7 @@ impl Next {
             self.rest.extra_mut().reports_input = true;
             self.happened(Happening::InputReported);
         }
+        self.revive(view.origin, moment);
         self.deadlines_moved(view.origin, before, Cause::Touched, moment);
         Reply::Counted
     }
@@ -518,6 +521,7 @@ impl Next {
             self.rest
                 .remember(request, moment.now, Outcome::Extended { granted, clamped });
         }
+        self.revive(origin, moment);
         self.deadlines_moved(origin, before, Cause::Extended, moment);
         Ok(Reply::Extended { granted, clamped })
     }
