@@ -417,7 +417,7 @@ pub fn decide(view: &View<'_>, command: &Command, moment: Moment) -> Decision {
     if over {
         next.observe(origin, expire, limit, moment);
     }
-    let reply = match command {
+    let mut reply = match command {
         Command::Judge => Ok(next.judge(origin, moment)),
         Command::Touch { counts: false, .. } => Ok(Reply::Ignored),
         Command::Touch {
@@ -433,6 +433,14 @@ pub fn decide(view: &View<'_>, command: &Command, moment: Moment) -> Decision {
         Command::Rotate(rotation) => next.rotate(view, rotation, moment),
         Command::End { end, request } => next.end_now(view, end, *request, moment),
     };
+    if next.limits.enforced && !view.limits.enforced {
+        // The policy is enforced from this activity on: what is past its absolute deadline has no time left.
+        let (expire, limit) = next.view(origin).deadlines(moment).expire();
+        if moment.now >= expire {
+            let end = timeout(limit, expire);
+            reply = Err(Refusal::Ended(next.end(origin, end, moment.now, HowEnded::default())));
+        }
+    }
     next.settle();
     let changed = next.pulse != view.pulse || next.version != view.version;
     Decision {
