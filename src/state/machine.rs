@@ -15,7 +15,7 @@ use super::{
     policy::Limits,
     pulse::{Pulse, Touched},
     record::{
-        Actor, Cause, Deadlines, End, EndReason, Happening, Limit, Moment, Origin, Outcome, Recalled, Record,
+        Actor, Cause, Deadlines, End, EndReason, Fired, Happening, Limit, Moment, Origin, Outcome, Recalled, Record,
         RequestId, Rest, Succession, Tombstone, View,
     },
 };
@@ -196,7 +196,7 @@ impl Next {
             // Activity since: the work that is over has no say any more.
             self.rest.extra_mut().work_ended = None;
         }
-        let warned = self.rest.idle_fired > 0 || self.rest.absolute_fired > 0;
+        let warned = self.rest.idle_fired.stands() || self.rest.absolute_fired.stands();
         self.pulse = self.pulse.flagged(warned, self.rest.has_a_say());
     }
 
@@ -219,7 +219,7 @@ impl Next {
             Limit::Absolute => &mut self.rest.absolute_fired,
             Limit::Presence => return,
         };
-        if std::mem::take(fired) > 0 {
+        if std::mem::take(fired).stands() {
             let expire = self.view(origin).deadlines(moment).expire().0;
             self.happened(Happening::Cleared { limit, cause, expire });
         }
@@ -568,22 +568,23 @@ fn timeout(limit: Limit, at: Time) -> End {
 }
 
 /// How many points have fired by `now`, and the smallest lead of them, if there are more than before.
-fn passed(points: &[Duration], fired: u8, deadline: Time, now: Time) -> Option<(u8, Duration)> {
+fn passed(points: &[Duration], fired: Fired, deadline: Time, now: Time) -> Option<(Fired, Duration)> {
     let count = points.iter().take_while(|lead| deadline - **lead <= now).count();
-    if count <= usize::from(fired) {
+    if count <= fired.points() {
         return None;
     }
-    Some((u8::try_from(count).unwrap_or(u8::MAX), points[count - 1]))
+    Some((Fired::of(count), points[count - 1]))
 }
 
-/// How many of the new points count as fired if so many of the old ones have.
-fn still_fired(old: &[Duration], fired: u8, new: &[Duration]) -> u8 {
-    let Some(told) = usize::from(fired).checked_sub(1) else {
-        return 0;
-    };
-    let told = old.get(told).copied().unwrap_or_default();
-    let count = new.iter().filter(|lead| **lead >= told).count();
-    u8::try_from(count).unwrap_or(u8::MAX).max(1)
+/// What has fired of the new points if so much of the old ones has: a warning that stands goes on to stand.
+fn still_fired(old: &[Duration], fired: Fired, new: &[Duration]) -> Fired {
+    if !fired.stands() {
+        return fired;
+    }
+    let told = fired.points().checked_sub(1).and_then(|last| old.get(last)).copied();
+    // Told under a revision before, of a lead that this one did not have: all of its points are smaller.
+    let told = told.unwrap_or(Duration::MAX);
+    Fired::of(new.iter().filter(|lead| **lead >= told).count())
 }
 
 fn refused(refusal: Refusal) -> Decision {
