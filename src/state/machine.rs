@@ -253,15 +253,25 @@ impl Next {
         }
     }
 
-    /// A newer revision of the policy reaches the session. It ends nobody and warns nobody by surprise.
+    /// A newer revision of the policy reaches the session. It ends nobody and warns nobody by surprise: if the activity was so
+    /// long ago that the session would be over under it, it waits for later activity.
     fn adopt(&mut self, newer: &Arc<Limits>, origin: &Origin, moment: Moment) {
         let before = Arc::clone(&self.limits);
         let adopted = before.adopted(newer, moment.now.since(origin.authenticated));
-        self.limits = if adopted == **newer {
+        let adopted = if adopted == **newer {
             Arc::clone(newer)
         } else {
             Arc::new(adopted)
         };
+        let deadlines = View {
+            limits: &adopted,
+            ..self.view(origin)
+        }
+        .plain_deadlines();
+        if deadlines.idle.min(deadlines.presence.unwrap_or(Time::FAR)) <= moment.now {
+            return;
+        }
+        self.limits = adopted;
         // Leads that were told for a deadline that stays are not told again.
         let rest = &mut self.rest;
         rest.idle_fired = still_fired(&before.idle_points, rest.idle_fired, &self.limits.idle_points);
