@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use super::rules::Rules;
+use super::rules::{Rules, Unmatched};
 
 /// A named set of limits and rules.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,15 +97,6 @@ pub struct PresenceLimits {
     pub max_ttl: Duration,
     /// How many may live at once.
     pub max_live: u32,
-}
-
-/// What a touch is that declares no activity kind.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Unmatched {
-    /// It counts.
-    Count,
-    /// It does not.
-    Ignore,
 }
 
 /// A flag that all limits of one revision of a policy share.

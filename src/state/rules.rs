@@ -4,8 +4,6 @@ use std::{fmt, sync::Arc};
 
 use globset::{GlobBuilder, GlobMatcher};
 
-use super::policy::Unmatched;
-
 /// The kind of activity that a touch declares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Activity {
@@ -15,6 +13,15 @@ pub enum Activity {
     User,
     /// Background.
     Background,
+}
+
+/// What a touch is that declares no activity kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unmatched {
+    /// It counts.
+    Count,
+    /// It does not.
+    Ignore,
 }
 
 /// Whether a page can be seen.

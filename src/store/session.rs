@@ -124,6 +124,10 @@ impl Session {
             self.limits.store(Arc::clone(&next.limits));
         }
         self.set_version(next.version);
+        if next.rest.end().is_some() {
+            // The history is kept with the tombstone.
+            self.write_all_down(&mut inner.story, pulse.last_activity());
+        }
         publish(next, &mut inner.story);
         true
     }
@@ -161,11 +165,14 @@ impl Session {
     /// The session's history, to be read or changed.
     pub fn story<T>(&self, with: impl FnOnce(&mut Option<Box<Story>>) -> T) -> T {
         let mut inner = self.inner.lock();
-        if Added::of(self.version.load(Ordering::Acquire)).count > 0 {
-            let last = self.pulse().last_activity();
-            self.write_down(inner.story.get_or_insert_default(), last);
-        }
+        self.write_all_down(&mut inner.story, self.pulse().last_activity());
         with(&mut inner.story)
+    }
+
+    fn write_all_down(&self, story: &mut Option<Box<Story>>, last: Time) {
+        if Added::of(self.version.load(Ordering::Acquire)).count > 0 {
+            self.write_down(story.get_or_insert_default(), last);
+        }
     }
 
     /// When the last touch came that was ignored. For those who ask it of every session: it makes no history where none is.

@@ -19,7 +19,7 @@ fn is_alias(status: Option<v1::SessionStatus>, successor: &str) {
 
 #[track_caller]
 fn is_over<T: std::fmt::Debug>(result: Result<T, Status>, successor: &str) {
-    let refused = result.unwrap_err();
+    let refused = result.expect_err("the session is over");
     assert_eq!(reason(&refused), (Code::FailedPrecondition, "SESSION_ENDED".to_owned()));
     assert_eq!(metadata(&refused, "reason"), "ROTATED");
     assert_eq!(metadata(&refused, "successor_ref"), successor);
@@ -137,7 +137,8 @@ async fn g2_after_the_grace_the_old_id_is_over() {
 async fn there_is_no_grace_if_authentication_or_subject_changes() {
     let sidecar = Sidecar::start();
     let client = &mut sidecar.client().await;
-    let changes: [(&str, &str, fn(&mut v1::RotateRequest)); 2] = [
+    type Change = fn(&mut v1::RotateRequest);
+    let changes: [(&str, &str, Change); 2] = [
         ("planted", "login", |request| {
             request.authenticated_ago = wire(Duration::ZERO)
         }),

@@ -4,11 +4,17 @@ use std::{sync::Arc, time::Duration};
 
 use super::{
     super::{
+        end::{Actor, End, EndReason, Succession},
+        happening::{Cause, Happening},
+        identity::Identity,
         name::SessionRef,
-        record::{Actor, Fired, Identity},
+        policy::Limits,
+        pulse::Pulse,
+        record::{Fired, Limit, Moment, Origin, Outcome, Recalled, RequestId},
+        view::{Record, View},
     },
-    Cause, End, EndReason, Happening, HowEnded, Limit, Limits, Moment, Next, Origin, Outcome, Pulse, Recalled, Record,
-    Refusal, Reply, RequestId, Succession, View,
+    Next, Refusal, Reply,
+    next::HowEnded,
 };
 use crate::time::Time;
 
