@@ -205,7 +205,11 @@ impl App {
         health.not_serving().await;
         draining.cancel();
         health.close().await;
-        match tokio::time::timeout(self.drain_timeout, server).await {
+        let drained = tokio::time::timeout(self.drain_timeout, server).await;
+        // Whoever was answered is written down.
+        let written = tokio::task::spawn_blocking(move || audit.close(AUDIT_TIMEOUT)).await;
+        written.context("the audit log was not closed")?;
+        match drained {
             Ok(ended) => ended.context("the server panicked")?.context("the server failed")?,
             Err(_) => warn!("calls were still under way at the end of the drain timeout; they are dropped"),
         }
@@ -213,9 +217,6 @@ impl App {
         if let Some(admin) = admin {
             admin.abort();
         }
-        // Whoever was answered is written down.
-        let written = tokio::task::spawn_blocking(move || audit.close(AUDIT_TIMEOUT)).await;
-        written.context("the audit log was not closed")?;
         info!("stopped");
         Ok(())
     }

@@ -584,7 +584,15 @@ async fn bad_input_names_the_field_and_the_limit_and_changes_nothing() {
             end_time: at(end),
         })
     };
+    let own_ref = status(&before).session_ref.clone();
+    let spared = |name| (of("ada"), vec![v1::SessionName { name: Some(name) }]);
+    let as_id = v1::session_name::Name::SessionId(own_ref.clone());
+    let mixed_up = end_with(admin, |end| (end.filter, end.except) = spared(as_id))
+        .await
+        .unwrap_err();
+    refused.push(("except[0].session_id", "session_ref", mixed_up));
     for (named, limit, target) in [
+        ("session_id", "session_ref", Some(Target::SessionId(own_ref))),
         ("session_id", "required", None),
         ("session_id", "256", Some(Target::SessionId("a".repeat(257)))),
         ("session_ref", "22", Some(Target::SessionRef("x".to_owned()))),
@@ -989,4 +997,98 @@ async fn policies_are_listed_as_they_are_in_force() {
         .collect();
     assert_eq!(told, [("desk", 0, true, true), ("web", 3, true, true)]);
     assert_eq!(span(listed.policies[0].idle_timeout), mins(5));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_newer_revision_is_told_when_it_reaches_the_session() {
+    let sidecar = Sidecar::with_policies("[policy.default]\nrevision = 1\n");
+    let client = &mut sidecar.client().await;
+    let admin = &mut sidecar.admin().await;
+    create(client, "alice").await;
+    let newer = "[policy.default]\nrevision = 2\nidle_timeout = \"10m\"\n";
+    let newer = session_sidecar::config::parse_policies(newer).expect("good policies");
+    sidecar.sessions.policies().reload(newer).expect("a higher revision");
+    assert!(explain_one(admin, "alice").await.history.is_empty());
+    pass(secs(1)).await;
+    touch(client, "alice").await.expect("counted");
+    let explained = explain_one(admin, "alice").await;
+    assert_eq!(words(&explained), ["policy revision 2"]);
+    let policies = admin
+        .list_policies(v1::ListPoliciesRequest::default())
+        .await
+        .expect("listed")
+        .into_inner();
+    let policy = &policies.policies[0];
+    assert_eq!((policy.revision, span(policy.idle_timeout)), (2, mins(10)));
+    assert!(
+        policy.toml.starts_with("[policy.default]\nrevision = 2\n"),
+        "{}",
+        policy.toml
+    );
+    let sum: Duration = policy.worst_case.iter().map(|term| span(term.duration)).sum();
+    assert_eq!(sum, span(policy.worst_case_duration));
+    assert!(policy.findings.iter().any(|finding| finding.source.starts_with("NIST")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_removed_policy_is_listed_while_its_sessions_live() {
+    let sidecar = Sidecar::with_policies("[policy.default]\n[policy.old]\n");
+    let client = &mut sidecar.client().await;
+    let admin = &mut sidecar.admin().await;
+    create_with(client, "alice", |create| create.policy = "old".to_owned()).await;
+    let without = session_sidecar::config::parse_policies("[policy.default]\n").expect("good policies");
+    sidecar
+        .sessions
+        .policies()
+        .reload(without)
+        .expect("nothing is against it");
+    let listed = admin
+        .list_policies(v1::ListPoliciesRequest::default())
+        .await
+        .expect("listed")
+        .into_inner();
+    let told: Vec<_> = listed
+        .policies
+        .iter()
+        .map(|policy| (policy.name.as_str(), policy.active))
+        .collect();
+    assert_eq!(told, [("default", true), ("old", false)]);
+    let of_old = v1::SessionFilter {
+        policy: "old".to_owned(),
+        ..Default::default()
+    };
+    assert_eq!(refs(admin, of_old).await.len(), 1);
+}
+
+/// Many sessions of one subject are rotated again and again while all are ended.
+#[tokio::test]
+async fn nobody_slips_through_by_a_rotation() {
+    let sidecar = Sidecar::start();
+    let client = &mut sidecar.client().await;
+    let admin = &mut sidecar.admin().await;
+    for number in 0..50 {
+        create_with(client, &format!("s{number}-0"), |create| {
+            create.subject = "ada".to_owned()
+        })
+        .await;
+    }
+    let mut rotator = sidecar.client().await;
+    let rotating = tokio::spawn(async move {
+        for round in 0..20 {
+            for number in 0..50 {
+                let rotate = v1::RotateRequest {
+                    session_id: id(&format!("s{number}-{round}")),
+                    new_session_id: id(&format!("s{number}-{}", round + 1)),
+                    ..Default::default()
+                };
+                // Those that are ended are refused.
+                let _ = rotator.rotate(rotate).await;
+            }
+        }
+    });
+    tokio::task::yield_now().await;
+    let ended = end_with(admin, |end| end.filter = of("ada")).await.expect("ended");
+    rotating.await.expect("no panic");
+    assert_eq!(ended.ended_count, 50, "each once");
+    assert!(refs(admin, of("ada").expect("a filter")).await.is_empty());
 }

@@ -16,7 +16,8 @@ use model::{
     Answer, Ask, Told, When,
     fleet::{Fleet, GRAIN},
     history::{self, Clock, EVERYTHING, Mix, Step, Wait},
-    subject::{Checked, Record, Subject, command, moment, told},
+    subject::{Checked, Record, Subject},
+    translate::{command, moment, told},
 };
 use proptest::{
     collection::vec,
@@ -24,7 +25,7 @@ use proptest::{
     test_runner::{Config, TestRunner},
 };
 use session_sidecar::{
-    state::{EndReason, Next, Pulse, Refusal, Reply, Rest, Touched, View, decide},
+    state::{Cause, Command, EndReason, Fired, Next, Pulse, Refusal, Reply, Rest, Touched, View, decide},
     time::Time,
 };
 
@@ -36,11 +37,27 @@ struct Tally {
     cleared: AtomicU64,
     idle_ends: AtomicU64,
     absolute_ends: AtomicU64,
+    closed: AtomicU64,
     commanded_ends: AtomicU64,
     stale: AtomicU64,
     limited: AtomicU64,
     reused: AtomicU64,
     after_the_end: AtomicU64,
+    held: AtomicU64,
+    renewed: AtomicU64,
+    cut_short: AtomicU64,
+    budget_spent: AtomicU64,
+    hold_caps: AtomicU64,
+    released: AtomicU64,
+    lapsed: AtomicU64,
+    rotated: AtomicU64,
+    reauthenticated: AtomicU64,
+    rotated_before: AtomicU64,
+    adopted: AtomicU64,
+    policy_cleared: AtomicU64,
+    observed: AtomicU64,
+    observed_cleared: AtomicU64,
+    forgotten: AtomicU64,
 }
 
 impl Tally {
@@ -51,15 +68,35 @@ impl Tally {
             Answer::ExtensionLimit(_) => add(&self.limited),
             Answer::RequestIdReused => add(&self.reused),
             Answer::EndedBefore(_) if told.is_empty() => add(&self.after_the_end),
+            Answer::Held { clamped, created, .. } => {
+                add(if *created { &self.held } else { &self.renewed });
+                if clamped.is_some() {
+                    add(&self.cut_short);
+                }
+            }
+            Answer::BudgetSpent => add(&self.budget_spent),
+            Answer::HoldCap(_) => add(&self.hold_caps),
+            Answer::RotatedBefore => add(&self.rotated_before),
             _ => {}
         }
         for told in told {
             add(match told {
                 Told::Warning { .. } => &self.warnings,
-                Told::Cleared { .. } => &self.cleared,
-                Told::Ended(end) => match end.reason {
-                    EndReason::IdleTimeout => &self.idle_ends,
-                    EndReason::AbsoluteTimeout => &self.absolute_ends,
+                Told::Cleared { cause, .. } => match cause {
+                    Cause::PolicyChanged => &self.policy_cleared,
+                    Cause::NotEnforced => &self.observed_cleared,
+                    _ => &self.cleared,
+                },
+                Told::HoldOver { released: true, .. } => &self.released,
+                Told::HoldOver { released: false, .. } => &self.lapsed,
+                Told::Adopted(_) => &self.adopted,
+                Told::Observed { .. } => &self.observed,
+                Told::Ended(end) => match (end.reason, end.succession) {
+                    (EndReason::IdleTimeout, _) => &self.idle_ends,
+                    (EndReason::AbsoluteTimeout, _) => &self.absolute_ends,
+                    (EndReason::BrowserClosed, _) => &self.closed,
+                    (EndReason::Rotated, Some((_, true))) => &self.reauthenticated,
+                    (EndReason::Rotated, _) => &self.rotated,
                     _ => &self.commanded_ends,
                 },
             });
@@ -79,6 +116,14 @@ impl Tally {
         ] {
             let rare = counter.load(Ordering::Relaxed) < operations / 2_000;
             assert!(!rare, "too few {what} in {self:?}");
+        }
+    }
+
+    /// Asserts that there was so much of each.
+    fn saw<const N: usize>(&self, expected: [(&str, &AtomicU64, u64); N]) {
+        for (what, counter, least) in expected {
+            let seen = counter.load(Ordering::Relaxed);
+            assert!(seen >= least, "only {seen} {what} of {least} in {self:?}");
         }
     }
 }
@@ -115,9 +160,10 @@ fn histories(mix: Mix, operations: u32, also: impl Fn(&Subject, Ask, When) -> Ch
     let cases = operations / (LENGTH as u32 / 2) * 21 / 20;
     check(
         cases,
-        (history::beginning(), history::steps(mix, LENGTH)),
+        (history::beginning(mix), history::steps(mix, LENGTH)),
         |(beginning, steps)| {
             let mut clock = Clock::new();
+            let beginning = Arc::new(beginning);
             let (mut subject, _) = Subject::create(&beginning, clock.when())?;
             let mut ended_for = 0;
             for Step { wait, asked } in steps {
@@ -130,7 +176,19 @@ fn histories(mix: Mix, operations: u32, also: impl Fn(&Subject, Ask, When) -> Ch
                 also(&subject, ask, when)?;
                 let (answer, told) = subject.ask(ask, when)?;
                 tally.count(&answer, &told);
+                if let Some(end) = subject.model.end()
+                    && end.silent
+                    && ended_for == 0
+                {
+                    add(&tally.forgotten);
+                }
                 ended_for += u32::from(subject.model.end().is_some());
+                if let Some(successor) = subject.take_successor() {
+                    // The old name has ended like any other.
+                    let (answer, told) = subject.ask(ask, when)?;
+                    tally.count(&answer, &told);
+                    (subject, ended_for) = (successor, 0);
+                }
             }
             Ok(())
         },
@@ -198,20 +256,112 @@ fn g1_g14_idle_ends_are_held_after_a_gap_and_absolute_ends_are_not() {
     histories(mix, 120_000, nothing_else);
 }
 
+#[test]
+fn r5_work_holds_reach_as_far_as_they_may_and_no_further() {
+    let mix = Mix {
+        work: 50,
+        release: 40,
+        marks: 16,
+        ..EVERYTHING
+    };
+    let tally = histories(mix, 80_000, nothing_else);
+    tally.saw([
+        ("holds", &tally.held, 5_000),
+        ("renewals", &tally.renewed, 3_000),
+        ("TTLs cut short", &tally.cut_short, 3_000),
+        ("spent budgets", &tally.budget_spent, 100),
+        ("full", &tally.hold_caps, 500),
+        ("releases", &tally.released, 1_000),
+        ("lapses", &tally.lapsed, 3_000),
+    ]);
+}
+
+#[test]
+fn r1_a_closed_browser_ends_the_session_and_a_reload_does_not() {
+    let mix = Mix {
+        pages: 40,
+        work: 8,
+        release: 16,
+        extend: 6,
+        hot_touch: 8,
+        touch: 12,
+        presence: 9,
+        marks: 16,
+        ..EVERYTHING
+    };
+    let tally = histories(mix, 80_000, nothing_else);
+    tally.saw([
+        ("pages", &tally.held, 5_000),
+        ("renewals", &tally.renewed, 2_000),
+        ("leaves", &tally.released, 1_000),
+        ("losses", &tally.lapsed, 3_000),
+        ("closed browsers", &tally.closed, 500),
+    ]);
+}
+
+#[test]
+fn g5_g6_g7_a_rotated_session_goes_on_and_its_old_name_does_not() {
+    let mix = Mix {
+        rotate: 12,
+        work: 8,
+        pages: 8,
+        ..EVERYTHING
+    };
+    let tally = histories(mix, 80_000, nothing_else);
+    tally.saw([
+        ("rotations", &tally.rotated, 2_000),
+        ("rotations with authentication", &tally.reauthenticated, 500),
+        ("retries", &tally.rotated_before, 50),
+        ("old names", &tally.after_the_end, 5_000),
+    ]);
+}
+
+#[test]
+fn g1_g3_g7_a_newer_policy_comes_with_activity_and_ends_nobody() {
+    let mix = Mix {
+        reload: 12,
+        marks: 12,
+        ..EVERYTHING
+    };
+    let tally = histories(mix, 80_000, nothing_else);
+    tally.saw([
+        ("adoptions", &tally.adopted, 2_000),
+        ("absolute warnings withdrawn", &tally.policy_cleared, 50),
+    ]);
+}
+
+#[test]
+fn a_policy_that_only_observes_ends_nobody_and_says_whom_it_would_have_ended() {
+    let mix = Mix {
+        observed: 8,
+        reload: 3,
+        marks: 20,
+        ..EVERYTHING
+    };
+    let tally = histories(mix, 80_000, nothing_else);
+    tally.saw([
+        ("notes", &tally.observed, 2_000),
+        ("warnings withdrawn", &tally.observed_cleared, 500),
+        ("forgotten", &tally.forgotten, 200),
+    ]);
+}
+
 /// Background touches, and looking, change nothing about when and why a session ends: without them it ends just the same.
 #[test]
 fn g9_a_history_without_its_background_ends_at_the_same_time() {
     let mix = Mix {
         background: 40,
         gaps: 0,
+        observed: 0,
         ..EVERYTHING
     };
     let operations = AtomicU64::new(0);
     check(
         1_000,
-        (history::beginning(), history::steps(mix, LENGTH)),
+        (history::beginning(mix), history::steps(mix, LENGTH)),
         |(beginning, steps)| {
             let mut clock = Clock::new();
+            let beginning = Arc::new(beginning);
             let (mut with, _) = Subject::create(&beginning, clock.when())?;
             let (mut without, _) = Subject::create(&beginning, clock.when())?;
             for Step { wait, asked } in steps {
@@ -224,8 +374,13 @@ fn g9_a_history_without_its_background_ends_at_the_same_time() {
                 let when = clock.wait(wait, with.idle_timeout, &with.model);
                 let ask = asked.resolve(with.idle_timeout);
                 with.ask(ask, when)?;
-                if !matches!(ask, Ask::Judge | Ask::Touch { counts: false, .. }) {
+                if !ask.is_background() {
                     without.ask(ask, when)?;
+                }
+                let (next_with, next_without) = (with.take_successor(), without.take_successor());
+                prop_assert_eq!(next_with.is_some(), next_without.is_some());
+                if let (Some(next_with), Some(next_without)) = (next_with, next_without) {
+                    (with, without) = (next_with, next_without);
                 }
                 add(&operations);
             }
@@ -266,12 +421,20 @@ fn g1_g2_the_hot_path_and_the_machine_agree() {
         };
         let Subject { record, origin, .. } = subject;
         let (view, at) = (subject.view(), moment(when));
-        let machine = decide(&view, &command(Ask::Touch { counts: true, ago }), at);
+        let touch = Ask::Touch {
+            counts: true,
+            user: false,
+            ago,
+        };
+        let machine = decide(&view, &command(touch, &record.limits, &record.limits), at);
         let plain = View {
             rest: &Rest::PLAIN,
             ..view
         };
-        match record.pulse.touch(origin, Duration::from_nanos(ago), at) {
+        match record
+            .pulse
+            .touch(origin, &record.limits, Duration::from_nanos(ago), at)
+        {
             Touched::Dead => {
                 let end = view.rest.end().expect("dead");
                 prop_assert!(matches!(machine.reply, Err(Refusal::Ended(known)) if Arc::ptr_eq(&known, end)));
@@ -300,7 +463,7 @@ fn g1_g2_the_hot_path_and_the_machine_agree() {
                     .view(origin)
                     .next_warning(at)
                     .is_some_and(|warning| warning <= at.now);
-                let driver = decide(&hot.view(origin), &command(Ask::Judge), at);
+                let driver = decide(&hot.view(origin), &Command::Judge, at);
                 prop_assert_eq!(
                     driver.next.is_some(),
                     due,
@@ -324,25 +487,21 @@ fn g1_g2_the_hot_path_and_the_machine_agree() {
 }
 
 /// What a decision left: pulse, version, what it told, and the rest.
-type After = (Pulse, u32, Vec<Told>, (Time, u32, u8, u8));
+type After = (Pulse, u32, Vec<Told>, (Time, u32, Fired, Fired));
 
 fn after(before: &Record, next: Option<Next>) -> After {
     let Some(next) = next else {
         return (before.pulse, before.version, Vec::new(), rest(before));
     };
-    let told = next.happenings.iter().map(told).collect();
-    let after = Record {
-        pulse: next.pulse,
-        rest: next.rest,
-        version: next.version,
-    };
+    let told = next.happenings.iter().filter_map(told).collect();
+    let after = Record::of(next);
     (after.pulse, after.version, told, rest(&after))
 }
 
-fn rest(record: &Record) -> (Time, u32, u8, u8) {
+fn rest(record: &Record) -> (Time, u32, Fired, Fired) {
     let rest = &record.rest;
     (
-        rest.extended_until,
+        rest.extended_until(),
         rest.extensions,
         rest.idle_fired,
         rest.absolute_fired,
@@ -368,11 +527,12 @@ fn g1_g2_g3_the_timeline_brings_every_warning_and_end_in_time() {
         prop_oneof![Just(0), 0..=GRAIN],
         prop::bool::weighted(0.005),
     );
-    let strategy = (vec(history::beginning(), FLEET), vec(step, 1..=400));
+    let strategy = (vec(history::beginning(mix), FLEET), vec(step, 1..=400));
     check(450, strategy, |(beginnings, steps)| {
         let mut fleet = Fleet::new();
         // Which session has which place: an ended one is followed by a new one.
         let mut places = Vec::new();
+        let beginnings: Vec<_> = beginnings.into_iter().map(Arc::new).collect();
         for beginning in &beginnings {
             places.push(fleet.create(beginning)?);
         }
@@ -381,6 +541,9 @@ fn g1_g2_g3_the_timeline_brings_every_warning_and_end_in_time() {
                 fleet.gap(5_000_000_001 + wait_ms * 5_000_000);
             }
             fleet.pass(wait_ms * 1_000_000, lag)?;
+            if let Some(successor) = fleet.sessions[places[place]].successor {
+                places[place] = successor;
+            }
             if fleet.sessions[places[place]].subject.model.end().is_some() {
                 places[place] = fleet.create(&beginnings[place])?;
             }

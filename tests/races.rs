@@ -74,12 +74,11 @@ impl World {
             ..Limits::default()
         };
         let origin = Origin {
-            limits: Arc::new(limits),
             identity: Identity::default(),
             created: Time::START,
             authenticated: Time::START,
         };
-        let next = Next::created(&origin, Time::START, None, Moment::at(Time::START));
+        let next = Next::created(&origin, Arc::new(limits), Time::START, None, Moment::at(Time::START));
         let reference = Keys::derive(&[7; 32]).session_ref("", "a session of the races");
         Arc::new(Self {
             session: Session::new(reference, origin, &next),
@@ -101,7 +100,7 @@ impl World {
         let (origin, moment) = (self.session.origin(), Moment::at(now));
         loop {
             let seen = self.session.pulse();
-            match seen.touch(origin, ago, moment) {
+            match seen.touch(origin, &self.session.limits(), ago, moment) {
                 Touched::Dead | Touched::Slow => break,
                 Touched::Stale => return,
                 Touched::Raised(raised) if self.session.swap_pulse(seen, raised) => {
@@ -111,7 +110,16 @@ impl World {
                 Touched::Raised(_) => {}
             }
         }
-        if let Ok(Reply::Counted) = self.command(&Command::Touch { counts: true, ago }, now) {
+        if let Ok(Reply::Counted) = self.command(
+            &Command::Touch {
+                counts: true,
+                user: true,
+                input_report: false,
+                ago,
+                newer: None,
+            },
+            now,
+        ) {
             lock(&self.acknowledged).push((activity, activity + IDLE));
         }
     }
@@ -120,6 +128,7 @@ impl World {
         let extend = Command::Extend {
             wanted: Some(wanted),
             request: None,
+            newer: None,
         };
         if let Ok(Reply::Extended { .. }) = self.command(&extend, now) {
             lock(&self.acknowledged).push((now, now + wanted.max(IDLE)));
@@ -138,7 +147,7 @@ impl World {
             note: "".into(),
             at: Time::ZERO,
         };
-        match self.command(&Command::End(end), now) {
+        match self.command(&Command::End { end, request: None }, now) {
             Ok(Reply::Ended(tombstone)) | Err(Refusal::Ended(tombstone)) => lock(&self.ends).push(tombstone),
             other => panic!("End was answered {other:?}"),
         }
@@ -159,7 +168,7 @@ impl World {
             };
             let ended = next.rest.end().is_some();
             let next_action = next.view(self.session.origin()).next_action(Moment::at(now));
-            if self.session.change(pulse, version, next, |next| self.publish(next)) {
+            if self.session.change(pulse, version, next, |next, _| self.publish(next)) {
                 if !ended && next_action < self.session.armed_for() {
                     self.arm(next_action);
                 }
@@ -220,8 +229,7 @@ impl World {
     }
 
     fn publish(&self, next: Next) {
-        let first = next.version - next.happenings.len() as u32 + 1;
-        lock(&self.log).extend((first..).zip(next.happenings));
+        lock(&self.log).extend(next.happenings);
     }
 
     /// Judges a finished run.
@@ -240,6 +248,7 @@ impl World {
                 }
                 Happening::Cleared { .. } => assert!(standing.take().is_some(), "G4: cleared before warned: {log:?}"),
                 Happening::Ended(tombstone) => end = Some(Arc::clone(tombstone)),
+                silent => assert!(!silent.is_public()),
             }
         }
         self.session.read(|view| match end {

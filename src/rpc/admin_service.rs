@@ -13,13 +13,25 @@ use super::{
     write::Writer,
 };
 use crate::{
-    audit::AdminCall,
-    sessions::{EndMany, Filter, Name, Period, Sessions, State, Target},
+    audit::{AdminCall, Audit},
+    sessions::{EndMany, Error, Filter, Name, Period, Sessions, State, Target},
     state::{Actor, EndReason, SessionRef},
 };
 
 const MOST_SPARED: usize = 100;
 const LONGEST_TOKEN: usize = 256;
+
+/// A call that is under way, to be written down when it is over, also if its caller does not wait for that.
+struct Noted {
+    audit: Audit,
+    call: AdminCall,
+}
+
+impl Drop for Noted {
+    fn drop(&mut self) {
+        self.audit.admin(std::mem::take(&mut self.call));
+    }
+}
 
 /// The admin service over one core.
 pub(super) struct AdminService {
@@ -39,13 +51,24 @@ impl AdminService {
         }
     }
 
-    /// Counts a call, writes it down, and turns its error into a status.
-    fn answer<T>(&self, method: Method, mut call: AdminCall, called: Called<T>) -> Result<Response<T>, Status> {
+    /// A call begins: whatever becomes of it, it is written down.
+    fn note(&self, method: &'static str) -> Noted {
+        Noted {
+            audit: self.sessions.audit().clone(),
+            call: AdminCall {
+                method,
+                result: RpcMeter::name(tonic::Code::Cancelled),
+                ..AdminCall::default()
+            },
+        }
+    }
+
+    /// Counts a call, and turns its error into a status.
+    fn answer<T>(&self, method: Method, mut noted: Noted, called: Called<T>) -> Result<Response<T>, Status> {
         let answer = called.map_err(|error| error.into_status(&self.writer));
         let code = answer.as_ref().map_or_else(Status::code, |_| tonic::Code::Ok);
         self.meter.count(method, code);
-        call.result = RpcMeter::name(code);
-        self.sessions.audit().admin(call);
+        noted.call.result = RpcMeter::name(code);
         answer.map(Response::new)
     }
 
@@ -107,7 +130,8 @@ impl AdminService {
         }
         let mut except = BTreeSet::new();
         for (place, name) in request.except.iter().enumerate() {
-            let reference = self.reference(&filter.tenant, &format!("except[{place}]."), name.name.as_ref())?;
+            let prefix = format!("except[{place}].");
+            let reference = self.reference(&filter.tenant, &prefix, name.name.as_ref()).await?;
             except.extend(self.sessions.with_successors(reference).await);
         }
         if !request.except.is_empty() {
@@ -156,6 +180,7 @@ impl AdminService {
             }
             Some(Wire::SessionId(id)) => {
                 let session_id = read::session_id("session_id", &id)?;
+                self.sessions.refuse_ref(&tenant, session_id).await?;
                 let name = Name {
                     tenant: &tenant,
                     session_id,
@@ -227,12 +252,17 @@ impl AdminService {
         Ok(admin_write::stats(&stats))
     }
 
-    /// The ref that a name, an id or a ref, stands for.
-    fn reference(&self, tenant: &str, prefix: &str, name: Option<&v1::session_name::Name>) -> Called<SessionRef> {
+    /// The ref that a name, an id or a ref, stands for. A ref in the place of an id would spare nobody: it is refused.
+    async fn reference(&self, tenant: &str, prefix: &str, name: Option<&v1::session_name::Name>) -> Called<SessionRef> {
         match name {
             Some(v1::session_name::Name::SessionId(id)) => {
-                let session_id = read::session_id(&format!("{prefix}session_id"), id)?;
-                Ok(self.sessions.session_ref(Name { tenant, session_id }))
+                let field = format!("{prefix}session_id");
+                let session_id = read::session_id(&field, id)?;
+                match self.sessions.refuse_ref(tenant, session_id).await {
+                    Err(Error::Invalid { problem, .. }) => Err(CallError::invalid(field, problem)),
+                    Err(error) => Err(error.into()),
+                    Ok(()) => Ok(self.sessions.session_ref(Name { tenant, session_id })),
+                }
             }
             Some(v1::session_name::Name::SessionRef(text)) => read::session_ref(&format!("{prefix}session_ref"), text),
             None => {
@@ -282,54 +312,47 @@ fn actor_id(text: &str) -> Called<String> {
     Ok(read::text("actor_id", text, 128)?.to_owned())
 }
 
-fn call(method: &'static str) -> AdminCall {
-    AdminCall {
-        method,
-        ..AdminCall::default()
-    }
-}
-
 #[tonic::async_trait]
 impl SessionAdminService for AdminService {
     async fn list_sessions(
         &self,
         request: Request<v1::ListSessionsRequest>,
     ) -> Result<Response<v1::ListSessionsResponse>, Status> {
-        let mut call = call("ListSessions");
-        let called = self.do_list(request, &mut call).await;
-        self.answer(Method::ListSessions, call, called)
+        let mut noted = self.note("ListSessions");
+        let called = self.do_list(request, &mut noted.call).await;
+        self.answer(Method::ListSessions, noted, called)
     }
 
     async fn end_sessions(
         &self,
         request: Request<v1::EndSessionsRequest>,
     ) -> Result<Response<v1::EndSessionsResponse>, Status> {
-        let mut call = call("EndSessions");
-        let called = self.do_end(request, &mut call).await;
-        self.answer(Method::EndSessions, call, called)
+        let mut noted = self.note("EndSessions");
+        let called = self.do_end(request, &mut noted.call).await;
+        self.answer(Method::EndSessions, noted, called)
     }
 
     async fn explain_session(
         &self,
         request: Request<v1::ExplainSessionRequest>,
     ) -> Result<Response<v1::ExplainSessionResponse>, Status> {
-        let mut call = call("ExplainSession");
-        let called = self.do_explain(request, &mut call).await;
-        self.answer(Method::ExplainSession, call, called)
+        let mut noted = self.note("ExplainSession");
+        let called = self.do_explain(request, &mut noted.call).await;
+        self.answer(Method::ExplainSession, noted, called)
     }
 
     async fn list_policies(
         &self,
         request: Request<v1::ListPoliciesRequest>,
     ) -> Result<Response<v1::ListPoliciesResponse>, Status> {
-        let mut call = call("ListPolicies");
-        let called = self.do_policies(request, &mut call);
-        self.answer(Method::ListPolicies, call, called)
+        let mut noted = self.note("ListPolicies");
+        let called = self.do_policies(request, &mut noted.call);
+        self.answer(Method::ListPolicies, noted, called)
     }
 
     async fn get_stats(&self, request: Request<v1::GetStatsRequest>) -> Result<Response<v1::GetStatsResponse>, Status> {
-        let mut call = call("GetStats");
-        let called = self.do_stats(request, &mut call).await;
-        self.answer(Method::GetStats, call, called)
+        let mut noted = self.note("GetStats");
+        let called = self.do_stats(request, &mut noted.call).await;
+        self.answer(Method::GetStats, noted, called)
     }
 }

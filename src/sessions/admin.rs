@@ -88,6 +88,9 @@ const MOST_REFS: usize = 1000;
 /// How often an end of many looks again for sessions that a Rotate hid from it. Each time it found some: so often is enough.
 const MOST_PASSES: usize = 8;
 
+/// How many scans of all sessions may run at once.
+pub(super) const SCANS: usize = 2;
+
 /// After so many sessions other calls get their turn.
 const TURN: usize = 256;
 
@@ -211,8 +214,8 @@ impl Sessions {
         after: Option<SessionRef>,
         most: usize,
     ) -> Result<Vec<SessionRef>, Unavailable> {
-        let (sessions, filter) = (Arc::clone(self), Arc::clone(filter));
-        aside(move || {
+        let filter = Arc::clone(filter);
+        self.aside(move |sessions| {
             let behind = |reference: SessionRef| after.is_none_or(|after| reference > after);
             let moment = sessions.moment();
             // Live ones first: what ends meanwhile is then among the ended ones.
@@ -337,16 +340,15 @@ impl Sessions {
     /// A tenant's sessions in numbers.
     pub async fn stats(self: &Arc<Self>, tenant: &str) -> Result<Stats, Error> {
         let tenant: Arc<str> = tenant.into();
-        let (sessions, own) = (Arc::clone(self), Arc::clone(&tenant));
-        let (mut stats, live, over) = aside(move || sessions.count_live(&own)).await?;
+        let own = Arc::clone(&tenant);
+        let (mut stats, live, over) = self.aside(move |sessions| sessions.count_live(&own)).await?;
         for session in over {
             if let Examined::Live(_) = self.examine(session).await? {
                 // A touch was faster: it lives.
                 stats.active += 1;
             }
         }
-        let sessions = Arc::clone(self);
-        let ended = aside(move || {
+        let ended = self.aside(move |sessions| {
             let ended = sessions.memory.all_ended();
             let own = ended.into_iter().filter(|(reference, tombstone)| {
                 // Counted as live, ended since: once is enough.
@@ -386,7 +388,7 @@ impl Sessions {
             }
             live.insert(session.reference());
             let last_activity = session.pulse().last_activity();
-            let ignored = session.story(|story| story.as_ref().and_then(|story| story.last_ignored()));
+            let ignored = session.last_ignored();
             stats.ghosts += u64::from(ignored.is_some_and(|ignored| ignored > last_activity));
             let (working, unenforced) = session.read(|view| {
                 let working = view.rest.live_holds(moment.now).any(|hold| hold.kind == HoldKind::Work);
@@ -398,9 +400,17 @@ impl Sessions {
         }
         (stats, live, over)
     }
-}
 
-/// Does what takes a while on a thread that serves no calls.
-pub(super) async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Unavailable> {
-    tokio::task::spawn_blocking(work).await.map_err(|_| Unavailable)
+    /// Does what takes a while on a thread that serves no calls, and not more than two of those at once: they share the
+    /// processors with those that do.
+    pub(super) async fn aside<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Self) -> T + Send + 'static,
+    ) -> Result<T, Unavailable> {
+        let _turn = self.scans.acquire().await.map_err(|_| Unavailable)?;
+        let sessions = Arc::clone(self);
+        tokio::task::spawn_blocking(move || work(&sessions))
+            .await
+            .map_err(|_| Unavailable)
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, atomic::Ordering};
 
-use super::{Error, Report, Sessions, admin::aside};
+use super::{Error, Report, Sessions};
 use crate::{
     event::Event,
     state::{Actor, EndReason, Happening, HoldKind, Limit, SessionRef, Tombstone},
@@ -80,8 +80,8 @@ impl Sessions {
 
     /// The live and the remembered sessions that may be a subject's.
     async fn ever_of_subject(self: &Arc<Self>, tenant: &str, subject: String) -> Result<Vec<SessionRef>, Error> {
-        let (sessions, tenant) = (Arc::clone(self), tenant.to_owned());
-        let found = aside(move || {
+        let tenant = tenant.to_owned();
+        let found = self.aside(move |sessions| {
             // Live ones first: what ends meanwhile is then among the ended ones.
             let mut refs = sessions.memory.of_subject(&tenant, &subject);
             for (reference, tombstone) in sessions.memory.all_ended() {
@@ -98,7 +98,8 @@ impl Sessions {
     }
 
     fn explained(&self, report: Report) -> Explanation {
-        let story = self.memory.story(report.status.reference);
+        let mut story = self.memory.story(report.status.reference);
+        story.tallies.sort_by_key(|tally| tally.first);
         let summary = summary(&report, &story, &self.clock);
         Explanation {
             began_reauthenticated: self.began_reauthenticated(&report),

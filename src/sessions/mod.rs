@@ -90,6 +90,8 @@ pub struct Sessions {
     meter: Meter,
     audit: Audit,
     pages: Pages,
+    /// Places for scans of all sessions.
+    scans: Semaphore,
 }
 
 /// The caller's name for a session.
@@ -126,6 +128,7 @@ impl Sessions {
             tokens: Tokens::new(keys.tokens(), random()),
             pages: Pages::new(keys.pages()),
             audit: setup.audit,
+            scans: Semaphore::new(admin::SCANS),
             keys,
             policies: Policies::new(setup.policies),
             admissions: Admissions::default(),

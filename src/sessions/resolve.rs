@@ -136,7 +136,7 @@ impl Sessions {
     }
 
     /// Refuses the ref of a known session where an id is due: somebody mixed them up.
-    pub(super) async fn refuse_ref(&self, tenant: &str, session_id: &str) -> Result<(), Error> {
+    pub async fn refuse_ref(&self, tenant: &str, session_id: &str) -> Result<(), Error> {
         let Ok(reference) = session_id.parse::<SessionRef>() else {
             return Ok(());
         };

@@ -15,7 +15,7 @@ use super::{
     policy::Limits,
     pulse::{Pulse, Touched},
     record::{
-        Actor, Cause, Deadlines, End, EndReason, Happening, Limit, Moment, Origin, Outcome, Recalled, Record,
+        Actor, Cause, Deadlines, End, EndReason, Fired, Happening, Limit, Moment, Origin, Outcome, Recalled, Record,
         RequestId, Rest, Succession, Tombstone, View,
     },
 };
@@ -195,7 +195,7 @@ impl Next {
                 self.rest.extra_mut().work_ended = None;
             }
         }
-        let warned = self.rest.idle_fired > 0 || self.rest.absolute_fired > 0;
+        let warned = self.rest.idle_fired.stands() || self.rest.absolute_fired.stands();
         self.pulse = self.pulse.flagged(warned, self.rest.has_a_say());
     }
 
@@ -218,7 +218,7 @@ impl Next {
             Limit::Absolute => &mut self.rest.absolute_fired,
             Limit::Presence => return,
         };
-        if std::mem::take(fired) > 0 {
+        if std::mem::take(fired).stands() {
             let expire = self.view(origin).deadlines(moment).expire().0;
             self.happened(Happening::Cleared { limit, cause, expire });
         }
@@ -232,26 +232,45 @@ impl Next {
         let Some(extra) = self.rest.extra.as_deref() else {
             return;
         };
-        let renews = user && extra.budget_from.is_some();
-        // An absolute deadline that has passed stays passed.
-        let revives = extra.unenforced.is_some_and(|(limit, _)| limit != Limit::Absolute);
-        if renews {
+        if user && extra.budget_from.is_some() {
             self.rest.extra_mut().budget_from = None;
-        }
-        if revives {
-            self.rest.extra_mut().unenforced = None;
+            // Activity at the very moment of the last one leaves the pulse as it is: the version says that this is a change.
+            self.version += 1;
         }
     }
 
-    /// A newer revision of the policy reaches the session. It ends nobody and warns nobody by surprise.
+    /// Activity gives a session time again that only would have ended. If it gives none (it was too long ago, or the absolute
+    /// deadline has passed), the session is noted already.
+    fn revive(&mut self, origin: &Origin, moment: Moment) {
+        if self.rest.unenforced().is_none() {
+            return;
+        }
+        let expire = self.view(origin).deadlines(moment).expire().0;
+        if expire > moment.now || self.limits.enforced {
+            self.rest.extra_mut().unenforced = None;
+            self.version += 1;
+        }
+    }
+
+    /// A newer revision of the policy reaches the session. It ends nobody and warns nobody by surprise: if the activity was so
+    /// long ago that the session would be over under it, it waits for later activity.
     fn adopt(&mut self, newer: &Arc<Limits>, origin: &Origin, moment: Moment) {
         let before = Arc::clone(&self.limits);
         let adopted = before.adopted(newer, moment.now.since(origin.authenticated));
-        self.limits = if adopted == **newer {
+        let adopted = if adopted == **newer {
             Arc::clone(newer)
         } else {
             Arc::new(adopted)
         };
+        let deadlines = View {
+            limits: &adopted,
+            ..self.view(origin)
+        }
+        .plain_deadlines();
+        if deadlines.idle.min(deadlines.presence.unwrap_or(Time::FAR)) <= moment.now {
+            return;
+        }
+        self.limits = adopted;
         // Leads that were told for a deadline that stays are not told again.
         let rest = &mut self.rest;
         rest.idle_fired = still_fired(&before.idle_points, rest.idle_fired, &self.limits.idle_points);
@@ -267,8 +286,7 @@ impl Next {
 
     /// Notes the end that time would have brought, if the policy were enforced: once, until somebody is active again.
     fn observe(&mut self, origin: &Origin, at: Time, limit: Limit, moment: Moment) {
-        let noted = self.rest.unenforced();
-        if noted.is_some_and(|(noted, _)| noted == Limit::Absolute || limit != Limit::Absolute) {
+        if self.rest.unenforced().is_some() {
             return;
         }
         self.happened(Happening::UnenforcedEnd { limit, at });
@@ -408,7 +426,7 @@ pub fn decide(view: &View<'_>, command: &Command, moment: Moment) -> Decision {
     if over {
         next.observe(origin, expire, limit, moment);
     }
-    let reply = match command {
+    let mut reply = match command {
         Command::Judge => Ok(next.judge(origin, moment)),
         Command::Touch { counts: false, .. } => Ok(Reply::Ignored),
         Command::Touch {
@@ -424,6 +442,14 @@ pub fn decide(view: &View<'_>, command: &Command, moment: Moment) -> Decision {
         Command::Rotate(rotation) => next.rotate(view, rotation, moment),
         Command::End { end, request } => next.end_now(view, end, *request, moment),
     };
+    if next.limits.enforced && !view.limits.enforced {
+        // The policy is enforced from this activity on: what is past its absolute deadline has no time left.
+        let (expire, limit) = next.view(origin).deadlines(moment).expire();
+        if moment.now >= expire {
+            let end = timeout(limit, expire);
+            reply = Err(Refusal::Ended(next.end(origin, end, moment.now, HowEnded::default())));
+        }
+    }
     next.settle();
     let changed = next.pulse != view.pulse || next.version != view.version;
     Decision {
@@ -470,6 +496,7 @@ impl Next {
             self.rest.extra_mut().reports_input = true;
             self.happened(Happening::InputReported);
         }
+        self.revive(view.origin, moment);
         self.deadlines_moved(view.origin, before, Cause::Touched, moment);
         Reply::Counted
     }
@@ -512,6 +539,7 @@ impl Next {
             self.rest
                 .remember(request, moment.now, Outcome::Extended { granted, clamped });
         }
+        self.revive(origin, moment);
         self.deadlines_moved(origin, before, Cause::Extended, moment);
         Ok(Reply::Extended { granted, clamped })
     }
@@ -550,22 +578,23 @@ fn timeout(limit: Limit, at: Time) -> End {
 }
 
 /// How many points have fired by `now`, and the smallest lead of them, if there are more than before.
-fn passed(points: &[Duration], fired: u8, deadline: Time, now: Time) -> Option<(u8, Duration)> {
+fn passed(points: &[Duration], fired: Fired, deadline: Time, now: Time) -> Option<(Fired, Duration)> {
     let count = points.iter().take_while(|lead| deadline - **lead <= now).count();
-    if count <= usize::from(fired) {
+    if count <= fired.points() {
         return None;
     }
-    Some((u8::try_from(count).unwrap_or(u8::MAX), points[count - 1]))
+    Some((Fired::of(count), points[count - 1]))
 }
 
-/// How many of the new points count as fired if so many of the old ones have.
-fn still_fired(old: &[Duration], fired: u8, new: &[Duration]) -> u8 {
-    let Some(told) = usize::from(fired).checked_sub(1) else {
-        return 0;
-    };
-    let told = old.get(told).copied().unwrap_or_default();
-    let count = new.iter().filter(|lead| **lead >= told).count();
-    u8::try_from(count).unwrap_or(u8::MAX).max(1)
+/// What has fired of the new points if so much of the old ones has: a warning that stands goes on to stand.
+fn still_fired(old: &[Duration], fired: Fired, new: &[Duration]) -> Fired {
+    if !fired.stands() {
+        return fired;
+    }
+    let told = fired.points().checked_sub(1).and_then(|last| old.get(last)).copied();
+    // Told under a revision before, of a lead that this one did not have: all of its points are smaller.
+    let told = told.unwrap_or(Duration::MAX);
+    Fired::of(new.iter().filter(|lead| **lead >= told).count())
 }
 
 fn refused(refusal: Refusal) -> Decision {

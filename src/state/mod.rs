@@ -18,7 +18,7 @@ pub use name::{Keys, SessionRef};
 pub use policy::{AtSubjectCap, Limits, Policy, PresenceLimits, Superseded, Unmatched, WorkLimits};
 pub use pulse::{Pulse, Touched};
 pub use record::{
-    Actor, Cause, Deadlines, End, EndReason, Extra, Happening, Identity, Limit, Moment, Origin, Outcome, Recalled,
-    Record, RequestId, Rest, Succession, Tombstone, View,
+    Actor, Cause, Deadlines, End, EndReason, Extra, Fired, Happening, Identity, Limit, Moment, Origin, Outcome,
+    Recalled, Record, RequestId, Rest, Succession, Tombstone, View,
 };
 pub use rules::{Activity, Hints, OneOf, Pattern, Rule, RuleName, Rules, Verdict, Visibility, When, Word};

@@ -235,12 +235,42 @@ impl Origin {
 pub struct Rest {
     /// Extends in a row since the last counted touch.
     pub extensions: u32,
-    /// How many idle warning points have fired for the deadline as it stands.
-    pub idle_fired: u8,
-    /// How many absolute warning points have fired.
-    pub absolute_fired: u8,
+    /// Which idle warning points have fired for the deadline as it stands.
+    pub idle_fired: Fired,
+    /// Which absolute warning points have fired.
+    pub absolute_fired: Fired,
     /// What few sessions have.
     pub extra: Option<Arc<Extra>>,
+}
+
+/// Which warning points have fired, the longest leads first, and whether a warning stands. A warning of a lead that the policy
+/// has no more stands without any.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Fired(u8);
+
+impl Fired {
+    const STANDS: u8 = 0x80;
+
+    /// None, and no warning stands.
+    pub const NONE: Self = Self(0);
+
+    /// A warning stands, and so many points have fired.
+    pub(super) fn of(points: usize) -> Self {
+        let points = u8::try_from(points).unwrap_or(u8::MAX).min(Self::STANDS - 1);
+        Self(Self::STANDS | points)
+    }
+
+    /// How many have fired.
+    #[must_use]
+    pub fn points(self) -> usize {
+        usize::from(self.0 & !Self::STANDS)
+    }
+
+    /// Whether a warning stands.
+    #[must_use]
+    pub fn stands(self) -> bool {
+        self.0 & Self::STANDS != 0
+    }
 }
 
 /// What few sessions have.
@@ -268,8 +298,8 @@ impl Rest {
     /// The rest of a session on whose deadline only the pulse has a say.
     pub const PLAIN: Self = Self {
         extensions: 0,
-        idle_fired: 0,
-        absolute_fired: 0,
+        idle_fired: Fired::NONE,
+        absolute_fired: Fired::NONE,
         extra: None,
     };
 
@@ -713,9 +743,9 @@ impl View<'_> {
         }
         let deadlines = self.deadlines(moment);
         let limits = self.limits;
-        let idle = limits.idle_points.get(usize::from(self.rest.idle_fired));
+        let idle = limits.idle_points.get(self.rest.idle_fired.points());
         let idle = idle.filter(|_| deadlines.idle_is_nearest());
-        let absolute = limits.absolute_points.get(usize::from(self.rest.absolute_fired));
+        let absolute = limits.absolute_points.get(self.rest.absolute_fired.points());
         let idle = idle.map(|lead| deadlines.idle - *lead);
         let absolute = absolute.map(|lead| deadlines.absolute - *lead);
         let expire = deadlines.expire().0;

@@ -168,6 +168,12 @@ impl Session {
         with(&mut inner.story)
     }
 
+    /// When the last touch came that was ignored. For those who ask it of every session: it makes no history where none is.
+    #[must_use]
+    pub fn last_ignored(&self) -> Option<Time> {
+        self.inner.lock().story.as_ref().and_then(|story| story.last_ignored())
+    }
+
     /// Moves what was added up beside the version into the history.
     fn write_down(&self, story: &mut Story, last: Time) {
         let mut added = Added { tag: 0, count: 0 };

@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import grpc
 from google.protobuf import json_format
 
-from support.api import Client, admin, dev, error_details, v1
+from support.api import Client, admin_v1, dev, error_details, v1
 
 PATIENCE = 30  # seconds; only a failing run waits as long
 FOR_PEOPLE = {"summary", "explanation", "problem", "toml"}  # may be reworded
@@ -177,7 +177,7 @@ class Runner:
         return self.ask(step, step["call"], v1, self.client.sessions)
 
     def admin(self, step: dict) -> list[str]:
-        return self.ask(step, step["admin"], admin, self.client.admin)
+        return self.ask(step, step["admin"], admin_v1, self.client.admin)
 
     def ask(self, step: dict, verb: str, messages: object, service: object) -> list[str]:
         request = self.request(getattr(messages, f"{verb}Request"), step["request"])

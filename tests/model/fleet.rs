@@ -1,7 +1,7 @@
 //! Many sessions on one timeline, driven the way `sessions/judge.rs` does it: entries fire early and are armed again, and
 //! touches on the hot path don't tell the timeline.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use proptest::{prelude::*, test_runner::TestCaseError};
 use session_sidecar::{
@@ -13,7 +13,8 @@ use session_sidecar::{
 use super::{
     Answer, Ask, Told, When,
     history::{Beginning, Clock},
-    subject::{Checked, Subject, moment, time},
+    subject::{Checked, Subject},
+    translate::{moment, time},
 };
 
 /// One slot of the timeline.
@@ -44,6 +45,8 @@ pub(crate) struct Armed {
     armed_for: Time,
     /// When the model says that something must happen to it.
     promised: u64,
+    /// The place of the session that goes on.
+    pub(crate) successor: Option<usize>,
 }
 
 impl Fleet {
@@ -59,13 +62,18 @@ impl Fleet {
         }
     }
 
-    pub(crate) fn create(&mut self, beginning: &Beginning) -> Result<usize, TestCaseError> {
+    pub(crate) fn create(&mut self, beginning: &Arc<Beginning>) -> Result<usize, TestCaseError> {
         let (subject, _) = Subject::create(beginning, self.when)?;
+        self.add(subject)
+    }
+
+    fn add(&mut self, subject: Subject) -> Result<usize, TestCaseError> {
         let next_action = subject.view().next_action(moment(self.when));
         self.sessions.push(Armed {
             subject,
             armed_for: Time::FAR,
             promised: 0,
+            successor: None,
         });
         let id = self.sessions.len() - 1;
         self.arm(id, next_action)?;
@@ -102,10 +110,11 @@ impl Fleet {
         let session = &mut self.sessions[id];
         let before = session.subject.record.clone();
         let hot = match ask {
-            Ask::HotTouch { ago } => {
-                let touched = before
-                    .pulse
-                    .touch(&session.subject.origin, Duration::from_nanos(ago), at);
+            Ask::HotTouch { ago } if session.subject.is_current() => {
+                let touched =
+                    before
+                        .pulse
+                        .touch(&session.subject.origin, &before.limits, Duration::from_nanos(ago), at);
                 matches!(touched, Touched::Raised(_) | Touched::Stale)
             }
             _ => false,
@@ -118,6 +127,9 @@ impl Fleet {
             if next_action < session.armed_for {
                 self.arm(id, next_action)?;
             }
+        }
+        if let Some(successor) = self.sessions[id].subject.take_successor() {
+            self.sessions[id].successor = Some(self.add(successor)?);
         }
         self.promise(id);
         for told in &told {
@@ -203,8 +215,12 @@ impl Fleet {
         }
     }
 
-    fn nothing_is_later_than(&self, late: u64) -> Checked {
-        for (id, session) in self.sessions.iter().enumerate() {
+    fn nothing_is_later_than(&mut self, late: u64) -> Checked {
+        for (id, session) in self.sessions.iter_mut().enumerate() {
+            if session.promised.saturating_add(late) < self.when.now {
+                // A hold that has lapsed meanwhile may have brought a nearer deadline, of which nobody is warned.
+                session.promised = session.promised.max(session.subject.model.next_action(self.when));
+            }
             let due = session.promised.saturating_add(late);
             prop_assert!(
                 self.when.now <= due,

@@ -1,17 +1,22 @@
 //! The code under test beside the naive model: every step is put to both and compared, and audited against the guarantees.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use proptest::{prelude::*, test_runner::TestCaseError};
 use session_sidecar::{
     state::{
-        Actor, Command, Decision, End, EndReason, Happening, Identity, Limit, Limits, Moment, Next, Origin, Pulse,
-        Refusal, Reply, RequestId, Rest, Tombstone, Touched, Unmatched, View, decide, policy::warning_points,
+        Decision, Happening, HoldKind, Identity, Limits, Next, Origin, Pulse, Refusal, Reply, Rest, Successor, Touched,
+        View, decide,
     },
     time::Time,
 };
 
-use super::{Answer, Ask, Ended, Model, Rules, Told, When, history::Beginning};
+use super::{
+    Answer, Ask, Model, Told, When,
+    audit::{Audit, Seen},
+    history::Beginning,
+    translate::{answer, as_nanos, command, ended, hold_id, limits, moment, nanos, request_id, resolved, time, told},
+};
 
 /// Whether what was checked holds.
 pub(crate) type Checked = Result<(), TestCaseError>;
@@ -19,6 +24,7 @@ pub(crate) type Checked = Result<(), TestCaseError>;
 /// A session's record, as the code keeps it.
 #[derive(Debug, Clone)]
 pub(crate) struct Record {
+    pub(crate) limits: Arc<Limits>,
     pub(crate) pulse: Pulse,
     pub(crate) rest: Rest,
     pub(crate) version: u32,
@@ -28,9 +34,19 @@ impl Record {
     pub(crate) fn view<'a>(&'a self, origin: &'a Origin) -> View<'a> {
         View {
             origin,
+            limits: &self.limits,
             pulse: self.pulse,
             rest: &self.rest,
             version: self.version,
+        }
+    }
+
+    pub(crate) fn of(next: Next) -> Self {
+        Self {
+            limits: next.limits,
+            pulse: next.pulse,
+            rest: next.rest,
+            version: next.version,
         }
     }
 }
@@ -40,49 +56,58 @@ pub(crate) struct Subject {
     pub(crate) origin: Origin,
     pub(crate) record: Record,
     pub(crate) model: Model,
+    /// What lengths of time in a history are relative to.
     pub(crate) idle_timeout: u64,
+    beginning: Arc<Beginning>,
+    policies: Arc<[Arc<Limits>]>,
+    in_force: usize,
     audit: Audit,
+    successor: Option<Box<Subject>>,
 }
+
+type Happenings = Vec<(u32, Happening)>;
 
 impl Subject {
     /// Creates the session in both worlds. Answers what watchers are told.
-    pub(crate) fn create(beginning: &Beginning, when: When) -> Result<(Self, Vec<Told>), TestCaseError> {
-        let Beginning {
-            rules,
-            authenticated_ago,
-            idle_for,
-            create_request,
-        } = beginning.clone();
+    pub(crate) fn create(beginning: &Arc<Beginning>, when: When) -> Result<(Self, Vec<Told>), TestCaseError> {
         let origin = Origin {
-            limits: limits(&rules),
             identity: Identity::default(),
             created: time(when.now),
-            authenticated: time(when.now - authenticated_ago),
+            authenticated: time(when.now - beginning.authenticated_ago),
         };
-        let idle_timeout = rules.idle_timeout;
-        let last_activity = when.now - idle_for;
-        let request = create_request.map(request_id);
-        let Next {
-            pulse,
-            rest,
-            version,
-            happenings,
-        } = Next::created(&origin, time(last_activity), request, moment(when));
-        let (model, expected) =
-            Model::created(rules, when.now - authenticated_ago, last_activity, create_request, when);
-        let told: Vec<Told> = happenings.iter().map(told).collect();
+        let policies: Arc<[_]> = beginning.policies.iter().map(limits).collect();
+        let last_activity = when.now - beginning.idle_for;
+        let next = Next::created(
+            &origin,
+            resolved(&policies[0], beginning.own),
+            time(last_activity),
+            beginning.create_request.map(request_id),
+            moment(when),
+        );
+        let (model, expected) = Model::created(
+            &beginning.policies[0],
+            beginning.own,
+            when.now - beginning.authenticated_ago,
+            last_activity,
+            beginning.create_request,
+            when,
+        );
+        let happenings = next.happenings.clone();
+        let told: Vec<Told> = happenings.iter().filter_map(told).collect();
         prop_assert_eq!(&told, &expected, "what Create tells");
-        prop_assert_eq!(version as usize, 1 + told.len(), "the first version is 1");
+        prop_assert_eq!(next.version as usize, 1 + happenings.len(), "the first version is 1");
         let mut subject = Self {
-            audit: Audit::new(last_activity + idle_timeout, when.now),
-            record: Record { pulse, rest, version },
+            audit: Audit::new(last_activity, when.now, &origin, &next.limits),
+            idle_timeout: as_nanos(next.limits.idle_timeout),
+            record: Record::of(next),
             origin,
             model,
-            idle_timeout,
+            beginning: Arc::clone(beginning),
+            policies,
+            in_force: 0,
+            successor: None,
         };
-        for happening in &happenings {
-            subject.audit.happened(happening, when)?;
-        }
+        subject.audit.begun(&happenings, when)?;
         subject.compare(when)?;
         Ok((subject, told))
     }
@@ -91,46 +116,111 @@ impl Subject {
         self.record.view(&self.origin)
     }
 
+    /// The session that goes on in its place, once.
+    pub(crate) fn take_successor(&mut self) -> Option<Self> {
+        self.successor.take().map(|successor| *successor)
+    }
+
+    /// The limits that the policy gives now.
+    pub(crate) fn in_force(&self) -> &Arc<Limits> {
+        &self.policies[self.in_force]
+    }
+
+    /// Whether a touch may take the hot path: not if it could bring a newer revision.
+    pub(crate) fn is_current(&self) -> bool {
+        self.in_force().revision == self.record.limits.revision
+    }
+
     /// Asks both worlds. Answers what watchers are told.
     pub(crate) fn ask(&mut self, ask: Ask, when: When) -> Result<(Answer, Vec<Told>), TestCaseError> {
+        if matches!(ask, Ask::Reload) {
+            self.in_force = (self.in_force + 1) % self.policies.len();
+        }
         let before = self.record.clone();
-        let (ask, reply, happenings) = match ask {
-            Ask::HotTouch { ago } => match self.record.pulse.touch(&self.origin, nanos(ago), moment(when)) {
-                Touched::Raised(raised) => {
-                    self.record.pulse = raised;
-                    (ask, Ok(Reply::Counted), Vec::new())
-                }
-                Touched::Stale => (ask, Ok(Reply::Stale), Vec::new()),
-                Touched::Dead | Touched::Slow => self.decide(Ask::Touch { counts: true, ago }, when),
-            },
-            ask => self.decide(ask, when),
+        let slow = |ago| Ask::Touch {
+            counts: true,
+            user: false,
+            ago,
         };
-        let (expected, expected_told) = self.model.ask(ask, when);
+        let (ask, (reply, happenings, successor)) = match ask {
+            Ask::HotTouch { ago } if self.is_current() => {
+                let limits = &self.record.limits;
+                match self.record.pulse.touch(&self.origin, limits, nanos(ago), moment(when)) {
+                    Touched::Raised(raised) => {
+                        self.record.pulse = raised;
+                        (ask, (Ok(Reply::Counted), Vec::new(), None))
+                    }
+                    Touched::Stale => (ask, (Ok(Reply::Stale), Vec::new(), None)),
+                    Touched::Dead | Touched::Slow => (slow(ago), self.decide(slow(ago), when)),
+                }
+            }
+            Ask::HotTouch { ago } => (slow(ago), self.decide(slow(ago), when)),
+            ask => (ask, self.decide(ask, when)),
+        };
+        let policy = &self.beginning.policies[self.in_force];
+        let (expected, expected_told) = self.model.ask(ask, policy, when);
         let answer = answer(&reply);
-        let told: Vec<Told> = happenings.iter().map(told).collect();
+        let told: Vec<Told> = happenings.iter().filter_map(told).collect();
         prop_assert_eq!(&answer, &expected, "the answer to {:?}", ask);
         prop_assert_eq!(&told, &expected_told, "what {:?} tells", ask);
         if let Some(Told::Ended(_)) = told.last() {
-            prop_assert_eq!(self.view().rest.end().map(|end| end.version), Some(self.record.version));
+            prop_assert_eq!(self.record.rest.end().map(|end| end.version), Some(self.record.version));
         }
-        self.audit
-            .step(&self.origin, &before, &self.record, ask, &reply, &happenings, when)?;
+        self.audit.step(&Seen {
+            origin: &self.origin,
+            before: &before,
+            after: &self.record,
+            ask,
+            reply: &reply,
+            happenings: &happenings,
+            when,
+        })?;
         self.compare(when)?;
+        self.succeed(successor, when)?;
         Ok((answer, told))
     }
 
-    fn decide(&mut self, ask: Ask, when: When) -> (Ask, Result<Reply, Refusal>, Vec<Happening>) {
-        let Decision { next, reply } = decide(&self.view(), &command(ask), moment(when));
-        let mut happenings = Vec::new();
-        if let Some(next) = next {
-            happenings = next.happenings;
-            self.record = Record {
-                pulse: next.pulse,
-                rest: next.rest,
-                version: next.version,
-            };
-        }
-        (ask, reply, happenings)
+    fn decide(&mut self, ask: Ask, when: When) -> (Result<Reply, Refusal>, Happenings, Option<Box<Successor>>) {
+        let command = command(ask, self.in_force(), &self.record.limits);
+        let Decision { next, reply } = decide(&self.view(), &command, moment(when));
+        let Some(mut next) = next else {
+            return (reply, Vec::new(), None);
+        };
+        let happenings = std::mem::take(&mut next.happenings);
+        let successor = next.successor.take();
+        self.record = Record::of(*Box::new(next));
+        (reply, happenings, successor)
+    }
+
+    /// The session goes on under another name, in both worlds or in none.
+    fn succeed(&mut self, successor: Option<Box<Successor>>, when: When) -> Checked {
+        let expected = self.model.take_successor();
+        prop_assert_eq!(successor.is_some(), expected.is_some(), "goes on");
+        let (Some(successor), Some((model, expected))) = (successor, expected) else {
+            return Ok(());
+        };
+        let Successor { origin, next, .. } = *successor;
+        let happenings = next.happenings.clone();
+        let told: Vec<Told> = happenings.iter().filter_map(told).collect();
+        prop_assert_eq!(&told, &expected, "what the successor tells");
+        let first = happenings.first().map(|(version, _)| *version);
+        prop_assert_eq!(first, Some(1), "its snapshot is its first version");
+        prop_assert_eq!(next.version as usize, happenings.len());
+        let mut subject = Self {
+            audit: self.audit.succeeding(&origin, &next.limits),
+            idle_timeout: self.idle_timeout,
+            record: Record::of(next),
+            origin,
+            model,
+            beginning: Arc::clone(&self.beginning),
+            policies: Arc::clone(&self.policies),
+            in_force: self.in_force,
+            successor: None,
+        };
+        subject.audit.begun(&happenings, when)?;
+        subject.compare(when)?;
+        self.successor = Some(Box::new(subject));
+        Ok(())
     }
 
     /// Compares all that can be asked without a command.
@@ -158,14 +248,35 @@ impl Subject {
             "idle deadline"
         );
         prop_assert_eq!(
+            view.plain_deadlines().absolute.as_nanos(),
+            model.absolute_deadline(),
+            "absolute deadline"
+        );
+        prop_assert_eq!(
+            view.deadlines(at).presence.map(Time::as_nanos),
+            model.presence_in_force(when),
+            "presence deadline"
+        );
+        prop_assert_eq!(
             view.next_warning(at).map(Time::as_nanos),
             model.next_warning(when),
             "next warning"
         );
-        prop_assert_eq!(view.next_action(at).as_nanos(), model.next_action(when), "next action");
+        let (next_action, expected) = (view.next_action(at).as_nanos(), model.next_action(when));
+        if when.now < when.held_until && model.presence_deadline().is_some() {
+            // While expiries are held, it may be looked at when the presence deadline would have been.
+            prop_assert!(next_action <= expected, "next action {next_action}, not {expected}");
+        } else {
+            prop_assert_eq!(next_action, expected, "next action");
+        }
         prop_assert_eq!(view.can_extend(at), model.can_extend(when), "can_extend");
         prop_assert_eq!(view.rest.extensions, model.extensions(), "extensions in a row");
         prop_assert_eq!(view.pulse.is_warned(), model.is_warned(), "a warning stands");
+        let unenforced = view.rest.unenforced().map(|(limit, at)| (limit, at.as_nanos()));
+        prop_assert_eq!(unenforced, model.observed(), "the end that was only noted");
+        let budget_from = view.rest.extra.as_ref().and_then(|extra| extra.budget_from);
+        prop_assert_eq!(budget_from.map(Time::as_nanos), model.budget_from(), "budget");
+        self.compare_holds(when)?;
         if view.pulse.is_warned() || view.pulse.is_slow() {
             return Ok(());
         }
@@ -180,260 +291,22 @@ impl Subject {
             "the rest has no say in the deadlines"
         );
         prop_assert_eq!(plain.next_warning(at), view.next_warning(at), "nor in the warnings");
+        prop_assert_eq!(plain.next_action(at), view.next_action(at), "nor in when to look");
         prop_assert_eq!(plain.can_extend(at), view.can_extend(at), "nor in can_extend");
         Ok(())
     }
-}
 
-/// What the guarantees alone say, from what callers and watchers see, without the model's arithmetic.
-struct Audit {
-    /// The furthest idle deadline that an acknowledged call established.
-    acknowledged: u64,
-    /// The latest time that anybody read from the clock.
-    clock: u64,
-    /// The smallest lead warned of, for the idle and the absolute deadline, and not cleared.
-    standing: [Option<Duration>; 2],
-    end: Option<Arc<Tombstone>>,
-}
-
-impl Audit {
-    fn new(acknowledged: u64, clock: u64) -> Self {
-        Self {
-            acknowledged,
-            clock,
-            standing: [None, None],
-            end: None,
-        }
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "a step is all of this")]
-    fn step(
-        &mut self,
-        origin: &Origin,
-        before: &Record,
-        after: &Record,
-        ask: Ask,
-        reply: &Result<Reply, Refusal>,
-        happenings: &[Happening],
-        when: When,
-    ) -> Checked {
-        self.clock = self.clock.max(when.now);
-        if let Some(end) = &self.end {
-            let same = matches!(reply, Err(Refusal::Ended(tombstone)) if Arc::ptr_eq(tombstone, end));
-            prop_assert!(same, "G5: {:?} on an ended session got {:?}", ask, reply);
-            prop_assert!(happenings.is_empty(), "G5, G6: {:?} after the end", happenings);
-            prop_assert_eq!((after.pulse, after.version), (before.pulse, before.version), "G5");
-            return Ok(());
-        }
-        for happening in happenings {
-            self.happened(happening, when)?;
-        }
-        match (ask, reply) {
-            (Ask::Touch { ago, .. } | Ask::HotTouch { ago }, Ok(Reply::Counted)) => {
-                let earliest = if ago == 0 { 0 } else { origin.created.as_nanos() };
-                let activity = when.now.saturating_sub(ago).max(earliest);
-                self.acknowledge(activity + origin.limits.idle_timeout.as_nanos() as u64);
-            }
-            (Ask::Extend { wanted, .. }, Ok(Reply::Extended { .. })) if after.version > before.version => {
-                let idle = origin.limits.idle_timeout.as_nanos() as u64;
-                self.acknowledge(when.now + idle);
-                let wanted = when.now.saturating_add(wanted.unwrap_or(idle));
-                self.acknowledge(wanted.min(origin.absolute_deadline().as_nanos()));
-            }
-            _ => {}
-        }
-        let (old, new) = (before.view(origin), after.view(origin));
-        let expire = new.deadlines(moment(when)).expire().0;
-        let ended = self.end.is_some();
-        prop_assert_eq!(ended, after.pulse.is_dead());
-        prop_assert!(ended || expire.as_nanos() > when.now, "G2: live after its deadline");
-        prop_assert!(
-            expire <= origin.absolute_deadline(),
-            "G7: expires after the absolute deadline"
-        );
-        let (from, to) = (before.pulse.last_activity(), after.pulse.last_activity());
-        prop_assert!(
-            from <= to && to.as_nanos() <= self.clock,
-            "G8: activity went from {:?} to {:?}",
-            from,
-            to
-        );
-        if matches!(ask, Ask::Judge | Ask::Touch { counts: false, .. }) {
-            prop_assert_eq!((to, new.plain_deadlines()), (from, old.plain_deadlines()), "G9");
-        }
-        let grown = after.version - before.version;
-        prop_assert!(
-            grown as usize >= happenings.len(),
-            "every event has a version of its own"
-        );
-        let changed = !happenings.is_empty() || old.rest.extensions != new.rest.extensions;
-        prop_assert_eq!(grown > 0, changed, "the version grows with all but last activity alone");
+    fn compare_holds(&self, when: When) -> Checked {
+        let live = self.record.rest.live_holds(time(when.now));
+        let mut live: Vec<_> = live
+            .map(|hold| (hold.id.clone(), hold.kind, hold.until.as_nanos()))
+            .collect();
+        let expected = self.model.live(when.now).into_iter();
+        let mut expected: Vec<_> = expected.map(|span| (hold_id(span.id), span.kind, span.until)).collect();
+        let order = |(id, kind, until): &(Box<str>, HoldKind, u64)| (id.clone(), *kind == HoldKind::Work, *until);
+        live.sort_by_key(order);
+        expected.sort_by_key(order);
+        prop_assert_eq!(live, expected, "live holds");
         Ok(())
     }
-
-    fn acknowledge(&mut self, deadline: u64) {
-        self.acknowledged = self.acknowledged.max(deadline);
-    }
-
-    fn happened(&mut self, happening: &Happening, when: When) -> Checked {
-        prop_assert!(self.end.is_none(), "G6: {:?} after the end", happening);
-        match happening {
-            Happening::Warning {
-                limit, point, expire, ..
-            } => {
-                let standing = &mut self.standing[*limit as usize];
-                prop_assert!(
-                    standing.is_none_or(|lead| *point < lead),
-                    "G3: {:?} was pushed before",
-                    point
-                );
-                *standing = Some(*point);
-                prop_assert!(
-                    (*expire - *point).as_nanos() <= when.now,
-                    "G3: a warning before its time"
-                );
-            }
-            Happening::Cleared { limit, expire, .. } => {
-                prop_assert_eq!(*limit, Limit::Idle, "G4: an absolute warning was cleared");
-                prop_assert!(self.standing[0].take().is_some(), "G4: cleared without a warning");
-                prop_assert!(expire.as_nanos() > when.now);
-            }
-            Happening::Ended(tombstone) => {
-                let (limits, at) = (&tombstone.origin.limits, tombstone.end.at.as_nanos());
-                prop_assert!(at <= when.now, "ended in the future");
-                let points = match tombstone.end.reason {
-                    EndReason::IdleTimeout => {
-                        prop_assert!(
-                            at >= self.acknowledged,
-                            "G1: ended at {} before {}",
-                            at,
-                            self.acknowledged
-                        );
-                        Some((Limit::Idle, &limits.idle_points))
-                    }
-                    EndReason::AbsoluteTimeout => Some((Limit::Absolute, &limits.absolute_points)),
-                    EndReason::Logout | EndReason::Revoked => None,
-                };
-                if let Some((limit, points)) = points {
-                    let warned = self.standing[limit as usize];
-                    prop_assert_eq!(warned, points.last().copied(), "G3: ended without its last warning");
-                    prop_assert_eq!(tombstone.end.actor, Actor::Policy);
-                }
-                self.end = Some(Arc::clone(tombstone));
-            }
-        }
-        Ok(())
-    }
-}
-
-/// The policy of the code for the rules of the model.
-fn limits(rules: &Rules) -> Arc<Limits> {
-    let leads = |leads: &[u64]| leads.iter().map(|lead| nanos(*lead)).collect::<Vec<_>>();
-    let (idle_timeout, absolute_timeout) = (nanos(rules.idle_timeout), nanos(rules.absolute_timeout));
-    Arc::new(Limits {
-        policy: "random".into(),
-        idle_timeout,
-        absolute_timeout,
-        idle_points: warning_points(&leads(&rules.idle_leads), idle_timeout),
-        absolute_points: warning_points(&leads(&rules.absolute_leads), absolute_timeout),
-        unmatched: Unmatched::Count,
-        max_extensions: rules.max_extensions,
-        tombstone_ttl: nanos(rules.tombstone_ttl),
-        ..Limits::default()
-    })
-}
-
-pub(crate) fn command(ask: Ask) -> Command {
-    match ask {
-        Ask::Judge => Command::Judge,
-        Ask::Touch { counts, ago } => Command::Touch {
-            counts,
-            ago: nanos(ago),
-        },
-        Ask::HotTouch { ago } => Command::Touch {
-            counts: true,
-            ago: nanos(ago),
-        },
-        Ask::Extend { wanted, request } => Command::Extend {
-            wanted: wanted.map(nanos),
-            request: request.map(request_id),
-        },
-        Ask::End { reason, actor } => Command::End(End {
-            reason,
-            actor,
-            actor_id: "".into(),
-            note: "".into(),
-            at: Time::ZERO,
-        }),
-    }
-}
-
-fn answer(reply: &Result<Reply, Refusal>) -> Answer {
-    match reply {
-        Ok(Reply::Judged) => Answer::Judged,
-        Ok(Reply::Counted) => Answer::Counted,
-        Ok(Reply::Ignored) => Answer::Ignored,
-        Ok(Reply::Stale) => Answer::Stale,
-        Ok(Reply::Extended { granted, clamped }) => Answer::Extended {
-            granted: granted.as_nanos() as u64,
-            clamped: *clamped,
-        },
-        Ok(Reply::Ended(_)) => Answer::EndedNow,
-        Err(Refusal::Ended(tombstone)) => Answer::EndedBefore(ended(tombstone)),
-        Err(Refusal::ExtensionLimit { max }) => Answer::ExtensionLimit(*max),
-        Err(Refusal::RequestIdReused) => Answer::RequestIdReused,
-    }
-}
-
-pub(crate) fn told(happening: &Happening) -> Told {
-    match happening {
-        Happening::Warning {
-            limit,
-            point,
-            expire,
-            can_extend,
-        } => Told::Warning {
-            limit: *limit,
-            lead: point.as_nanos() as u64,
-            expire: expire.as_nanos(),
-            can_extend: *can_extend,
-        },
-        Happening::Cleared { limit, cause, expire } => Told::Cleared {
-            limit: *limit,
-            cause: *cause,
-            expire: expire.as_nanos(),
-        },
-        Happening::Ended(tombstone) => Told::Ended(ended(tombstone)),
-    }
-}
-
-fn ended(tombstone: &Tombstone) -> Ended {
-    Ended {
-        reason: tombstone.end.reason,
-        actor: tombstone.end.actor,
-        at: tombstone.end.at.as_nanos(),
-        last_activity: tombstone.last_activity.as_nanos(),
-        idle_deadline: tombstone.idle_deadline.as_nanos(),
-        extensions: tombstone.extensions,
-        forget_at: tombstone.forget_at.as_nanos(),
-    }
-}
-
-pub(crate) fn moment(when: When) -> Moment {
-    Moment {
-        now: time(when.now),
-        held_until: time(when.held_until),
-    }
-}
-
-pub(crate) fn time(nanos: u64) -> Time {
-    Time::from_nanos(nanos)
-}
-
-fn nanos(nanos: u64) -> Duration {
-    Duration::from_nanos(nanos)
-}
-
-fn request_id((key, content): (u64, u64)) -> RequestId {
-    RequestId { key, content }
 }

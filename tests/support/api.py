@@ -16,7 +16,7 @@ from . import REPOSITORY
 
 sys.path[:0] = [str(REPOSITORY / "proto"), str(REPOSITORY / "tests/support/proto")]
 v1, _services = grpc.protos_and_services("sessionsidecar/v1/session_service.proto")
-admin, _admin_services = grpc.protos_and_services("sessionsidecar/v1/session_admin_service.proto")
+admin_v1, _admin_services = grpc.protos_and_services("sessionsidecar/v1/session_admin_service.proto")
 dev, _dev_services = grpc.protos_and_services("sessionsidecar/dev/v1/test_clock_service.proto")
 errors = grpc.protos("google/rpc/errors.proto")
 

@@ -63,7 +63,8 @@ impl Next {
         if wish.kind == HoldKind::Work && limits.enforced {
             at_most(self.budget_from(now) + limits.work.budget, Clamp::Budget);
         }
-        if limits.enforced {
+        // An absolute deadline that is only observed refuses nothing once it has passed.
+        if limits.enforced || before.absolute > now {
             at_most(before.absolute, Clamp::Absolute);
         }
         // A renewal never shortens what was granted (G1).

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use super::{
     super::{
         name::SessionRef,
-        record::{Actor, Identity},
+        record::{Actor, Fired, Identity},
     },
     Cause, End, EndReason, Happening, HowEnded, Limit, Limits, Moment, Next, Origin, Outcome, Pulse, Recalled, Record,
     Refusal, Reply, RequestId, Succession, View,
@@ -93,8 +93,8 @@ impl Next {
             ..view.origin.clone()
         };
         next.rest.extensions = 0;
-        next.rest.idle_fired = 0;
-        next.rest.absolute_fired = 0;
+        next.rest.idle_fired = Fired::NONE;
+        next.rest.absolute_fired = Fired::NONE;
         if let Some(ago) = rotation.authenticated_ago {
             let own = (view.limits.own_idle_timeout, view.limits.own_absolute_timeout);
             let current = rotation.current.as_ref().unwrap_or(view.limits);
