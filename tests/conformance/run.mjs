@@ -56,7 +56,7 @@ class Names {
 }
 
 // The API's naming rule tells the well-known types apart in what proto-loader decodes to plain objects.
-const isTime = (key) => key.endsWith("_time");
+const isTime = (key) => /(^|_)time$/.test(key);
 const isDuration = (key) => /(_duration|_timeout|_in|_ttl|^point|^duration)$/.test(key);
 const isNow = (key) => key === "server_time" || key === "emit_time";
 
