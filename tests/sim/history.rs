@@ -214,6 +214,10 @@ impl Teller {
         self.refs.entry(status.session_ref.clone()).or_insert(name);
     }
 
+    pub(crate) fn name_of(&self, reference: &str) -> String {
+        self.name(reference)
+    }
+
     fn name(&self, reference: &str) -> String {
         self.refs.get(reference).cloned().unwrap_or_else(|| format!("ref {reference}"))
     }
