@@ -38,22 +38,21 @@ impl Log {
         }
     }
 
-    /// Appends an event; its `seq` is given here. Called under the lock of the event's session, so that the order of a
+    /// Appends an event, and answers it; its `seq` is given here. Called under the lock of the event's session, so that the order of a
     /// session's events is the order of its changes (G4).
-    pub fn append(&self, mut event: Event) {
-        let trimmed = {
+    pub fn append(&self, mut event: Event) -> Arc<Event> {
+        let (event, trimmed) = {
             let mut ring = self.ring.lock();
             ring.head += 1;
             event.seq = ring.head;
-            ring.events.push_back(Arc::new(event));
-            if ring.events.len() > self.capacity {
-                ring.events.pop_front()
-            } else {
-                None
-            }
+            let event = Arc::new(event);
+            ring.events.push_back(Arc::clone(&event));
+            let full = ring.events.len() > self.capacity;
+            (event, if full { ring.events.pop_front() } else { None })
         };
         drop(trimmed);
         self.appended.notify_one();
+        event
     }
 
     /// Place of the newest event; 0 if there never was one.

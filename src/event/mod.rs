@@ -9,13 +9,15 @@ pub use log::{Log, Trimmed};
 pub use router::{Mailbox, Route, Router, Subscription};
 pub use token::{Position, TokenError, Tokens};
 
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use crate::{
     state::{Happening, Identity, SessionRef},
     time::Time,
 };
 
 /// One event, at its place in the log.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Event {
     /// Its place. The first event has 1.
     pub seq: u64,
@@ -29,4 +31,16 @@ pub struct Event {
     pub version: u32,
     /// What happened.
     pub what: Happening,
+    /// To how many watchers it was sent. An end counts them in its tombstone.
+    pub told: AtomicU32,
+}
+
+impl Event {
+    /// It was sent to a watcher.
+    pub fn was_told(&self) {
+        match &self.what {
+            Happening::Ended(tombstone) => tombstone.told.fetch_add(1, Ordering::Relaxed),
+            _ => self.told.fetch_add(1, Ordering::Relaxed),
+        };
+    }
 }

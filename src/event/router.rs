@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::{Event, Log};
-use crate::state::SessionRef;
+use crate::state::{Happening, SessionRef};
 
 /// How many events are routed between two looks at what else there is to do.
 const BATCH: usize = 1024;
@@ -60,6 +60,8 @@ struct Content {
     events: VecDeque<Arc<Event>>,
     /// The newest event that was put in: a watcher with two routes to it gets it once.
     newest: u64,
+    /// The sessions that it came to by following a Rotate.
+    followed: Vec<SessionRef>,
     cut_off: bool,
 }
 
@@ -157,7 +159,7 @@ impl Table {
         }
     }
 
-    fn deliver(&self, event: &Arc<Event>) {
+    fn deliver(&mut self, event: &Arc<Event>) {
         let by_session = self.sessions.get(&event.session);
         let by_subject = self
             .subjects
@@ -167,12 +169,33 @@ impl Table {
         for mailbox in [by_session, by_subject, by_tenant].into_iter().flatten().flatten() {
             mailbox.put(event);
         }
+        if let Happening::Ended(tombstone) = &event.what
+            && let Some(succession) = tombstone.successor
+        {
+            self.follow(event.session, succession.reference);
+        }
+    }
+
+    /// Whoever watches a session by name watches the one that goes on in its place, from its first event on.
+    fn follow(&mut self, from: SessionRef, to: SessionRef) {
+        let Some(watchers) = self.sessions.get(&from).cloned() else {
+            return;
+        };
+        let known = self.sessions.entry(to).or_default();
+        for mailbox in watchers {
+            if known.iter().all(|known| known.id != mailbox.id) {
+                mailbox.content.lock().followed.push(to);
+                known.push(mailbox);
+            }
+        }
     }
 
     fn remove(&mut self, subscription: &Subscription) {
         let id = subscription.mailbox.id;
         self.mailboxes.remove(&id);
-        for route in &subscription.routes {
+        let followed = std::mem::take(&mut subscription.mailbox.content.lock().followed);
+        let followed: Vec<_> = followed.into_iter().map(Route::Session).collect();
+        for route in subscription.routes.iter().chain(&followed) {
             let watchers = self.route_mut(route);
             watchers.retain(|mailbox| mailbox.id != id);
             if !watchers.is_empty() {

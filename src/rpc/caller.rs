@@ -14,9 +14,9 @@ pub struct Caller {
 /// A group of verbs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum VerbGroup {
-    /// Touch, BatchTouch, Check, Extend.
+    /// Touch, BatchTouch, Check, Extend, Hold, Release.
     Use,
-    /// Create.
+    /// Create, Rotate.
     Issue,
     /// End.
     End,

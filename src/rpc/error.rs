@@ -93,6 +93,13 @@ impl CallError {
                 Error::AlreadyPast { .. } => (Code::FailedPrecondition, "ALREADY_PAST_LIMIT"),
                 Error::ExtensionLimit { .. } => (Code::FailedPrecondition, "EXTENSION_LIMIT"),
                 Error::RequestIdReused(_) => (Code::FailedPrecondition, "REQUEST_ID_REUSED"),
+                Error::NewEnded(_) => (Code::FailedPrecondition, "NEW_SESSION_ENDED"),
+                Error::SubjectCap { .. } => (Code::ResourceExhausted, "SUBJECT_CAP"),
+                Error::ReadOnly(_) => (Code::FailedPrecondition, "READ_ONLY_SESSION"),
+                Error::PresenceOff(_) => (Code::FailedPrecondition, "PRESENCE_OFF"),
+                Error::HoldKind(_) => (Code::FailedPrecondition, "HOLD_KIND"),
+                Error::HoldCap { .. } => (Code::ResourceExhausted, "HOLD_CAP"),
+                Error::HoldBudget { .. } => (Code::ResourceExhausted, "HOLD_BUDGET"),
                 Error::Unavailable(_) => (Code::Unavailable, "STORE_UNAVAILABLE"),
             },
             Self::Watch(error) => match error {
@@ -133,6 +140,11 @@ impl CallError {
                 | Error::Unknown(reference)
                 | Error::Exists(reference)
                 | Error::RequestIdReused(reference)
+                | Error::ReadOnly(reference)
+                | Error::PresenceOff(reference)
+                | Error::HoldKind(reference)
+                | Error::HoldCap { reference, .. }
+                | Error::HoldBudget { reference, .. }
                 | Error::ExtensionLimit { reference, .. },
             ) => Some(*reference),
             _ => None,

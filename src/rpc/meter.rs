@@ -14,11 +14,25 @@ pub(super) enum Method {
     BatchTouch,
     Check,
     Extend,
+    Hold,
+    Release,
+    Rotate,
     End,
     WatchExpiry,
 }
 
-const METHODS: [&str; 7] = ["Create", "Touch", "BatchTouch", "Check", "Extend", "End", "WatchExpiry"];
+const METHODS: [&str; 10] = [
+    "Create",
+    "Touch",
+    "BatchTouch",
+    "Check",
+    "Extend",
+    "Hold",
+    "Release",
+    "Rotate",
+    "End",
+    "WatchExpiry",
+];
 
 /// The codes by number, by the names that the gRPC specification gives them.
 const CODES: [&str; 17] = [

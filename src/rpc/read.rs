@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use super::{CallError, proto::v1};
-use crate::state::{Activity, Actor, EndReason, SessionRef};
+use crate::state::{Activity, Actor, EndReason, Hints, HoldKind, SessionRef, Visibility};
 
 /// The longest duration that is believed: ten years.
 const LONGEST: Duration = Duration::from_secs(3653 * 24 * 3600);
@@ -124,6 +124,72 @@ pub(super) fn activity(field: &str, number: i32) -> Read<Activity> {
         v1::Activity::User => Activity::User,
         v1::Activity::Background => Activity::Background,
     })
+}
+
+/// What is known of the request behind a touch.
+pub(super) fn hints<'a>(prefix: &str, hints: &'a v1::TouchHints) -> Read<Hints<'a>> {
+    let number = hints.page_visibility;
+    let visibility = known(
+        &format!("{prefix}page_visibility"),
+        number,
+        v1::PageVisibility::try_from(number),
+    )?;
+    let header = |name: &str, text: &'a str, longest: usize| header(&format!("{prefix}{name}"), text, longest);
+    let path = header("path", &hints.path, 2048)?;
+    Ok(Hints {
+        host: header("host", &hints.host, 255)?,
+        method: header("method", &hints.method, 32)?,
+        path: path.split_once('?').map_or(path, |(path, _)| path),
+        sec_fetch_user: header("sec_fetch_user", &hints.sec_fetch_user, 64)?,
+        sec_fetch_mode: header("sec_fetch_mode", &hints.sec_fetch_mode, 64)?,
+        sec_fetch_dest: header("sec_fetch_dest", &hints.sec_fetch_dest, 64)?,
+        sec_purpose: header("sec_purpose", &hints.sec_purpose, 64)?,
+        visibility: match visibility {
+            v1::PageVisibility::Unspecified => Visibility::Unspecified,
+            v1::PageVisibility::Visible => Visibility::Visible,
+            v1::PageVisibility::Hidden => Visibility::Hidden,
+        },
+        input_report: hints.input_report,
+    })
+}
+
+/// A piece of a request, as it was sent: visible ASCII and spaces.
+fn header<'a>(field: &str, text: &'a str, longest: usize) -> Read<&'a str> {
+    if text.len() > longest {
+        let problem = format!("is {} bytes long; at most {longest} are allowed", text.len());
+        return Err(CallError::invalid(field, problem));
+    }
+    if !text.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ') {
+        let problem = "has a byte that is not visible ASCII or a space (0x20 to 0x7e)";
+        return Err(CallError::invalid(field, problem));
+    }
+    Ok(text)
+}
+
+/// A hold's id.
+pub(super) fn hold_id<'a>(field: &str, text: &'a str) -> Read<&'a str> {
+    if text.is_empty() {
+        let problem = "is required: the owner's own id of the hold, 1 to 64 bytes of visible ASCII";
+        return Err(CallError::invalid(field, problem));
+    }
+    visible_ascii(field, text, 1, 64)
+}
+
+/// A hold's kind.
+pub(super) fn hold_kind(field: &str, number: i32) -> Read<HoldKind> {
+    match known(field, number, v1::HoldKind::try_from(number))? {
+        v1::HoldKind::Unspecified => Err(CallError::invalid(
+            field,
+            "is required: HOLD_KIND_WORK or HOLD_KIND_PRESENCE",
+        )),
+        v1::HoldKind::Work => Ok(HoldKind::Work),
+        v1::HoldKind::Presence => Ok(HoldKind::Presence),
+    }
+}
+
+/// How strong an authentication was, or empty.
+pub(super) fn authentication_level<'a>(field: &str, text: &'a str) -> Read<&'a str> {
+    visible_ascii(field, text, 0, 64)
 }
 
 /// The reason and actor of an End.

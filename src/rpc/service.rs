@@ -15,8 +15,8 @@ use super::{
     write::{self, Writer},
 };
 use crate::{
-    sessions::{self, Create, Name, Scope, Sessions, Subscriber},
-    state::{End, SessionRef},
+    sessions::{self, Create, Name, Report, Rotate, Scope, Sessions, Subscriber},
+    state::{End, HoldWish, SessionRef},
 };
 
 const MOST_TOUCHES: usize = 1000;
@@ -84,6 +84,10 @@ impl Service {
                 idle_timeout: read::span("idle_timeout", request.idle_timeout)?,
                 absolute_timeout: read::span("absolute_timeout", request.absolute_timeout)?,
                 authenticated_ago: read::ago("authenticated_ago", request.authenticated_ago)?,
+                authentication_level: read::authentication_level(
+                    "authentication_level",
+                    &request.authentication_level,
+                )?,
                 idle_for: read::ago("idle_for", request.idle_for)?,
                 request: read::request_id("request_id", &request_id)?
                     .map(|id| sessions::Request { id, content: &content }),
@@ -92,7 +96,7 @@ impl Service {
         Ok(v1::CreateResponse {
             session: Some(self.writer.session(&request.tenant, &created.report)),
             session_id: created.session_id,
-            superseded_refs: Vec::new(),
+            superseded_refs: created.superseded.iter().map(ToString::to_string).collect(),
         })
     }
 
@@ -104,7 +108,9 @@ impl Service {
         let name = own_name(caller, &touch.tenant, &touch.session_id)?;
         let activity = read::activity("activity", touch.activity)?;
         let ago = read::ago("idle_for", touch.idle_for)?;
-        let answer = self.sessions.touch(name, activity, ago).await?;
+        let hints = touch.hints.as_ref();
+        let hints = hints.map(|hints| read::hints("hints.", hints)).transpose()?;
+        let answer = self.sessions.touch(name, activity, hints.as_ref(), ago).await?;
         Ok(self.writer.touch(&answer))
     }
 
@@ -137,8 +143,7 @@ impl Service {
                 let problem = "must be empty if session_id or session_ref is set; ask for one or for many";
                 return Err(CallError::invalid("sessions", problem));
             }
-            let reference = self.reference(tenant, "", Some(&name))?;
-            let report = self.sessions.report(tenant, reference).await?;
+            let report = self.report(tenant, "", Some(&name)).await?;
             return Ok(v1::CheckResponse {
                 session: Some(self.writer.session(tenant, &report)),
                 outcomes: Vec::new(),
@@ -161,9 +166,105 @@ impl Service {
     }
 
     async fn status_of(&self, tenant: &str, prefix: &str, session: &v1::SessionName) -> Called<v1::SessionStatus> {
-        let reference = self.reference(tenant, prefix, session.name.as_ref())?;
-        let report = self.sessions.report(tenant, reference).await?;
+        let report = self.report(tenant, prefix, session.name.as_ref()).await?;
         Ok(self.writer.status(&report.status))
+    }
+
+    /// All that is known of the session that a name stands for: of its successor, if an id is an alias now.
+    async fn report(&self, tenant: &str, prefix: &str, name: Option<&v1::session_name::Name>) -> Called<Report> {
+        Ok(match name {
+            Some(v1::session_name::Name::SessionId(id)) => {
+                let session_id = read::session_id(&format!("{prefix}session_id"), id)?;
+                self.sessions.report_by_id(Name { tenant, session_id }).await?
+            }
+            other => {
+                self.sessions
+                    .report(tenant, self.reference(tenant, prefix, other)?)
+                    .await?
+            }
+        })
+    }
+
+    async fn do_hold(&self, request: Request<v1::HoldRequest>) -> Called<v1::HoldResponse> {
+        let (caller, request) = open(request)?;
+        let name = own_name(&caller, &request.tenant, &request.session_id)?;
+        let wish = HoldWish {
+            id: read::hold_id("hold_id", &request.hold_id)?.into(),
+            kind: read::hold_kind("kind", request.kind)?,
+            ttl: read::span("ttl", request.ttl)?
+                .ok_or_else(|| CallError::invalid("ttl", "is required: how long the hold should live, over 0 s"))?,
+            purpose: read::text("purpose", &request.purpose, 128)?.into(),
+        };
+        let answer = self.sessions.hold(name, wish).await?;
+        Ok(v1::HoldResponse {
+            status: Some(self.writer.status(&answer.status)),
+            granted_ttl: Some(write::duration(answer.granted)),
+            clamped_by: write::clamp(answer.clamped).into(),
+            created: answer.created,
+        })
+    }
+
+    async fn do_release(&self, request: Request<v1::ReleaseRequest>) -> Called<v1::ReleaseResponse> {
+        let (caller, request) = open(request)?;
+        let name = own_name(&caller, &request.tenant, &request.session_id)?;
+        let hold_id = read::hold_id("hold_id", &request.hold_id)?;
+        let answer = self.sessions.release(name, hold_id).await?;
+        Ok(v1::ReleaseResponse {
+            status: Some(self.writer.status(&answer.status)),
+            released: answer.released,
+        })
+    }
+
+    async fn do_rotate(&self, request: Request<v1::RotateRequest>) -> Called<v1::RotateResponse> {
+        let (caller, mut request) = open(request)?;
+        allow(&caller, VerbGroup::Issue)?;
+        own_tenant(&caller, "tenant", &request.tenant)?;
+        let request_id = std::mem::take(&mut request.request_id);
+        let content = [b"Rotate ".as_slice(), &request.encode_to_vec()].concat();
+        let subject = match request.subject.as_deref() {
+            Some("") => {
+                let problem = "is empty; leave it out to keep the subject, or give 1 to 256 bytes";
+                return Err(CallError::invalid("subject", problem));
+            }
+            subject => subject.map(|text| read::text("subject", text, 256)).transpose()?,
+        };
+        let level = read::authentication_level("authentication_level", &request.authentication_level)?;
+        let authenticated_ago = request.authenticated_ago;
+        if authenticated_ago.is_none() && !level.is_empty() {
+            let problem = "needs authenticated_ago beside it: it is the level of a new authentication";
+            return Err(CallError::invalid("authentication_level", problem));
+        }
+        let rotated = self
+            .sessions
+            .rotate(Rotate {
+                name: Name {
+                    tenant: &request.tenant,
+                    session_id: read::session_id("session_id", &request.session_id)?,
+                },
+                new_session_id: match request.new_session_id.as_str() {
+                    "" => None,
+                    id if *id == *request.session_id => {
+                        let problem = "is the id that the session has already; a new one is needed";
+                        return Err(CallError::invalid("new_session_id", problem));
+                    }
+                    id => Some(read::session_id("new_session_id", id)?),
+                },
+                subject,
+                authenticated_ago: match authenticated_ago {
+                    None => None,
+                    ago => Some(read::ago("authenticated_ago", ago)?),
+                },
+                authentication_level: level,
+                request: read::request_id("request_id", &request_id)?
+                    .map(|id| sessions::Request { id, content: &content }),
+            })
+            .await?;
+        Ok(v1::RotateResponse {
+            session_id: rotated.session_id,
+            session: Some(self.writer.session(&request.tenant, &rotated.report)),
+            previous_end: Some(self.writer.end(&rotated.previous)),
+            superseded_refs: rotated.superseded.iter().map(ToString::to_string).collect(),
+        })
     }
 
     async fn do_extend(&self, request: Request<v1::ExtendRequest>) -> Called<v1::ExtendResponse> {
@@ -189,8 +290,10 @@ impl Service {
     }
 
     async fn do_end(&self, request: Request<v1::EndRequest>) -> Called<v1::EndResponse> {
-        let (caller, request) = open(request)?;
+        let (caller, mut request) = open(request)?;
         allow(&caller, VerbGroup::End)?;
+        let request_id = std::mem::take(&mut request.request_id);
+        let content = [b"End ".as_slice(), &request.encode_to_vec()].concat();
         own_tenant(&caller, "tenant", &request.tenant)?;
         let session_id = read::session_id("session_id", &request.session_id)?;
         let (reason, actor) = read::end(request.reason, request.actor)?;
@@ -205,7 +308,9 @@ impl Service {
             tenant: &request.tenant,
             session_id,
         };
-        let answer = self.sessions.end(name, end).await?;
+        let request =
+            read::request_id("request_id", &request_id)?.map(|id| sessions::Request { id, content: &content });
+        let answer = self.sessions.end(name, end, request).await?;
         Ok(v1::EndResponse {
             status: Some(self.writer.status(&answer.status)),
             end: Some(self.writer.end(&answer.tombstone)),
@@ -400,16 +505,16 @@ impl SessionService for Service {
         self.answer(Method::Extend, self.do_extend(request).await)
     }
 
-    async fn hold(&self, _: Request<v1::HoldRequest>) -> Result<Response<v1::HoldResponse>, Status> {
-        Err(Status::unimplemented("hold"))
+    async fn hold(&self, request: Request<v1::HoldRequest>) -> Result<Response<v1::HoldResponse>, Status> {
+        self.answer(Method::Hold, self.do_hold(request).await)
     }
 
-    async fn release(&self, _: Request<v1::ReleaseRequest>) -> Result<Response<v1::ReleaseResponse>, Status> {
-        Err(Status::unimplemented("release"))
+    async fn release(&self, request: Request<v1::ReleaseRequest>) -> Result<Response<v1::ReleaseResponse>, Status> {
+        self.answer(Method::Release, self.do_release(request).await)
     }
 
-    async fn rotate(&self, _: Request<v1::RotateRequest>) -> Result<Response<v1::RotateResponse>, Status> {
-        Err(Status::unimplemented("rotate"))
+    async fn rotate(&self, request: Request<v1::RotateRequest>) -> Result<Response<v1::RotateResponse>, Status> {
+        self.answer(Method::Rotate, self.do_rotate(request).await)
     }
 
     async fn end(&self, request: Request<v1::EndRequest>) -> Result<Response<v1::EndResponse>, Status> {

@@ -5,8 +5,11 @@ use std::time::Duration;
 use super::proto::v1;
 use crate::{
     event::Event,
-    sessions::{Details, Report, Rule, State, Status, TouchAnswer, TouchResult},
-    state::{Actor, Cause, EndReason, Happening, Identity, Limit, SessionRef, Tombstone},
+    sessions::{Details, Report, State, Status, TouchAnswer, TouchResult},
+    state::{
+        Actor, Cause, Clamp, EndReason, Happening, Hold, HoldKind, Identity, Limit, Limits, Moment, SessionRef,
+        Tombstone,
+    },
     time::{Clock, Time},
 };
 
@@ -43,42 +46,61 @@ impl Writer {
             version: status.version.into(),
             scope: v1::KnowledgeScope::Memory.into(),
             may_have_ended: status.may_have_ended,
-            ..Default::default()
+            alias: status.alias,
+            read_only: status.read_only,
+            observed_only: status.observed_only,
         }
     }
 
     pub(super) fn session(&self, tenant: &str, report: &Report) -> v1::Session {
         let status = Some(self.status(&report.status));
-        let Some(Details {
-            origin,
-            last_activity,
-            idle_deadline,
-            extensions,
-            end,
-        }) = &report.details
-        else {
+        let Some(details) = &report.details else {
             return v1::Session {
                 status,
                 tenant: tenant.to_owned(),
                 ..Default::default()
             };
         };
+        let Details { origin, limits, .. } = details;
+        let identity = &origin.identity;
+        let now = report.status.now;
         v1::Session {
             status,
             tenant: tenant.to_owned(),
-            subject: origin.identity.subject().to_owned(),
-            policy: origin.limits.policy.to_string(),
-            idle_timeout: Some(duration(origin.limits.idle_timeout)),
-            absolute_timeout: Some(duration(origin.limits.absolute_timeout)),
+            subject: identity.subject().to_owned(),
+            policy: limits.policy.to_string(),
+            idle_timeout: (limits.idle_timeout < Limits::NEVER).then(|| duration(limits.idle_timeout)),
+            absolute_timeout: Some(duration(limits.absolute_timeout)),
             create_time: Some(self.timestamp(origin.created)),
             authentication_time: Some(self.timestamp(origin.authenticated)),
-            last_activity_time: Some(self.timestamp(*last_activity)),
-            idle_expire_time: Some(self.timestamp(*idle_deadline)),
-            absolute_expire_time: Some(self.timestamp(origin.absolute_deadline())),
-            extensions: *extensions,
-            labels: origin.identity.labels(),
-            end: end.as_deref().map(|tombstone| self.end(tombstone)),
-            ..Default::default()
+            last_activity_time: Some(self.timestamp(details.last_activity)),
+            idle_expire_time: (limits.idle_timeout < Limits::NEVER).then(|| self.timestamp(details.idle_deadline)),
+            absolute_expire_time: Some(self.timestamp(origin.absolute_deadline(limits))),
+            extensions: details.extensions,
+            labels: identity.labels(),
+            end: details.end.as_deref().map(|tombstone| self.end(tombstone)),
+            policy_revision: limits.revision,
+            holds: details.holds.iter().map(|hold| self.hold(hold, now)).collect(),
+            authentication_level: identity.authentication_level().to_owned(),
+            presence_expire_time: details.presence_deadline.map(|at| self.timestamp(at)),
+            predecessor_ref: identity.predecessor().map(|name| name.to_string()).unwrap_or_default(),
+            unenforced_end: details.unenforced.map(|(limit, at)| v1::SessionEnd {
+                reason: reason(limit.into()).into(),
+                actor: v1::Actor::Policy.into(),
+                end_time: Some(self.timestamp(at)),
+                ..Default::default()
+            }),
+        }
+    }
+
+    fn hold(&self, hold: &Hold, now: Time) -> v1::SessionHold {
+        v1::SessionHold {
+            hold_id: hold.id.to_string(),
+            kind: hold_kind(hold.kind).into(),
+            purpose: hold.purpose.to_string(),
+            start_time: Some(self.timestamp(hold.started)),
+            expire_time: Some(self.timestamp(hold.until)),
+            expires_in: Some(duration(hold.until.since(now))),
         }
     }
 
@@ -92,12 +114,7 @@ impl Writer {
                 TouchResult::Stale => v1::TouchResult::Stale,
             }
             .into(),
-            rule: match answer.rule {
-                Rule::DeclaredUser => "declared-user",
-                Rule::DeclaredBackground => "declared-background",
-                Rule::Unmatched => "unmatched",
-            }
-            .to_owned(),
+            rule: answer.rule.to_string(),
         }
     }
 
@@ -109,7 +126,10 @@ impl Writer {
             actor_id: end.actor_id.to_string(),
             end_time: Some(self.timestamp(end.at)),
             note: end.note.to_string(),
-            successor_ref: String::new(),
+            successor_ref: tombstone
+                .successor
+                .map(|next| next.reference.to_string())
+                .unwrap_or_default(),
         }
     }
 
@@ -126,6 +146,9 @@ impl Writer {
             ("actor".to_owned(), short(actor(end.actor).as_str_name(), "ACTOR_")),
             ("end_time".to_owned(), time),
         ];
+        if let Some(succession) = tombstone.successor {
+            metadata.push(("successor_ref".to_owned(), succession.reference.to_string()));
+        }
         for (key, value) in [("actor_id", &end.actor_id), ("note", &end.note)] {
             if !value.is_empty() {
                 metadata.push((key.to_owned(), value.to_string()));
@@ -140,7 +163,7 @@ impl Writer {
             session: Some(event_session(
                 report.status.reference,
                 session_id,
-                &identity.unwrap_or_default(),
+                &identity.clone().unwrap_or_default(),
                 report.status.version,
             )),
             status: Some(self.status(&report.status)),
@@ -149,7 +172,11 @@ impl Writer {
                 .as_ref()
                 .and_then(|details| details.end.as_deref())
                 .map(|tombstone| self.end(tombstone)),
-            predecessor_ref: String::new(),
+            predecessor_ref: identity
+                .as_ref()
+                .and_then(Identity::predecessor)
+                .map(|name| name.to_string())
+                .unwrap_or_default(),
         }
     }
 
@@ -158,6 +185,15 @@ impl Writer {
 
         let session = Some(event_session(event.session, session_id, &event.identity, event.version));
         match &event.what {
+            Happening::Succeeded { predecessor, record } => {
+                let status = Status::live(event.session, &record.view(), Moment::at(event.at));
+                Message::Snapshot(v1::Snapshot {
+                    session,
+                    status: Some(self.status(&status)),
+                    end: None,
+                    predecessor_ref: predecessor.to_string(),
+                })
+            }
             Happening::Warning {
                 limit: near,
                 point,
@@ -178,11 +214,7 @@ impl Writer {
             } => Message::Cleared(v1::Cleared {
                 session,
                 limit: limit(*near).into(),
-                cause: match cause {
-                    Cause::Touched => v1::ClearedCause::Touched,
-                    Cause::Extended => v1::ClearedCause::Extended,
-                }
-                .into(),
+                cause: cleared_cause(*cause).into(),
                 expire_time: Some(self.timestamp(*expire)),
                 expires_in: Some(duration(expire.since(event.at))),
             }),
@@ -192,6 +224,8 @@ impl Writer {
                 create_time: Some(self.timestamp(tombstone.origin.created)),
                 last_activity_time: Some(self.timestamp(tombstone.last_activity)),
             }),
+            // Not told: a heartbeat in its place would only say that the stream is alive.
+            _ => Message::Heartbeat(v1::Heartbeat {}),
         }
     }
 }
@@ -216,15 +250,47 @@ pub(super) fn limit(limit: Limit) -> v1::Limit {
     match limit {
         Limit::Idle => v1::Limit::Idle,
         Limit::Absolute => v1::Limit::Absolute,
+        Limit::Presence => v1::Limit::Presence,
     }
 }
 
-fn reason(reason: EndReason) -> v1::EndReason {
+pub(super) fn reason(reason: EndReason) -> v1::EndReason {
     match reason {
         EndReason::IdleTimeout => v1::EndReason::IdleTimeout,
         EndReason::AbsoluteTimeout => v1::EndReason::AbsoluteTimeout,
         EndReason::Logout => v1::EndReason::Logout,
         EndReason::Revoked => v1::EndReason::Revoked,
+        EndReason::BrowserClosed => v1::EndReason::BrowserClosed,
+        EndReason::Superseded => v1::EndReason::Superseded,
+        EndReason::Rotated => v1::EndReason::Rotated,
+    }
+}
+
+pub(super) fn cleared_cause(cause: Cause) -> v1::ClearedCause {
+    match cause {
+        Cause::Touched => v1::ClearedCause::Touched,
+        Cause::Extended => v1::ClearedCause::Extended,
+        Cause::Held => v1::ClearedCause::Held,
+        Cause::Released => v1::ClearedCause::Released,
+        Cause::Rotated => v1::ClearedCause::Rotated,
+        Cause::PolicyChanged => v1::ClearedCause::PolicyChanged,
+        Cause::NotEnforced => v1::ClearedCause::NotEnforced,
+    }
+}
+
+pub(super) fn hold_kind(kind: HoldKind) -> v1::HoldKind {
+    match kind {
+        HoldKind::Work => v1::HoldKind::Work,
+        HoldKind::Presence => v1::HoldKind::Presence,
+    }
+}
+
+pub(super) fn clamp(clamp: Option<Clamp>) -> v1::HoldClamp {
+    match clamp {
+        None => v1::HoldClamp::Unspecified,
+        Some(Clamp::MaxTtl) => v1::HoldClamp::MaxTtl,
+        Some(Clamp::Budget) => v1::HoldClamp::Budget,
+        Some(Clamp::Absolute) => v1::HoldClamp::Absolute,
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use crate::{
-    state::{Limit, Moment, Origin, SessionRef, Tombstone, View},
+    state::{Clamp, Hold, Limit, Limits, Moment, Origin, Refusal, RuleName, SessionRef, Tombstone, View},
     time::Time,
 };
 
@@ -41,6 +41,12 @@ pub struct Status {
     pub version: u32,
     /// Whether it may have ended, if it is unknown.
     pub may_have_ended: bool,
+    /// Whether it was named by its former id.
+    pub alias: bool,
+    /// Whether it is for reading only.
+    pub read_only: bool,
+    /// Whether its policy only observes.
+    pub observed_only: bool,
 }
 
 impl Status {
@@ -52,7 +58,7 @@ impl Status {
         Self {
             reference,
             // During a hold, a session whose plain deadline has passed is about to end: it is not simply active.
-            state: if warned || view.plain_deadlines().idle <= moment.now {
+            state: if warned || (view.limits.enforced && view.plain_deadlines().expire().0 <= moment.now) {
                 State::Expiring
             } else {
                 State::Active
@@ -64,6 +70,9 @@ impl Status {
             can_extend: view.can_extend(moment),
             version: view.version,
             may_have_ended: false,
+            alias: false,
+            read_only: view.limits.passive,
+            observed_only: !view.limits.enforced,
         }
     }
 
@@ -91,6 +100,9 @@ impl Status {
             can_extend: false,
             version: 0,
             may_have_ended,
+            alias: false,
+            read_only: false,
+            observed_only: false,
         }
     }
 }
@@ -107,12 +119,20 @@ pub struct Report {
 /// What is known of a session beside its status.
 #[derive(Debug, Clone)]
 pub struct Details {
-    /// What Create fixed.
+    /// What is fixed.
     pub origin: Origin,
+    /// The limits in force.
+    pub limits: Arc<Limits>,
     /// The latest counted activity.
     pub last_activity: Time,
     /// The idle deadline.
     pub idle_deadline: Time,
+    /// When it ends because its browser is gone, if it is.
+    pub presence_deadline: Option<Time>,
+    /// Its live holds.
+    pub holds: Vec<Hold>,
+    /// The limit that would have ended it, and when, if its policy were enforced.
+    pub unenforced: Option<(Limit, Time)>,
     /// Extends in a row since the last counted touch.
     pub extensions: u32,
     /// The end, if it has ended.
@@ -127,8 +147,12 @@ impl Report {
             status: Status::live(reference, view, moment),
             details: Some(Details {
                 origin: view.origin.clone(),
+                limits: Arc::clone(view.limits),
                 last_activity: view.pulse.last_activity(),
                 idle_deadline: view.deadlines(moment).idle,
+                presence_deadline: view.deadlines(moment).presence,
+                holds: view.rest.live_holds(moment.now).cloned().collect(),
+                unenforced: view.rest.unenforced(),
                 extensions: view.rest.extensions,
                 end: None,
             }),
@@ -142,8 +166,12 @@ impl Report {
             status: Status::ended(reference, &tombstone, now),
             details: Some(Details {
                 origin: tombstone.origin.clone(),
+                limits: Arc::clone(&tombstone.limits),
                 last_activity: tombstone.last_activity,
                 idle_deadline: tombstone.idle_deadline,
+                presence_deadline: None,
+                holds: Vec::new(),
+                unenforced: None,
                 extensions: tombstone.extensions,
                 end: Some(tombstone),
             }),
@@ -161,14 +189,14 @@ impl Report {
 }
 
 /// The answer to a touch.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct TouchAnswer {
     /// The session after it.
     pub status: Status,
     /// What became of it.
     pub result: TouchResult,
     /// The rule that decided whether it counts.
-    pub rule: Rule,
+    pub rule: RuleName,
 }
 
 /// What became of a touch.
@@ -182,17 +210,6 @@ pub enum TouchResult {
     Stale,
 }
 
-/// What decides whether a touch counts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Rule {
-    /// The caller declared a person's activity.
-    DeclaredUser,
-    /// The caller declared background activity.
-    DeclaredBackground,
-    /// Nothing was declared: the policy's `unmatched`.
-    Unmatched,
-}
-
 /// The answer to an Extend.
 #[derive(Debug, Clone, Copy)]
 pub struct ExtendAnswer {
@@ -202,6 +219,28 @@ pub struct ExtendAnswer {
     pub granted: Duration,
     /// Whether the absolute deadline cut it short.
     pub clamped: bool,
+}
+
+/// The answer to a Hold.
+#[derive(Debug, Clone, Copy)]
+pub struct HoldAnswer {
+    /// The session after it.
+    pub status: Status,
+    /// How long the hold lives from now.
+    pub granted: Duration,
+    /// What cut it short.
+    pub clamped: Option<Clamp>,
+    /// Whether it began now.
+    pub created: bool,
+}
+
+/// The answer to a Release.
+#[derive(Debug, Clone, Copy)]
+pub struct ReleaseAnswer {
+    /// The session after it.
+    pub status: Status,
+    /// Whether there was such a hold.
+    pub released: bool,
 }
 
 /// The answer to an End.
@@ -267,10 +306,67 @@ pub enum Error {
         /// How many the policy grants.
         max: u32,
     },
+    /// The id to go on under ended before.
+    #[error("a session of the new id has ended before; rotate to a fresh id")]
+    NewEnded(Arc<Tombstone>),
+    /// The subject has as many sessions as it may.
+    #[error("the subject has {max} live sessions, the policy's max_sessions_per_subject; end one of them first")]
+    SubjectCap {
+        /// So many.
+        max: u32,
+    },
+    /// The session is for reading only.
+    #[error("the session is for reading only (policy: passive); only GET, HEAD and OPTIONS are welcome")]
+    ReadOnly(SessionRef),
+    /// The policy does not use presence.
+    #[error("the session's policy does not use presence; set its key `presence`, or hold WORK")]
+    PresenceOff(SessionRef),
+    /// A live hold of this id has the other kind.
+    #[error("a live hold of this hold_id has the other kind; use another hold_id")]
+    HoldKind(SessionRef),
+    /// There are as many holds of this kind as there may be.
+    #[error("the session has {max} live holds of this kind, the policy's max_live; release one or wait")]
+    HoldCap {
+        /// The session.
+        reference: SessionRef,
+        /// So many.
+        max: u32,
+    },
+    /// The budget of WORK is used up.
+    #[error("work has held the session for {budget}, the policy's budget; only user activity renews it")]
+    HoldBudget {
+        /// The session.
+        reference: SessionRef,
+        /// The budget.
+        budget: humantime::FormattedDuration,
+    },
     /// The request id came before with other content.
     #[error("this request_id came before with other content; use a fresh one for a new request")]
     RequestIdReused(SessionRef),
     /// The store cannot know now.
     #[error(transparent)]
     Unavailable(#[from] crate::store::Unavailable),
+}
+
+impl Error {
+    /// Why the state machine refused a command on a session.
+    pub(super) fn refused(reference: SessionRef, refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Ended(tombstone) => Self::Ended(reference, tombstone),
+            Refusal::ExtensionLimit { max } => Self::ExtensionLimit { reference, max },
+            Refusal::RequestIdReused => Self::RequestIdReused(reference),
+            Refusal::PresenceOff => Self::PresenceOff(reference),
+            Refusal::HoldKind => Self::HoldKind(reference),
+            Refusal::HoldCap { max, .. } => Self::HoldCap { reference, max },
+            Refusal::HoldBudget { budget } => Self::HoldBudget {
+                reference,
+                budget: humantime::format_duration(budget),
+            },
+            Refusal::AuthenticationTooOld { absolute_timeout } => Self::AlreadyPast {
+                field: "authenticated_ago",
+                limit: "absolute timeout",
+                bound: humantime::format_duration(absolute_timeout),
+            },
+        }
+    }
 }

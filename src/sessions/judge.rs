@@ -6,7 +6,7 @@ use super::{Error, Examined, PLAIN, Sessions, Status};
 use crate::{
     driver::{BEAT, Step, Work},
     state::{Actor, Command, Happening, Moment, Refusal, Reply, SessionRef, View, decide},
-    store::{Commit, Committed, Expected, Found, Session},
+    store::{Commit, Committed, Expected, Found, Session, Unavailable},
     time::Time,
     timeline::fires_at,
 };
@@ -26,30 +26,15 @@ pub(super) struct Backlog {
 }
 
 /// What a command did.
-struct Changed {
-    reply: Result<Reply, Refusal>,
-    status: Status,
-    happenings: Vec<Happening>,
+pub(super) struct Changed {
+    pub(super) reply: Result<Reply, Refusal>,
+    pub(super) status: Status,
+    happenings: Happenings,
 }
 
-impl Sessions {
-    /// Lets the state machine decide a command on a live session, and commits what it says.
-    pub(super) async fn command(
-        &self,
-        session: &Arc<Session>,
-        command: &Command,
-        moment: Moment,
-    ) -> Result<(Reply, Status), Error> {
-        let reference = session.reference();
-        let changed = self.change(session, command, moment).await?;
-        match changed.reply {
-            Ok(reply) => Ok((reply, changed.status)),
-            Err(Refusal::Ended(tombstone)) => Err(Error::Ended(reference, tombstone)),
-            Err(Refusal::ExtensionLimit { max }) => Err(Error::ExtensionLimit { reference, max }),
-            Err(Refusal::RequestIdReused) => Err(Error::RequestIdReused(reference)),
-        }
-    }
+type Happenings = Vec<(u32, Happening)>;
 
+impl Sessions {
     /// Looks at a session now: ends it if its deadline has passed, whether or not the driver has come to it (G2).
     pub(super) async fn examine(&self, session: Arc<Session>) -> Result<Examined, Error> {
         let moment = self.moment();
@@ -75,29 +60,35 @@ impl Sessions {
         self.alarm.due(fires);
     }
 
-    /// Counts what happened.
-    pub(super) fn count(&self, happenings: &[Happening]) {
-        for happening in happenings {
-            match happening {
-                Happening::Warning { limit, .. } => self.meter.warned(*limit),
-                Happening::Ended(tombstone) => self.meter.ended(tombstone.end.reason),
-                Happening::Cleared { .. } => {}
-            }
-        }
+    /// A session began.
+    pub(super) fn created(&self, session: &Arc<Session>, happenings: &Happenings) {
+        self.meter.created.inc();
+        tracing::debug!(session = %session.reference(), "created");
+        self.tell(session.reference(), happenings);
     }
 
-    /// Tells the log of the process what happened, by ref only (G15).
-    fn log(session: SessionRef, happenings: &[Happening]) {
-        for happening in happenings {
+    /// Counts what happened, and tells the log of the process by ref only (G15).
+    fn tell(&self, session: SessionRef, happenings: &Happenings) {
+        for (_, happening) in happenings {
             match happening {
-                Happening::Warning { limit, .. } => tracing::debug!(%session, ?limit, "warned"),
-                Happening::Cleared { limit, cause, .. } => {
-                    tracing::debug!(%session, ?limit, ?cause, "warnings withdrawn")
+                Happening::Warning { limit, .. } => {
+                    self.meter.warned(*limit);
+                    tracing::debug!(%session, ?limit, "warned");
                 }
-                Happening::Ended(tombstone) => {
+                Happening::Cleared { limit, cause, .. } => {
+                    tracing::debug!(%session, ?limit, ?cause, "warnings withdrawn");
+                }
+                Happening::Ended(tombstone) if !tombstone.silent => {
                     let end = &tombstone.end;
+                    self.meter.ended(end.reason);
                     tracing::debug!(%session, reason = ?end.reason, actor = ?end.actor, "ended");
                 }
+                Happening::UnenforcedEnd { limit, .. } => {
+                    self.meter.unenforced_end(*limit);
+                    tracing::debug!(%session, ?limit, "would have ended, but its policy only observes");
+                }
+                Happening::HoldStarted(hold) => self.meter.hold_started(hold.kind),
+                _ => {}
             }
         }
     }
@@ -124,7 +115,12 @@ impl Sessions {
     }
 
     /// Decides and commits, again if somebody was faster.
-    async fn change(&self, session: &Arc<Session>, command: &Command, moment: Moment) -> Result<Changed, Error> {
+    pub(super) async fn change(
+        &self,
+        session: &Arc<Session>,
+        command: &Command,
+        moment: Moment,
+    ) -> Result<Changed, Error> {
         let reference = session.reference();
         let mut session = Arc::clone(session);
         loop {
@@ -147,6 +143,7 @@ impl Sessions {
                 None => (Status::live(reference, &view, moment), view.next_action(moment)),
             };
             let happenings = next.happenings.clone();
+            let successor = next.successor.clone();
             let commit = Commit {
                 reference,
                 expected: Expected::Session {
@@ -159,8 +156,14 @@ impl Sessions {
             };
             session = match self.store.commit(commit).await? {
                 Committed::Done(session) => {
-                    self.count(&happenings);
-                    Self::log(reference, &happenings);
+                    self.tell(reference, &happenings);
+                    let next_action = match successor {
+                        Some(successor) => {
+                            self.tell(session.reference(), &successor.next.happenings);
+                            successor.next.view(&successor.origin).next_action(moment)
+                        }
+                        None => next_action,
+                    };
                     // What moves a deadline earlier arms the session at once; what moves it later leaves that to the driver.
                     if next_action < session.armed_for() {
                         self.arm(&session, next_action);
@@ -179,6 +182,9 @@ impl Sessions {
                         happenings: Vec::new(),
                     });
                 }
+                Committed::Taken(Found::Live(taken)) => return Err(Error::Exists(taken.reference())),
+                Committed::Taken(Found::Ended(tombstone)) => return Err(Error::NewEnded(tombstone)),
+                Committed::Taken(Found::Unknown { .. }) => return Err(Unavailable.into()),
                 Committed::Lost(Found::Unknown { .. }) | Committed::Full { .. } => {
                     return Err(Error::Unknown(reference));
                 }
@@ -199,6 +205,7 @@ impl Sessions {
         } else {
             let view = View {
                 origin: session.origin(),
+                limits: &session.limits(),
                 pulse,
                 rest: &PLAIN,
                 version: 0,
@@ -220,15 +227,15 @@ impl Sessions {
         }
     }
 
-    fn note_lateness(&self, happenings: &[Happening]) {
+    fn note_lateness(&self, happenings: &Happenings) {
         let now = self.clock.now();
-        for happening in happenings {
+        for (_, happening) in happenings {
             match happening {
                 Happening::Warning { point, expire, .. } => self.meter.warning_was_late(now.since(*expire - *point)),
-                Happening::Ended(tombstone) if tombstone.end.actor == Actor::Policy => {
+                Happening::Ended(tombstone) if tombstone.end.actor == Actor::Policy && !tombstone.silent => {
                     self.meter.end_was_late(now.since(tombstone.end.at));
                 }
-                Happening::Ended(_) | Happening::Cleared { .. } => {}
+                _ => {}
             }
         }
     }

@@ -7,7 +7,7 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use crate::state::{EndReason, Limit};
+use crate::state::{EndReason, HoldKind, Limit};
 
 type Labelled = Family<[(&'static str, &'static str); 1], Counter>;
 
@@ -18,6 +18,8 @@ pub struct Meter {
     pub(super) touches: Touches,
     pub(super) watchers_cut_off: Counter,
     ends: Vec<(EndReason, Counter)>,
+    unenforced_ends: Vec<(Limit, Counter)>,
+    holds: Vec<(HoldKind, Counter)>,
     warnings_idle: Counter,
     warnings_absolute: Counter,
     warning_lateness: Histogram,
@@ -33,12 +35,23 @@ pub(super) struct Touches {
     pub(super) unknown: Counter,
 }
 
-const END_REASONS: [(EndReason, &str); 4] = [
+const END_REASONS: [(EndReason, &str); 7] = [
     (EndReason::IdleTimeout, "idle_timeout"),
     (EndReason::AbsoluteTimeout, "absolute_timeout"),
     (EndReason::Logout, "logout"),
     (EndReason::Revoked, "revoked"),
+    (EndReason::BrowserClosed, "browser_closed"),
+    (EndReason::Superseded, "superseded"),
+    (EndReason::Rotated, "rotated"),
 ];
+
+const LIMITS: [(Limit, &str); 3] = [
+    (Limit::Idle, "idle"),
+    (Limit::Absolute, "absolute"),
+    (Limit::Presence, "presence"),
+];
+
+const HOLD_KINDS: [(HoldKind, &str); 2] = [(HoldKind::Work, "work"), (HoldKind::Presence, "presence")];
 
 /// Bounds of the lateness histograms, in seconds: dense around the 50 ms that G2 promises.
 const LATENESS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.02, 0.035, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0];
@@ -50,6 +63,8 @@ impl Meter {
         let touch = |result| touches.get_or_create_owned(&[("result", result)]);
         let ends = Labelled::default();
         let warnings = Labelled::default();
+        let unenforced = Labelled::default();
+        let holds = Labelled::default();
         let meter = Self {
             created: Counter::default(),
             extended: Counter::default(),
@@ -64,6 +79,12 @@ impl Meter {
             ends: END_REASONS
                 .map(|(reason, name)| (reason, ends.get_or_create_owned(&[("reason", name)])))
                 .into(),
+            unenforced_ends: LIMITS
+                .map(|(limit, name)| (limit, unenforced.get_or_create_owned(&[("limit", name)])))
+                .into(),
+            holds: HOLD_KINDS
+                .map(|(kind, name)| (kind, holds.get_or_create_owned(&[("kind", name)])))
+                .into(),
             warnings_idle: warnings.get_or_create_owned(&[("limit", "idle")]),
             warnings_absolute: warnings.get_or_create_owned(&[("limit", "absolute")]),
             warning_lateness: Histogram::new(LATENESS),
@@ -73,6 +94,12 @@ impl Meter {
         registry.register("touches", "Touches, by result", touches);
         registry.register("extensions", "Extends that were granted", meter.extended.clone());
         registry.register("sessions_ended", "Sessions ended, by reason", ends);
+        registry.register(
+            "unenforced_ends",
+            "Ends that policies with enforce = false only observed, by limit",
+            unenforced,
+        );
+        registry.register("holds_started", "Holds begun, by kind", holds);
         registry.register("warnings", "Warnings logged, by the limit that is near", warnings);
         registry.register(
             "watchers_cut_off",
@@ -95,15 +122,23 @@ impl Meter {
     }
 
     pub(super) fn ended(&self, reason: EndReason) {
-        if let Some((_, counter)) = self.ends.iter().find(|(known, _)| *known == reason) {
-            counter.inc();
-        }
+        count(&self.ends, reason);
+    }
+
+    pub(super) fn unenforced_end(&self, limit: Limit) {
+        count(&self.unenforced_ends, limit);
+    }
+
+    pub(super) fn hold_started(&self, kind: HoldKind) {
+        count(&self.holds, kind);
     }
 
     pub(super) fn warned(&self, limit: Limit) {
         match limit {
             Limit::Idle => self.warnings_idle.inc(),
             Limit::Absolute => self.warnings_absolute.inc(),
+            // A closed browser is never warned of.
+            Limit::Presence => 0,
         };
     }
 
@@ -113,5 +148,11 @@ impl Meter {
 
     pub(super) fn end_was_late(&self, lateness: Duration) {
         self.end_lateness.observe(lateness.as_secs_f64());
+    }
+}
+
+fn count<K: PartialEq>(counters: &[(K, Counter)], key: K) {
+    if let Some((_, counter)) = counters.iter().find(|(known, _)| *known == key) {
+        counter.inc();
     }
 }

@@ -156,6 +156,15 @@ impl Sessions {
                 position => (position, true),
             },
         };
+        let mut subscriber = subscriber;
+        if let Scope::Sessions(_, names) = &mut subscriber.scope {
+            // Names that were rotated lead on.
+            for name in names.keys().copied().collect::<Vec<_>>() {
+                for successor in self.successors_of(name).await {
+                    names.entry(successor).or_insert(None);
+                }
+            }
+        }
         let phase = if resumes {
             Phase::CatchingUp
         } else {
@@ -263,7 +272,9 @@ impl Watch {
             }
             if let Some(event) = self.ready.pop_front() {
                 self.cursor = event.seq;
+                self.follow(&event);
                 if self.wants(&event) {
+                    event.was_told();
                     let at = event.at;
                     return Ok(WatchMessage {
                         at,
@@ -368,8 +379,24 @@ impl Watch {
             Happening::Warning { .. } => self.subscriber.warnings,
             Happening::Cleared { .. } => self.subscriber.cleared,
             Happening::Ended(_) => self.subscriber.ends,
+            // A watch of a tenant or of everything sees the successor by its own events.
+            Happening::Succeeded { .. } => {
+                matches!(self.subscriber.scope, Scope::Sessions(..) | Scope::Subject(..))
+            }
+            _ => false,
         };
         kind && self.subscriber.covers(event)
+    }
+
+    /// Goes on with the session that takes the place of a watched one.
+    fn follow(&mut self, event: &Event) {
+        if let Happening::Ended(tombstone) = &event.what
+            && let Some(succession) = tombstone.successor
+            && let Scope::Sessions(_, names) = &mut self.subscriber.scope
+            && names.contains_key(&event.session)
+        {
+            names.entry(succession.reference).or_insert(None);
+        }
     }
 
     fn message(&self, content: WatchContent) -> WatchMessage {

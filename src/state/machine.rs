@@ -1,12 +1,22 @@
 //! The state machine: `(record, command, moment) → (record', what happened)`.
 
-use std::{sync::Arc, time::Duration};
+mod hold;
+mod rotate;
+
+use std::{
+    sync::{Arc, atomic::AtomicU32},
+    time::Duration,
+};
+
+pub use rotate::{Rotation, Successor};
 
 use super::{
+    hold::{Clamp, HoldKind, HoldWish},
+    policy::Limits,
     pulse::{Pulse, Touched},
     record::{
-        Actor, Cause, Deadlines, End, EndReason, Happening, Limit, Moment, Origin, Outcome, Recalled, RequestId, Rest,
-        Tombstone, View,
+        Actor, Cause, Deadlines, End, EndReason, Happening, Limit, Moment, Origin, Outcome, Recalled, Record,
+        RequestId, Rest, Succession, Tombstone, View,
     },
 };
 use crate::time::Time;
@@ -20,8 +30,14 @@ pub enum Command {
     Touch {
         /// Whether it counts.
         counts: bool,
+        /// Whether it is surely a person's: it renews the budget of WORK.
+        user: bool,
+        /// Whether it is the browser's own report of input.
+        input_report: bool,
         /// How long ago it happened.
         ago: Duration,
+        /// A newer revision of the policy, if there is one.
+        newer: Option<Arc<Limits>>,
     },
     /// The person pressed "stay".
     Extend {
@@ -29,9 +45,25 @@ pub enum Command {
         wanted: Option<Duration>,
         /// The caller's request id.
         request: Option<RequestId>,
+        /// A newer revision of the policy, if there is one.
+        newer: Option<Arc<Limits>>,
     },
+    /// Begin or renew a hold.
+    Hold(HoldWish),
+    /// End a hold.
+    Release {
+        /// Its owner's id of it.
+        id: Box<str>,
+    },
+    /// Go on under another name.
+    Rotate(Box<Rotation>),
     /// End it now. The time in it is set to now.
-    End(End),
+    End {
+        /// The end.
+        end: End,
+        /// The caller's request id.
+        request: Option<RequestId>,
+    },
 }
 
 /// What became of a command.
@@ -46,32 +78,55 @@ pub struct Decision {
 /// A changed record.
 #[derive(Debug, Clone)]
 pub struct Next {
+    /// The limits after it.
+    pub limits: Arc<Limits>,
     /// The pulse after it.
     pub pulse: Pulse,
     /// The rest after it.
     pub rest: Rest,
     /// The version after it.
     pub version: u32,
-    /// What happened, in order. Each happening has a version of its own, the last one's is `version`.
-    pub happenings: Vec<Happening>,
+    /// What happened, in order, each with the version after it.
+    pub happenings: Vec<(u32, Happening)>,
+    /// The session that goes on in its place, if it was rotated.
+    pub successor: Option<Box<Successor>>,
 }
 
 impl Next {
     /// The record of a new session: warned at once if it begins inside a window.
     #[must_use]
-    pub fn created(origin: &Origin, last_activity: Time, request: Option<RequestId>, moment: Moment) -> Self {
+    pub fn created(
+        origin: &Origin,
+        limits: Arc<Limits>,
+        last_activity: Time,
+        request: Option<RequestId>,
+        moment: Moment,
+    ) -> Self {
         let mut next = Self {
+            limits,
             pulse: Pulse::new(last_activity),
             rest: Rest::PLAIN,
             version: 1,
             happenings: Vec::new(),
+            successor: None,
         };
         if let Some(request) = request {
             next.rest.remember(request, moment.now, Outcome::Created);
         }
         next.warn(origin, moment);
-        next.settle(origin);
+        next.settle();
         next
+    }
+
+    fn after(view: &View<'_>) -> Self {
+        Self {
+            limits: Arc::clone(view.limits),
+            pulse: view.pulse,
+            rest: view.rest.clone(),
+            version: view.version,
+            happenings: Vec::new(),
+            successor: None,
+        }
     }
 
     /// This record, to be read.
@@ -79,6 +134,7 @@ impl Next {
     pub fn view<'a>(&'a self, origin: &'a Origin) -> View<'a> {
         View {
             origin,
+            limits: &self.limits,
             pulse: self.pulse,
             rest: &self.rest,
             version: self.version,
@@ -87,15 +143,18 @@ impl Next {
 
     fn happened(&mut self, happening: Happening) {
         self.version += 1;
-        self.happenings.push(happening);
+        self.happenings.push((self.version, happening));
     }
 
     /// Fires the warning points that have been passed: those of one limit collapse into one warning, the smallest lead.
     fn warn(&mut self, origin: &Origin, moment: Moment) {
-        let limits = &origin.limits;
+        if self.rest.unenforced().is_some() {
+            return;
+        }
+        let limits = Arc::clone(&self.limits);
         let deadlines = self.view(origin).deadlines(moment);
         let can_extend = self.view(origin).can_extend(moment);
-        if deadlines.idle < deadlines.absolute
+        if deadlines.idle_is_nearest()
             && let Some((fired, point)) = passed(&limits.idle_points, self.rest.idle_fired, deadlines.idle, moment.now)
         {
             self.rest.idle_fired = fired;
@@ -118,51 +177,137 @@ impl Next {
         }
     }
 
-    /// Sets the flags of the pulse to what the rest says.
-    fn settle(&mut self, origin: &Origin) {
+    /// Sets the flags of the pulse to what the rest says, and forgets an extension that has no say any more.
+    fn settle(&mut self) {
         if self.pulse.is_dead() {
             return;
         }
-        let warned = self.rest.idle_fired > 0 || self.rest.absolute_fired > 0;
-        let plain = self.pulse.last_activity() + origin.limits.idle_timeout;
-        let extended = self.rest.extended_until > plain;
-        if !extended {
+        let plain = self.pulse.last_activity() + self.limits.idle_timeout;
+        if self.rest.extended_until <= plain {
             self.rest.extended_until = Time::ZERO;
         }
-        self.pulse = self.pulse.flagged(warned, extended || self.rest.extensions > 0);
+        if self
+            .rest
+            .extra
+            .as_ref()
+            .and_then(|extra| extra.work_ended)
+            .is_some_and(|at| at <= self.pulse.last_activity())
+        {
+            // Activity since: the work that is over has no say any more.
+            self.rest.extra_mut().work_ended = None;
+        }
+        let warned = self.rest.idle_fired > 0 || self.rest.absolute_fired > 0;
+        self.pulse = self.pulse.flagged(warned, self.rest.has_a_say());
     }
 
-    /// Withdraws the idle warnings if the idle deadline moved, and warns anew if it is still near.
-    fn idle_deadline_moved(&mut self, origin: &Origin, before: Deadlines, cause: Cause, moment: Moment) {
+    /// Withdraws warnings whose deadline moved, and warns anew if it is still near.
+    fn deadlines_moved(&mut self, origin: &Origin, before: Deadlines, cause: Cause, moment: Moment) {
         let after = self.view(origin).plain_deadlines();
-        if after.idle > before.idle && self.rest.idle_fired > 0 {
-            self.rest.idle_fired = 0;
-            let expire = self.view(origin).deadlines(moment).expire().0;
-            self.happened(Happening::Cleared {
-                limit: Limit::Idle,
-                cause,
-                expire,
-            });
+        if after.idle != before.idle {
+            self.clear(origin, Limit::Idle, cause, moment);
+        }
+        if after.absolute != before.absolute {
+            self.clear(origin, Limit::Absolute, Cause::PolicyChanged, moment);
         }
         self.warn(origin, moment);
     }
 
-    fn end(&mut self, origin: &Origin, end: End, now: Time) -> Arc<Tombstone> {
+    /// Withdraws the warnings of a limit, if there are any.
+    fn clear(&mut self, origin: &Origin, limit: Limit, cause: Cause, moment: Moment) {
+        let fired = match limit {
+            Limit::Idle => &mut self.rest.idle_fired,
+            Limit::Absolute => &mut self.rest.absolute_fired,
+            Limit::Presence => return,
+        };
+        if std::mem::take(fired) > 0 {
+            let expire = self.view(origin).deadlines(moment).expire().0;
+            self.happened(Happening::Cleared { limit, cause, expire });
+        }
+    }
+
+    /// A person was active: what only lasts until then is over.
+    fn active(&mut self, user: bool, newer: Option<&Arc<Limits>>, origin: &Origin, moment: Moment) {
+        if let Some(newer) = newer.filter(|newer| newer.revision >= self.limits.revision) {
+            self.adopt(newer, origin, moment);
+        }
+        let Some(extra) = self.rest.extra.as_deref() else {
+            return;
+        };
+        let renews = user && extra.budget_from.is_some();
+        // An absolute deadline that has passed stays passed.
+        let revives = extra.unenforced.is_some_and(|(limit, _)| limit != Limit::Absolute);
+        if renews {
+            self.rest.extra_mut().budget_from = None;
+        }
+        if revives {
+            self.rest.extra_mut().unenforced = None;
+        }
+    }
+
+    /// A newer revision of the policy reaches the session. It ends nobody and warns nobody by surprise.
+    fn adopt(&mut self, newer: &Arc<Limits>, origin: &Origin, moment: Moment) {
+        let before = Arc::clone(&self.limits);
+        let adopted = before.adopted(newer, moment.now.since(origin.authenticated));
+        self.limits = if adopted == **newer {
+            Arc::clone(newer)
+        } else {
+            Arc::new(adopted)
+        };
+        // Leads that were told for a deadline that stays are not told again.
+        let rest = &mut self.rest;
+        rest.idle_fired = still_fired(&before.idle_points, rest.idle_fired, &self.limits.idle_points);
+        rest.absolute_fired = still_fired(
+            &before.absolute_points,
+            rest.absolute_fired,
+            &self.limits.absolute_points,
+        );
+        self.happened(Happening::PolicyAdopted {
+            revision: newer.revision,
+        });
+    }
+
+    /// Notes the end that time would have brought, if the policy were enforced: once, until somebody is active again.
+    fn observe(&mut self, origin: &Origin, at: Time, limit: Limit, moment: Moment) {
+        let noted = self.rest.unenforced();
+        if noted.is_some_and(|(noted, _)| noted == Limit::Absolute || limit != Limit::Absolute) {
+            return;
+        }
+        self.happened(Happening::UnenforcedEnd { limit, at });
+        self.clear(origin, Limit::Idle, Cause::NotEnforced, moment);
+        self.clear(origin, Limit::Absolute, Cause::NotEnforced, moment);
+        self.rest.extra_mut().unenforced = Some((limit, at));
+    }
+
+    fn end(&mut self, origin: &Origin, end: End, now: Time, how: HowEnded) -> Arc<Tombstone> {
         self.version += 1;
         let tombstone = Arc::new(Tombstone {
             origin: origin.clone(),
+            limits: Arc::clone(&self.limits),
             last_activity: self.pulse.last_activity(),
             idle_deadline: self.view(origin).plain_deadlines().idle,
             extensions: self.rest.extensions,
             version: self.version,
-            forget_at: now + origin.limits.tombstone_ttl,
+            forget_at: now + self.limits.tombstone_ttl,
             end,
+            successor: how.successor,
+            request: how.request,
+            silent: how.silent,
+            told: AtomicU32::new(0),
         });
         self.pulse = self.pulse.dead();
         self.rest.bury(Arc::clone(&tombstone));
-        self.happenings.push(Happening::Ended(Arc::clone(&tombstone)));
+        self.happenings
+            .push((self.version, Happening::Ended(Arc::clone(&tombstone))));
         tombstone
     }
+}
+
+/// What an end has beside its reason.
+#[derive(Default)]
+struct HowEnded {
+    successor: Option<Succession>,
+    request: Option<RequestId>,
+    silent: bool,
 }
 
 /// The answer to a command that was not refused.
@@ -183,6 +328,21 @@ pub enum Reply {
         /// Whether the absolute deadline cut it short.
         clamped: bool,
     },
+    /// Held.
+    Held {
+        /// How long the hold lives from now.
+        granted: Duration,
+        /// What cut it short.
+        clamped: Option<Clamp>,
+        /// Whether it began now.
+        created: bool,
+    },
+    /// Released, if there was such a hold.
+    Released(bool),
+    /// Rotated: the end of the old name.
+    Rotated(Arc<Tombstone>),
+    /// The same request rotated it before, into this session.
+    RotatedBefore,
     /// Ended by this command.
     Ended(Arc<Tombstone>),
 }
@@ -199,6 +359,27 @@ pub enum Refusal {
     },
     /// The request id came before with other content.
     RequestIdReused,
+    /// The policy does not use presence.
+    PresenceOff,
+    /// A live hold of this id has the other kind.
+    HoldKind,
+    /// There are as many holds of this kind as there may be.
+    HoldCap {
+        /// Of this kind.
+        kind: HoldKind,
+        /// So many.
+        max: u32,
+    },
+    /// The budget of WORK is used up.
+    HoldBudget {
+        /// The budget.
+        budget: Duration,
+    },
+    /// The authentication is older than it may be.
+    AuthenticationTooOld {
+        /// The absolute timeout.
+        absolute_timeout: Duration,
+    },
 }
 
 /// Decides a command. Time comes first: a deadline that has passed has passed for every command (G2).
@@ -208,16 +389,14 @@ pub fn decide(view: &View<'_>, command: &Command, moment: Moment) -> Decision {
         return refused(Refusal::Ended(Arc::clone(tombstone)));
     }
     let origin = view.origin;
-    let mut next = Next {
-        pulse: view.pulse,
-        rest: view.rest.clone(),
-        version: view.version,
-        happenings: Vec::new(),
-    };
-    if let Some(end) = timed_out(view, moment) {
+    let mut next = Next::after(view);
+    let (expire, limit) = view.deadlines(moment).expire();
+    let over = moment.now >= expire;
+    if over && view.limits.enforced {
         // Whoever comes first ends it, and a warning that was not pushed yet precedes the end (G3).
-        next.warn(origin, Moment::at(end.at));
-        let tombstone = next.end(origin, end, moment.now);
+        next.lapse(Moment::at(expire));
+        next.warn(origin, Moment::at(expire));
+        let tombstone = next.end(origin, timeout(limit, expire), moment.now, HowEnded::default());
         return Decision {
             next: Some(next),
             reply: match command {
@@ -226,94 +405,148 @@ pub fn decide(view: &View<'_>, command: &Command, moment: Moment) -> Decision {
             },
         };
     }
-    let before = view.plain_deadlines();
+    next.lapse(moment);
+    if over {
+        next.observe(origin, expire, limit, moment);
+    }
     let reply = match command {
-        Command::Judge => {
-            next.warn(origin, moment);
-            Reply::Judged
-        }
-        Command::Touch { counts: false, .. } => return unchanged(Reply::Ignored),
-        Command::Touch { counts: true, ago } => {
-            let Touched::Raised(pulse) = view.pulse.raise(origin.created, *ago, moment) else {
-                return unchanged(Reply::Stale);
-            };
-            next.pulse = pulse;
-            if next.rest.extensions > 0 {
-                next.rest.extensions = 0;
-                next.version += 1;
-            }
-            next.idle_deadline_moved(origin, before, Cause::Touched, moment);
-            Reply::Counted
-        }
-        Command::Extend { wanted, request } => {
-            match request.and_then(|request| view.rest.recall(request, moment.now)) {
-                Some(Recalled::Same(Outcome::Extended { granted, clamped })) => {
-                    return unchanged(Reply::Extended { granted, clamped });
-                }
-                Some(_) => return refused(Refusal::RequestIdReused),
-                None => {}
-            }
-            if let Some(max) = view.limits().max_extensions.filter(|max| view.rest.extensions >= *max) {
-                return refused(Refusal::ExtensionLimit { max });
-            }
-            extend(&mut next, view, *wanted, *request, moment)
-        }
-        Command::End(end) => {
-            let end = End {
-                at: moment.now,
-                ..end.clone()
-            };
-            Reply::Ended(next.end(origin, end, moment.now))
-        }
+        Command::Judge => Ok(next.judge(origin, moment)),
+        Command::Touch { counts: false, .. } => Ok(Reply::Ignored),
+        Command::Touch {
+            user,
+            input_report,
+            ago,
+            newer,
+            ..
+        } => Ok(next.touch(view, *user, *input_report, *ago, newer.as_ref(), moment)),
+        Command::Extend { wanted, request, newer } => next.extend(view, *wanted, *request, newer.as_ref(), moment),
+        Command::Hold(wish) => next.hold(view, wish, moment),
+        Command::Release { id } => Ok(next.release(view, id, moment)),
+        Command::Rotate(rotation) => next.rotate(view, rotation, moment),
+        Command::End { end, request } => next.end_now(view, end, *request, moment),
     };
-    next.settle(origin);
+    next.settle();
     let changed = next.pulse != view.pulse || next.version != view.version;
     Decision {
         next: changed.then_some(next),
-        reply: Ok(reply),
+        reply,
     }
 }
 
-fn extend(
-    next: &mut Next,
-    view: &View<'_>,
-    wanted: Option<Duration>,
-    request: Option<RequestId>,
-    moment: Moment,
-) -> Reply {
-    let origin = view.origin;
-    let before = view.plain_deadlines();
-    let expire_before = view.deadlines(moment).expire().0;
-    if let Touched::Raised(pulse) = view.pulse.raise(origin.created, Duration::ZERO, moment) {
-        next.pulse = pulse;
+impl Next {
+    fn judge(&mut self, origin: &Origin, moment: Moment) -> Reply {
+        if self.rest.unenforced().is_some() && self.view(origin).forgotten_at() <= moment.now {
+            let (limit, at) = self.rest.unenforced().unwrap_or((Limit::Idle, moment.now));
+            let silent = HowEnded {
+                silent: true,
+                ..HowEnded::default()
+            };
+            self.end(origin, timeout(limit, at), moment.now, silent);
+        } else {
+            self.warn(origin, moment);
+        }
+        Reply::Judged
     }
-    let wanted_until = moment.now + wanted.unwrap_or(view.limits().idle_timeout);
-    next.rest.extended_until = before.idle.max(wanted_until).min(before.absolute);
-    next.rest.extensions = next.rest.extensions.saturating_add(1);
-    next.version += 1;
-    let granted = next.view(origin).deadlines(moment).expire().0.since(expire_before);
-    let clamped = wanted_until > before.absolute;
-    if let Some(request) = request {
-        next.rest
-            .remember(request, moment.now, Outcome::Extended { granted, clamped });
+
+    fn touch(
+        &mut self,
+        view: &View<'_>,
+        user: bool,
+        input_report: bool,
+        ago: Duration,
+        newer: Option<&Arc<Limits>>,
+        moment: Moment,
+    ) -> Reply {
+        let Touched::Raised(pulse) = view.pulse.raise(view.origin.created, ago, moment) else {
+            return Reply::Stale;
+        };
+        let before = view.plain_deadlines();
+        self.pulse = pulse;
+        self.active(user, newer, view.origin, moment);
+        if self.rest.extensions > 0 {
+            self.rest.extensions = 0;
+            self.happened(Happening::ExtensionsReset);
+        }
+        if input_report && !self.rest.reports_input() {
+            self.rest.extra_mut().reports_input = true;
+            self.happened(Happening::InputReported);
+        }
+        self.deadlines_moved(view.origin, before, Cause::Touched, moment);
+        Reply::Counted
     }
-    next.idle_deadline_moved(origin, before, Cause::Extended, moment);
-    Reply::Extended { granted, clamped }
+
+    fn extend(
+        &mut self,
+        view: &View<'_>,
+        wanted: Option<Duration>,
+        request: Option<RequestId>,
+        newer: Option<&Arc<Limits>>,
+        moment: Moment,
+    ) -> Result<Reply, Refusal> {
+        match request.and_then(|request| view.rest.recall(request, moment.now)) {
+            Some(Recalled::Same(Outcome::Extended { granted, clamped })) => {
+                return Ok(Reply::Extended { granted, clamped });
+            }
+            Some(_) => return Err(Refusal::RequestIdReused),
+            None => {}
+        }
+        let max = view.limits.max_extensions.filter(|_| view.limits.enforced);
+        if let Some(max) = max.filter(|max| view.rest.extensions >= *max) {
+            return Err(Refusal::ExtensionLimit { max });
+        }
+        let origin = view.origin;
+        let before = view.plain_deadlines();
+        let expire_before = view.deadlines(moment).expire().0;
+        if let Touched::Raised(pulse) = view.pulse.raise(origin.created, Duration::ZERO, moment) {
+            self.pulse = pulse;
+        }
+        self.active(true, newer, origin, moment);
+        let absolute = origin.absolute_deadline(&self.limits);
+        let wanted_until = moment.now + wanted.unwrap_or(self.limits.idle_timeout);
+        self.rest.extended_until = self.rest.extended_until.max(wanted_until).min(absolute);
+        self.rest.extensions = self.rest.extensions.saturating_add(1);
+        let granted = self.view(origin).deadlines(moment).expire().0.since(expire_before);
+        let clamped = wanted_until > absolute;
+        self.happened(Happening::Extended { granted, clamped });
+        if let Some(request) = request {
+            self.rest
+                .remember(request, moment.now, Outcome::Extended { granted, clamped });
+        }
+        self.deadlines_moved(origin, before, Cause::Extended, moment);
+        Ok(Reply::Extended { granted, clamped })
+    }
+
+    fn end_now(
+        &mut self,
+        view: &View<'_>,
+        end: &End,
+        request: Option<RequestId>,
+        moment: Moment,
+    ) -> Result<Reply, Refusal> {
+        if request.is_some_and(|request| view.rest.recall(request, moment.now).is_some()) {
+            return Err(Refusal::RequestIdReused);
+        }
+        let end = End {
+            at: moment.now,
+            ..end.clone()
+        };
+        let how = HowEnded {
+            request,
+            ..HowEnded::default()
+        };
+        Ok(Reply::Ended(self.end(view.origin, end, moment.now, how)))
+    }
 }
 
-/// The end that time has brought, if it has. If several deadlines passed, the earliest gives the reason.
-fn timed_out(view: &View<'_>, moment: Moment) -> Option<End> {
-    let (at, limit) = view.deadlines(moment).expire();
-    (moment.now >= at).then(|| End {
-        reason: match limit {
-            Limit::Idle => EndReason::IdleTimeout,
-            Limit::Absolute => EndReason::AbsoluteTimeout,
-        },
+/// The end that time brings.
+fn timeout(limit: Limit, at: Time) -> End {
+    End {
+        reason: limit.into(),
         actor: Actor::Policy,
         actor_id: "".into(),
         note: "".into(),
         at,
-    })
+    }
 }
 
 /// How many points have fired by `now`, and the smallest lead of them, if there are more than before.
@@ -325,11 +558,14 @@ fn passed(points: &[Duration], fired: u8, deadline: Time, now: Time) -> Option<(
     Some((u8::try_from(count).unwrap_or(u8::MAX), points[count - 1]))
 }
 
-fn unchanged(reply: Reply) -> Decision {
-    Decision {
-        next: None,
-        reply: Ok(reply),
-    }
+/// How many of the new points count as fired if so many of the old ones have.
+fn still_fired(old: &[Duration], fired: u8, new: &[Duration]) -> u8 {
+    let Some(told) = usize::from(fired).checked_sub(1) else {
+        return 0;
+    };
+    let told = old.get(told).copied().unwrap_or_default();
+    let count = new.iter().filter(|lead| **lead >= told).count();
+    u8::try_from(count).unwrap_or(u8::MAX).max(1)
 }
 
 fn refused(refusal: Refusal) -> Decision {

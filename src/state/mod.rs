@@ -4,6 +4,7 @@
 //! command and the moment, and answers the record after it and what happened. Nothing else changes a record, except that the
 //! hot path raises a pulse by the same [`Pulse::touch`] that the machine calls.
 
+pub mod hold;
 pub mod machine;
 pub mod name;
 pub mod policy;
@@ -11,12 +12,13 @@ pub mod pulse;
 pub mod record;
 pub mod rules;
 
-pub use machine::{Command, Decision, Next, Refusal, Reply, decide};
+pub use hold::{Clamp, Hold, HoldKind, HoldWish, PresenceEnd};
+pub use machine::{Command, Decision, Next, Refusal, Reply, Rotation, Successor, decide};
 pub use name::{Keys, SessionRef};
 pub use policy::{AtSubjectCap, Limits, Policy, PresenceLimits, Superseded, Unmatched, WorkLimits};
 pub use pulse::{Pulse, Touched};
 pub use record::{
-    Actor, Cause, Deadlines, End, EndReason, Happening, Identity, Limit, Moment, Origin, Outcome, Recalled, RequestId,
-    Rest, Tombstone, View,
+    Actor, Cause, Deadlines, End, EndReason, Extra, Happening, Identity, Limit, Moment, Origin, Outcome, Recalled,
+    Record, RequestId, Rest, Succession, Tombstone, View,
 };
 pub use rules::{Activity, Hints, Rule, RuleName, Rules, Verdict, Visibility};

@@ -68,6 +68,7 @@ impl FromStr for SessionRef {
 pub struct Keys {
     refs: [u8; 32],
     ids: [u8; 32],
+    rotations: [u8; 32],
     requests: [u8; 32],
     tokens: [u8; 32],
 }
@@ -79,6 +80,7 @@ impl Keys {
         Self {
             refs: blake3::derive_key("session-sidecar 2026 session refs", master),
             ids: blake3::derive_key("session-sidecar 2026 ids made from request ids", master),
+            rotations: blake3::derive_key("session-sidecar 2026 ids made from rotation requests", master),
             requests: blake3::derive_key("session-sidecar 2026 remembered requests", master),
             tokens: blake3::derive_key("session-sidecar 2026 resume tokens", master),
         }
@@ -96,6 +98,16 @@ impl Keys {
     #[must_use]
     pub fn id_for_request(&self, tenant: &str, request_id: &str) -> String {
         URL_SAFE_NO_PAD.encode(pair(&self.ids, tenant, request_id).as_bytes())
+    }
+
+    /// The same for a Rotate of the session `from`.
+    #[must_use]
+    pub fn id_for_rotation(&self, tenant: &str, from: SessionRef, request_id: &str) -> String {
+        let mut hasher = blake3::Hasher::new_keyed(&self.rotations);
+        hasher
+            .update(pair(&self.ids, tenant, request_id).as_bytes())
+            .update(&from.0);
+        URL_SAFE_NO_PAD.encode(hasher.finalize().as_bytes())
     }
 
     /// What is remembered of a request: hashes of its id and of all else that it says.

@@ -222,6 +222,20 @@ impl Limits {
             ..self.clone()
         }
     }
+
+    /// The limits of a live session, authenticated `age` ago, under a newer revision. The absolute deadline only moves nearer,
+    /// and not nearer than one idle timeout from now: a reload ends nobody.
+    #[must_use]
+    pub fn adopted(&self, newer: &Self, age: Duration) -> Self {
+        let adopted = newer.stricter(self.own_idle_timeout, self.own_absolute_timeout);
+        let soonest = age.saturating_add(adopted.idle_timeout);
+        let absolute_timeout = adopted.absolute_timeout.max(soonest).min(self.absolute_timeout);
+        Self {
+            absolute_points: warning_points(&newer.absolute_points, absolute_timeout),
+            absolute_timeout,
+            ..adopted
+        }
+    }
 }
 
 /// Leads as they are in force under a timeout: longest first, none over half of it, each once.

@@ -2,7 +2,10 @@
 
 use std::{fmt, time::Duration};
 
-use super::record::{Moment, Origin};
+use super::{
+    policy::Limits,
+    record::{Moment, Origin},
+};
 use crate::time::Time;
 
 /// Last activity and three flags, in one word that can be compared and swapped.
@@ -87,11 +90,11 @@ impl Pulse {
     /// A counted touch that tells of activity `ago` before the moment, on the hot path: it may only raise the pulse of a
     /// session whose deadline is the plain one and has not passed.
     #[must_use]
-    pub fn touch(self, origin: &Origin, ago: Duration, moment: Moment) -> Touched {
+    pub fn touch(self, origin: &Origin, limits: &Limits, ago: Duration, moment: Moment) -> Touched {
         if self.is_dead() {
             return Touched::Dead;
         }
-        let expire = (self.last_activity() + origin.limits.idle_timeout).min(origin.absolute_deadline());
+        let expire = (self.last_activity() + limits.idle_timeout).min(origin.absolute_deadline(limits));
         if self.is_warned() || self.is_slow() || moment.now >= expire {
             return Touched::Slow;
         }

@@ -8,7 +8,7 @@ use std::{
     hash::{BuildHasherDefault, Hasher},
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU32, AtomicUsize, Ordering},
     },
 };
 
@@ -17,13 +17,13 @@ use moka::sync::Cache;
 use parking_lot::Mutex;
 
 use super::{
-    Commit, Committed, Expected, Found, Session, Store, Unavailable, index::Index, subjects::Subjects,
+    Commit, Committed, Expected, Found, Session, Store, Story, Unavailable, index::Index, subjects::Subjects,
     tombstones::Tombstones,
 };
 use crate::{
     event::{Event, Log},
     huge_pages,
-    state::{Happening, Identity, Next, Origin, Pulse, SessionRef},
+    state::{Happening, Identity, Next, Origin, Pulse, SessionRef, Successor, Tombstone},
     time::{Clock, Time},
 };
 
@@ -142,6 +142,27 @@ impl Memory {
         self.shelf.subjects.get(tenant, subject)
     }
 
+    /// The live sessions that no subject or name leads to: all of them, as they are.
+    #[must_use]
+    pub fn all_live(&self) -> Vec<Arc<Session>> {
+        self.table.iter().map(|(_, session)| session).collect()
+    }
+
+    /// The ended sessions that are remembered.
+    #[must_use]
+    pub fn all_ended(&self) -> Vec<(SessionRef, Arc<Tombstone>)> {
+        self.shelf.tombstones.all(self.shelf.clock.now())
+    }
+
+    /// What is kept of a session's life, if anything.
+    #[must_use]
+    pub fn story(&self, reference: SessionRef) -> Story {
+        if let Some(session) = self.table.get(&reference) {
+            return session.story(|story| story.as_deref().cloned()).unwrap_or_default();
+        }
+        self.shelf.tombstones.story(reference).unwrap_or_default()
+    }
+
     /// The live sessions.
     #[must_use]
     pub fn all(&self) -> Vec<SessionRef> {
@@ -156,8 +177,9 @@ impl Memory {
                 return Found::Live(session);
             }
             // It is ending right now: its record has the tombstone as soon as the lock is free.
-            if let Some(tombstone) = session.read(|view| view.rest.end().cloned()) {
-                return Found::Ended(tombstone);
+            match session.read(|view| view.rest.end().cloned()) {
+                Some(tombstone) if !tombstone.silent => return Found::Ended(tombstone),
+                _ => {}
             }
         }
         let now = self.shelf.clock.now();
@@ -182,36 +204,94 @@ impl Memory {
         }
         let identity = origin.identity.clone();
         let session = Arc::new(Session::new(reference, origin, &next));
-        self.shelf.subjects.insert(&identity, reference);
         // Whoever hears of it can find it; and nothing that happens to it later comes earlier in the log, for that takes the lock.
-        session.read(|_| {
-            self.table.insert(reference, Arc::clone(&session));
-            self.shelf.index.insert(Arc::clone(&session));
-            self.shelf.publish(reference, &identity, next, at);
+        session.story(|story| {
+            self.enter(&session);
+            self.shelf.publish(reference, &identity, next, at, story);
         });
         Committed::Done(session)
     }
 
+    /// Makes a session findable.
+    fn enter(&self, session: &Arc<Session>) {
+        let reference = session.reference();
+        self.shelf.subjects.insert(&session.origin().identity, reference);
+        self.table.insert(reference, Arc::clone(session));
+        self.shelf.index.insert(Arc::clone(session));
+    }
+
+    /// Ends a session under its old name and begins it under the new one, as one step: whoever finds the one ended finds the
+    /// other live, and the end is in the log before all else that happens to the successor.
+    fn rotate(&self, session: &Arc<Session>, pulse: Pulse, version: u32, mut next: Next, at: Time) -> Committed {
+        let Some(successor) = next.successor.take() else {
+            return Committed::Lost(self.look_up(session.reference()));
+        };
+        let Successor {
+            reference,
+            origin,
+            next: first,
+        } = *successor;
+        let _turn = self.creating[reference.shard(self.creating.len())].lock();
+        match self.look_up(reference) {
+            Found::Unknown { .. } => {}
+            taken => return Committed::Taken(taken),
+        }
+        let identity = origin.identity.clone();
+        let new = Arc::new(Session::new(reference, origin, &first));
+        // The new session's lock is held from before it can be found until its first event is in the log.
+        let done = new.story(|story| {
+            let ended = self.end_or_change(session, pulse, version, next, at, || {
+                // The one place is taken over: the old session gives its own up when it leaves the table.
+                self.shelf.live.fetch_add(1, Ordering::AcqRel);
+                self.enter(&new);
+            });
+            if ended {
+                self.shelf.publish(reference, &identity, first, at, story);
+            }
+            ended
+        });
+        if done {
+            Committed::Done(new)
+        } else {
+            Committed::Lost(self.look_up(session.reference()))
+        }
+    }
+
     fn change(&self, session: &Arc<Session>, pulse: Pulse, version: u32, next: Next, at: Time) -> Committed {
+        if self.end_or_change(session, pulse, version, next, at, || {}) {
+            return Committed::Done(Arc::clone(session));
+        }
+        Committed::Lost(self.look_up(session.reference()))
+    }
+
+    /// Makes a decided change true if the record is still the one it was decided upon. `meanwhile` is done under the lock.
+    fn end_or_change(
+        &self,
+        session: &Arc<Session>,
+        pulse: Pulse,
+        version: u32,
+        next: Next,
+        at: Time,
+        meanwhile: impl FnOnce(),
+    ) -> bool {
         let reference = session.reference();
         let ends = next.rest.end().cloned();
         let identity = session.origin().identity.clone();
-        let done = session.change(pulse, version, next, |mut next| {
+        let done = session.change(pulse, version, next, |mut next, story| {
             if let Some(tombstone) = &ends {
                 // The listener publishes the end itself.
                 next.happenings.pop();
-                next.version -= 1;
-                self.shelf.tombstones.insert(reference, Arc::clone(tombstone), at);
+                if !tombstone.silent {
+                    self.shelf.tombstones.insert(reference, Arc::clone(tombstone), at);
+                }
             }
-            self.shelf.publish(reference, &identity, next, at);
+            meanwhile();
+            self.shelf.publish(reference, &identity, next, at, story);
         });
-        if !done {
-            return Committed::Lost(self.look_up(reference));
-        }
-        if ends.is_some() {
+        if done && ends.is_some() {
             self.table.invalidate(&reference);
         }
-        Committed::Done(Arc::clone(session))
+        done
     }
 }
 
@@ -234,6 +314,11 @@ impl Store for Memory {
                 session,
                 pulse,
                 version,
+            } if next.successor.is_some() => self.rotate(&session, pulse, version, next, at),
+            Expected::Session {
+                session,
+                pulse,
+                version,
             } => self.change(&session, pulse, version, next, at),
         })
     }
@@ -251,18 +336,29 @@ impl Shelf {
         taken.is_ok()
     }
 
-    fn publish(&self, session: SessionRef, identity: &Identity, next: Next, at: Time) {
-        // Each happening has a version of its own; the last one's is the record's.
-        let first = next.version + 1 - next.happenings.len() as u32;
-        for (version, what) in (first..).zip(next.happenings) {
-            self.log.append(Event {
+    /// Appends what watchers are told to the log, and what is worth it to the session's history.
+    fn publish(&self, session: SessionRef, identity: &Identity, next: Next, at: Time, story: &mut Option<Box<Story>>) {
+        for (version, what) in next.happenings {
+            let (is_public, is_history) = (what.is_public(), what.is_history());
+            let event = Event {
                 seq: 0,
                 at,
                 session,
                 identity: identity.clone(),
                 version,
                 what,
-            });
+                told: AtomicU32::new(0),
+            };
+            let event = if is_public {
+                self.log.append(event)
+            } else if is_history {
+                Arc::new(event)
+            } else {
+                continue;
+            };
+            if is_history {
+                story.get_or_insert_default().add(event);
+            }
         }
     }
 
@@ -276,6 +372,12 @@ impl Shelf {
         self.index.remove(session);
         self.subjects.remove(&origin.identity, reference);
         self.live.fetch_sub(1, Ordering::AcqRel);
+        if tombstone.silent {
+            return;
+        }
+        if let Some(story) = session.story(Option::take) {
+            self.tombstones.keep_story(reference, story);
+        }
         self.log.append(Event {
             seq: 0,
             at: self.clock.now(),
@@ -283,6 +385,7 @@ impl Shelf {
             identity: origin.identity.clone(),
             version: tombstone.version,
             what: Happening::Ended(tombstone),
+            told: AtomicU32::new(0),
         });
     }
 }

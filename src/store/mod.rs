@@ -4,6 +4,7 @@
 mod index;
 mod memory;
 mod session;
+mod story;
 mod subjects;
 mod tombstones;
 
@@ -13,6 +14,7 @@ use async_trait::async_trait;
 
 pub use memory::{Memory, MemoryCaps};
 pub use session::Session;
+pub use story::{Story, Tally};
 
 use crate::state::{Next, Origin, Pulse, SessionRef, Tombstone};
 use crate::time::Time;
@@ -61,10 +63,12 @@ pub struct Commit {
 /// What became of a commit.
 #[derive(Debug)]
 pub enum Committed {
-    /// It is true now.
+    /// It is true now. After a rotation this is the successor.
     Done(Arc<Session>),
     /// Somebody was faster: this is what there is now. Decide again.
     Lost(Found),
+    /// The name that the session was to go on under is not free.
+    Taken(Found),
     /// There is no room for another session.
     Full {
         /// The cap.

@@ -1,9 +1,15 @@
 //! A live session in this process: a pulse that callers raise without a lock, and a rest behind one.
 
-use std::{fmt, sync::atomic::Ordering};
+use std::{
+    fmt,
+    sync::{Arc, atomic::Ordering},
+};
 
+use arc_swap::{ArcSwap, Guard};
+
+use super::story::Story;
 use crate::{
-    state::{Next, Origin, Pulse, Rest, SessionRef, View},
+    state::{Limits, Next, Origin, Pulse, Rest, RuleName, SessionRef, View},
     sync::{AtomicU64, Mutex},
     time::Time,
 };
@@ -17,7 +23,14 @@ pub struct Session {
     armed_for: AtomicU64,
     reference: SessionRef,
     origin: Origin,
-    rest: Mutex<Rest>,
+    /// Written only under the lock, and seldom: when a newer revision of the policy reaches the session.
+    limits: ArcSwap<Limits>,
+    inner: Mutex<Inner>,
+}
+
+struct Inner {
+    rest: Rest,
+    story: Option<Box<Story>>,
 }
 
 impl Session {
@@ -30,7 +43,11 @@ impl Session {
             armed_for: AtomicU64::new(u64::MAX),
             reference,
             origin,
-            rest: Mutex::new(next.rest.clone()),
+            limits: ArcSwap::new(Arc::clone(&next.limits)),
+            inner: Mutex::new(Inner {
+                rest: next.rest.clone(),
+                story: None,
+            }),
         }
     }
 
@@ -40,10 +57,16 @@ impl Session {
         self.reference
     }
 
-    /// What Create fixed.
+    /// What is fixed.
     #[must_use]
     pub fn origin(&self) -> &Origin {
         &self.origin
+    }
+
+    /// The limits in force.
+    #[must_use]
+    pub fn limits(&self) -> Guard<Arc<Limits>> {
+        self.limits.load()
     }
 
     /// The pulse now.
@@ -67,25 +90,46 @@ impl Session {
 
     /// Reads the record. The rest is read under the lock, so it fits the version; a touch may still raise the pulse.
     pub fn read<T>(&self, read: impl FnOnce(&View<'_>) -> T) -> T {
-        let rest = self.rest.lock();
+        let inner = self.inner.lock();
         read(&View {
             origin: &self.origin,
+            limits: &self.limits.load(),
             pulse: self.pulse(),
-            rest: &rest,
+            rest: &inner.rest,
             version: self.version(),
         })
     }
 
     /// Makes a decided change true if the record is still the one it was decided upon, and calls `publish` under the lock.
-    pub fn change(&self, pulse: Pulse, version: u32, next: Next, publish: impl FnOnce(Next)) -> bool {
-        let mut rest = self.rest.lock();
+    pub fn change(
+        &self,
+        pulse: Pulse,
+        version: u32,
+        next: Next,
+        publish: impl FnOnce(Next, &mut Option<Box<Story>>),
+    ) -> bool {
+        let mut inner = self.inner.lock();
         if self.version() != version || !self.swap_pulse(pulse, next.pulse) {
             return false;
         }
-        *rest = next.rest.clone();
+        inner.rest = next.rest.clone();
+        if !Arc::ptr_eq(&self.limits.load(), &next.limits) {
+            self.limits.store(Arc::clone(&next.limits));
+        }
         self.version.store(u64::from(next.version), Ordering::Release);
-        publish(next);
+        publish(next, &mut inner.story);
         true
+    }
+
+    /// Counts a touch for the session's history.
+    pub fn tally(&self, rule: &RuleName, counted: bool, at: Time) {
+        let mut inner = self.inner.lock();
+        inner.story.get_or_insert_default().tally(rule, counted, at);
+    }
+
+    /// The session's history, to be read or changed.
+    pub fn story<T>(&self, with: impl FnOnce(&mut Option<Box<Story>>) -> T) -> T {
+        with(&mut self.inner.lock().story)
     }
 
     /// Notes that the timeline will look at it at `at`, if not before: of two who arm it at once the earlier counts. Called

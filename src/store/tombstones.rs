@@ -10,6 +10,7 @@ use std::{
 
 use parking_lot::Mutex;
 
+use super::story::Story;
 use crate::{
     state::{SessionRef, Tombstone},
     time::Time,
@@ -18,6 +19,12 @@ use crate::{
 /// A small cap is kept exactly, by one shard; a large one is split, and kept by each of them.
 const SHARDS: usize = 64;
 const LARGE: usize = 65_536;
+
+/// An ended session and its history.
+struct Grave {
+    tombstone: Arc<Tombstone>,
+    story: Option<Box<Story>>,
+}
 
 /// The tombstones, in shards of their own locks.
 pub(super) struct Tombstones {
@@ -30,7 +37,7 @@ pub(super) struct Tombstones {
 
 #[derive(Default)]
 struct Shard {
-    by_ref: HashMap<SessionRef, Arc<Tombstone>>,
+    by_ref: HashMap<SessionRef, Grave>,
     /// In the order of their ends, with the time until which each is remembered: the first is forgotten first.
     order: VecDeque<(SessionRef, Time)>,
 }
@@ -59,7 +66,33 @@ impl Tombstones {
             self.dropped_until.fetch_max(forget_at.as_nanos(), Ordering::AcqRel);
         }
         shard.order.push_back((reference, tombstone.forget_at));
-        shard.by_ref.insert(reference, tombstone);
+        let grave = Grave { tombstone, story: None };
+        shard.by_ref.insert(reference, grave);
+    }
+
+    /// Keeps the history of a session that has just ended.
+    pub(super) fn keep_story(&self, reference: SessionRef, story: Box<Story>) {
+        if let Some(grave) = self.shard(reference).by_ref.get_mut(&reference) {
+            grave.story = Some(story);
+        }
+    }
+
+    /// The history of an ended session, if there is any.
+    pub(super) fn story(&self, reference: SessionRef) -> Option<Story> {
+        let shard = self.shard(reference);
+        let grave = shard.by_ref.get(&reference)?;
+        grave.story.as_deref().cloned()
+    }
+
+    /// All that are still remembered.
+    pub(super) fn all(&self, now: Time) -> Vec<(SessionRef, Arc<Tombstone>)> {
+        let mut all = Vec::new();
+        for shard in &self.shards {
+            let shard = shard.lock();
+            let known = shard.by_ref.iter().filter(|(_, grave)| grave.tombstone.forget_at > now);
+            all.extend(known.map(|(reference, grave)| (*reference, Arc::clone(&grave.tombstone))));
+        }
+        all
     }
 
     /// The tombstone of a session, if it is still remembered.
@@ -68,6 +101,7 @@ impl Tombstones {
         shard
             .by_ref
             .get(&reference)
+            .map(|grave| &grave.tombstone)
             .filter(|tombstone| tombstone.forget_at > now)
             .cloned()
     }
@@ -118,7 +152,7 @@ impl Shard {
         if self
             .by_ref
             .get(&reference)
-            .is_some_and(|tombstone| tombstone.forget_at == forget_at)
+            .is_some_and(|grave| grave.tombstone.forget_at == forget_at)
         {
             self.by_ref.remove(&reference);
         }

@@ -1,0 +1,285 @@
+//! Create, and how many sessions a subject may have.
+
+use std::{
+    collections::BTreeMap,
+    hash::{BuildHasher as _, RandomState},
+    sync::Arc,
+    time::Duration,
+};
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use tokio::sync::{Mutex, MutexGuard};
+
+use super::{Error, Examined, Report, Request, Sessions, random, too_short};
+use crate::{
+    state::{
+        Actor, AtSubjectCap, End, EndReason, Identity, Limits, Next, Origin, Outcome, Policy, Recalled, RequestId,
+        SessionRef,
+    },
+    store::{Commit, Committed, Expected, Found, Session, Unavailable},
+    time::Time,
+};
+
+/// What Create is told.
+pub struct Create<'a> {
+    /// The tenant.
+    pub tenant: Arc<str>,
+    /// The caller's own id.
+    pub session_id: Option<&'a str>,
+    /// Whose session it is, or empty.
+    pub subject: &'a str,
+    /// Name of the policy.
+    pub policy: &'a str,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// A stricter idle timeout.
+    pub idle_timeout: Option<Duration>,
+    /// A stricter absolute timeout.
+    pub absolute_timeout: Option<Duration>,
+    /// How long ago the person authenticated.
+    pub authenticated_ago: Duration,
+    /// How strong that authentication was, or empty.
+    pub authentication_level: &'a str,
+    /// How long ago the last activity was.
+    pub idle_for: Duration,
+    /// The caller's request id and its content.
+    pub request: Option<Request<'a>>,
+}
+
+/// A created session.
+pub struct Created {
+    /// Its id, to be handed out once.
+    pub session_id: String,
+    /// The session.
+    pub report: Report,
+    /// The sessions that ended because the subject had too many.
+    pub superseded: Vec<SessionRef>,
+}
+
+/// Those who begin sessions of one subject take turns where there is a cap: so two of them cannot both take the last place.
+pub(super) struct Admissions {
+    turns: Vec<Mutex<()>>,
+    hasher: RandomState,
+}
+
+impl Default for Admissions {
+    fn default() -> Self {
+        Self {
+            turns: (0..64).map(|_| Mutex::default()).collect(),
+            hasher: RandomState::new(),
+        }
+    }
+}
+
+/// A turn, and who goes when the new session is there.
+pub(super) struct Admission<'a> {
+    _turn: Option<MutexGuard<'a, ()>>,
+    losers: Vec<SessionRef>,
+}
+
+impl Sessions {
+    /// Starts a session.
+    pub async fn create(&self, create: Create<'_>) -> Result<Created, Error> {
+        let policy = self.policies.get(create.policy).ok_or_else(|| Error::PolicyUnknown {
+            known: self.policies.names().join(", "),
+        })?;
+        let session_id = match (create.session_id, create.request) {
+            (Some(own), _) => {
+                self.refuse_ref(&create.tenant, own).await?;
+                if own.len() < policy.min_id_length {
+                    return Err(too_short(policy.min_id_length));
+                }
+                own.to_owned()
+            }
+            (None, Some(request)) => self.keys.id_for_request(&create.tenant, request.id),
+            (None, None) => new_id(),
+        };
+        let reference = self.keys.session_ref(&create.tenant, &session_id);
+        let request = create
+            .request
+            .map(|request| self.keys.request(request.id, request.content));
+        // A retry is answered with what was created, even if a limit has changed its mind since.
+        if let Some(request) = request
+            && let Found::Live(session) = self.store.find(reference).await?
+        {
+            return self.created_before(session_id, session, request).await;
+        }
+        let limits = stricter(&policy, create.idle_timeout, create.absolute_timeout)?;
+        if create.idle_for >= limits.idle_timeout {
+            return Err(already_past("idle_for", "idle timeout", limits.idle_timeout));
+        }
+        if create.authenticated_ago >= limits.absolute_timeout {
+            let bound = limits.absolute_timeout;
+            return Err(already_past("authenticated_ago", "absolute timeout", bound));
+        }
+        let admission = self.admit(&policy, &create.tenant, create.subject, reference).await?;
+        let moment = self.moment();
+        let level = create.authentication_level;
+        let origin = Origin {
+            identity: Identity::new(create.tenant, create.subject, level, create.labels, None),
+            created: moment.now,
+            authenticated: moment.now - create.authenticated_ago,
+        };
+        let next = Next::created(&origin, limits, moment.now - create.idle_for, request, moment);
+        let report = Report::live(reference, &next.view(&origin), moment);
+        let next_action = next.view(&origin).next_action(moment);
+        let happenings = next.happenings.clone();
+        let committed = self
+            .store
+            .commit(Commit {
+                reference,
+                expected: Expected::Nothing(origin),
+                next,
+                at: moment.now,
+            })
+            .await?;
+        match committed {
+            Committed::Done(session) => {
+                self.arm(&session, next_action);
+                self.created(&session, &happenings);
+                let superseded = self.supersede(admission, moment.now).await;
+                Ok(Created {
+                    session_id,
+                    report,
+                    superseded,
+                })
+            }
+            Committed::Lost(Found::Live(session)) => match request {
+                Some(request) => self.created_before(session_id, session, request).await,
+                None => match self.examine(session).await? {
+                    Examined::Live(_) => Err(Error::Exists(reference)),
+                    Examined::Ended(tombstone) => Err(Error::Ended(reference, tombstone)),
+                },
+            },
+            Committed::Lost(Found::Ended(tombstone)) => Err(Error::Ended(reference, tombstone)),
+            // It was there and is forgotten within one call: the caller may try again.
+            Committed::Lost(Found::Unknown { .. }) | Committed::Taken(_) => Err(Unavailable.into()),
+            Committed::Full { max_sessions } => Err(Error::Full { max_sessions }),
+        }
+    }
+
+    async fn created_before(
+        &self,
+        session_id: String,
+        session: Arc<Session>,
+        request: RequestId,
+    ) -> Result<Created, Error> {
+        let reference = session.reference();
+        let session = match self.examine(session).await? {
+            Examined::Live(session) => session,
+            Examined::Ended(tombstone) => return Err(Error::Ended(reference, tombstone)),
+        };
+        let moment = self.moment();
+        session.read(|view| match view.rest.recall(request, moment.now) {
+            Some(Recalled::Same(Outcome::Created)) => Ok(Created {
+                session_id,
+                report: Report::live(reference, view, moment),
+                superseded: Vec::new(),
+            }),
+            Some(_) => Err(Error::RequestIdReused(reference)),
+            None => Err(Error::Exists(reference)),
+        })
+    }
+
+    /// Takes a turn to begin a session of a subject, and says who must go for it, or that there is no place.
+    pub(super) async fn admit(
+        &self,
+        policy: &Policy,
+        tenant: &str,
+        subject: &str,
+        newcomer: SessionRef,
+    ) -> Result<Admission<'_>, Error> {
+        let open = Admission {
+            _turn: None,
+            losers: Vec::new(),
+        };
+        let Some(max) = policy.max_sessions_per_subject.filter(|_| policy.limits.enforced) else {
+            return Ok(open);
+        };
+        // A name that is taken takes no place: the commit will say so.
+        if subject.is_empty() || !matches!(self.store.find(newcomer).await?, Found::Unknown { .. }) {
+            return Ok(open);
+        }
+        let hash = self.admissions.hasher.hash_one((tenant, subject)) as usize;
+        let turns = &self.admissions.turns;
+        let turn = turns[hash % turns.len()].lock().await;
+        let mut peers = Vec::new();
+        for reference in self.memory.of_subject(tenant, subject) {
+            let Found::Live(session) = self.store.find(reference).await? else {
+                continue;
+            };
+            let Examined::Live(session) = self.examine(session).await? else {
+                continue;
+            };
+            let identity = &session.origin().identity;
+            let same = identity.tenant() == tenant && identity.subject() == subject;
+            if same && session.limits().policy == policy.limits.policy {
+                peers.push((session.origin().created, reference));
+            }
+        }
+        peers.sort_unstable();
+        let too_many = (peers.len() + 1).saturating_sub(max as usize);
+        if too_many > 0 && policy.at_subject_cap == AtSubjectCap::Refuse {
+            return Err(Error::SubjectCap { max });
+        }
+        let losers = peers.into_iter().take(too_many).map(|(_, reference)| reference);
+        Ok(Admission {
+            _turn: Some(turn),
+            losers: losers.collect(),
+        })
+    }
+
+    /// Ends those in whose place a new session has begun, while the turn lasts.
+    pub(super) async fn supersede(&self, admission: Admission<'_>, now: Time) -> Vec<SessionRef> {
+        let mut superseded = Vec::new();
+        for reference in &admission.losers {
+            let end = End {
+                reason: EndReason::Superseded,
+                actor: Actor::Policy,
+                actor_id: "".into(),
+                note: "".into(),
+                at: now,
+            };
+            match self.end_by_ref(*reference, end).await {
+                Ok(Some(_)) => superseded.push(*reference),
+                Ok(None) => {}
+                Err(error) => tracing::error!(%error, session = %reference, "a session could not be superseded"),
+            }
+        }
+        superseded
+    }
+}
+
+/// An id of 256 random bits.
+pub(super) fn new_id() -> String {
+    URL_SAFE_NO_PAD.encode(random::<32>())
+}
+
+/// A policy's limits, or stricter ones.
+fn stricter(policy: &Policy, idle: Option<Duration>, absolute: Option<Duration>) -> Result<Arc<Limits>, Error> {
+    let limits = &policy.limits;
+    if idle.is_none() && absolute.is_none() {
+        return Ok(Arc::clone(limits));
+    }
+    let strict = |field, wanted: Option<Duration>, limit: Duration| match wanted {
+        Some(wanted) if wanted > limit => Err(Error::Invalid {
+            field,
+            problem: format!(
+                "may only be stricter than the policy: at most {}",
+                humantime::format_duration(limit)
+            ),
+        }),
+        wanted => Ok(wanted),
+    };
+    let idle = strict("idle_timeout", idle, limits.idle_timeout)?;
+    let absolute = strict("absolute_timeout", absolute, limits.absolute_timeout)?;
+    Ok(Arc::new(limits.stricter(idle, absolute)))
+}
+
+fn already_past(field: &'static str, limit: &'static str, bound: Duration) -> Error {
+    Error::AlreadyPast {
+        field,
+        limit,
+        bound: humantime::format_duration(bound),
+    }
+}

@@ -1,0 +1,156 @@
+//! From a name to the session that it stands for: itself, or for a while after a Rotate the one that goes on in its place.
+
+use std::sync::Arc;
+
+use super::{Error, Examined, Name, Report, Sessions, too_short};
+use crate::{
+    state::{SessionRef, Tombstone},
+    store::{Found, Session},
+    time::Time,
+};
+
+/// A live session that a caller named.
+pub(super) struct Resolved {
+    pub(super) session: Arc<Session>,
+    /// Whether by its former id.
+    pub(super) alias: bool,
+}
+
+/// How far an ended name leads.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Follow {
+    /// To the successor, while the old id is an alias.
+    Alias,
+    /// To the successor, however long ago that was: its live holds are still those of the old id's callers.
+    Hold,
+}
+
+impl Sessions {
+    /// The live session of a name, or why there is none.
+    pub(super) async fn live(&self, name: Name<'_>, reference: SessionRef) -> Result<Resolved, Error> {
+        self.lead(name, reference, Follow::Alias).await
+    }
+
+    /// The live session that a name leads to, or why there is none.
+    pub(super) async fn lead(&self, name: Name<'_>, reference: SessionRef, follow: Follow) -> Result<Resolved, Error> {
+        match self.store.find(reference).await? {
+            Found::Live(session) => Ok(Resolved { session, alias: false }),
+            Found::Ended(tombstone) => match self.successor(&tombstone, follow).await? {
+                Some(Ok(session)) => Ok(Resolved { session, alias: true }),
+                Some(Err((successor, end))) => Err(Error::Ended(successor, end)),
+                None => Err(Error::Ended(reference, tombstone)),
+            },
+            Found::Unknown { .. } => {
+                self.refuse_ref(name.tenant, name.session_id).await?;
+                let min = self.policies.min_id_length();
+                if name.session_id.len() < min {
+                    return Err(too_short(min));
+                }
+                Err(Error::Unknown(reference))
+            }
+        }
+    }
+
+    /// The session that goes on in the place of an ended one, or how that one ended; `None` if the name leads nowhere.
+    pub(super) async fn successor(
+        &self,
+        ended: &Arc<Tombstone>,
+        follow: Follow,
+    ) -> Result<Option<Result<Arc<Session>, (SessionRef, Arc<Tombstone>)>>, Error> {
+        let now = self.clock.now();
+        let leads = |tombstone: &Tombstone| {
+            let succession = tombstone.successor?;
+            (follow == Follow::Hold || now < succession.alias_until).then_some(succession.reference)
+        };
+        let Some(mut reference) = leads(ended) else {
+            return Ok(None);
+        };
+        loop {
+            match self.store.find(reference).await? {
+                Found::Live(session) => return Ok(Some(Ok(session))),
+                Found::Unknown { .. } => return Ok(None),
+                Found::Ended(tombstone) => match leads(&tombstone) {
+                    Some(next) => reference = next,
+                    None => return Ok(Some(Err((reference, tombstone)))),
+                },
+            }
+        }
+    }
+
+    /// The ref that an id stands for now, and whether it is the id's own.
+    pub(super) async fn stands_for(&self, reference: SessionRef) -> Result<(SessionRef, bool), Error> {
+        let Found::Ended(tombstone) = self.store.find(reference).await? else {
+            return Ok((reference, false));
+        };
+        Ok(match self.successor(&tombstone, Follow::Alias).await? {
+            Some(Ok(session)) => (session.reference(), true),
+            Some(Err((successor, _))) => (successor, true),
+            None => (reference, false),
+        })
+    }
+
+    /// The sessions that a watch by these names follows beside them: those that go on in their place.
+    pub(super) async fn successors_of(&self, reference: SessionRef) -> Vec<SessionRef> {
+        let mut successors = Vec::new();
+        let mut at = reference;
+        while let Ok(Found::Ended(tombstone)) = self.store.find(at).await
+            && let Some(succession) = tombstone.successor
+        {
+            at = succession.reference;
+            successors.push(at);
+        }
+        successors
+    }
+
+    /// Asks for everything about the session that an id stands for.
+    pub async fn report_by_id(&self, name: Name<'_>) -> Result<Report, Error> {
+        let (reference, alias) = self.stands_for(self.session_ref(name)).await?;
+        let mut report = self.report(name.tenant, reference).await?;
+        report.status.alias = alias;
+        Ok(report)
+    }
+
+    /// Asks for everything about a session. `tenant` guards a lookup by ref: another tenant's session is unknown (G17).
+    pub async fn report(&self, tenant: &str, reference: SessionRef) -> Result<Report, Error> {
+        let examined = match self.store.find(reference).await? {
+            Found::Live(session) => self.examine(session).await?,
+            Found::Ended(tombstone) => Examined::Ended(tombstone),
+            Found::Unknown { may_have_ended } => {
+                return Ok(Report::unknown(reference, may_have_ended, self.clock.now()));
+            }
+        };
+        let moment = self.moment();
+        let report = match examined {
+            Examined::Live(session) => session.read(|view| Report::live(reference, view, moment)),
+            Examined::Ended(tombstone) if tombstone.silent => Report::unknown(reference, false, moment.now),
+            Examined::Ended(tombstone) => Report::ended(reference, tombstone, moment.now),
+        };
+        let same_tenant = report
+            .details
+            .as_ref()
+            .is_some_and(|details| details.origin.identity.tenant() == tenant);
+        if same_tenant {
+            return Ok(report);
+        }
+        Ok(Report::unknown(reference, false, moment.now))
+    }
+
+    /// Refuses the ref of a known session where an id is due: somebody mixed them up.
+    pub(super) async fn refuse_ref(&self, tenant: &str, session_id: &str) -> Result<(), Error> {
+        let Ok(reference) = session_id.parse::<SessionRef>() else {
+            return Ok(());
+        };
+        if self.report(tenant, reference).await?.details.is_none() {
+            return Ok(());
+        }
+        Err(Error::Invalid {
+            field: "session_id",
+            problem: "is a session_ref; a session's id is needed here (a ref is no credential)".to_owned(),
+        })
+    }
+
+    /// Whether a live hold of this id is the session's.
+    pub(super) fn has_hold(session: &Session, id: &str, now: Time) -> bool {
+        session.read(|view| view.rest.live_holds(now).any(|hold| *hold.id == *id))
+    }
+}

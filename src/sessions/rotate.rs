@@ -1,0 +1,169 @@
+//! Rotate: a session goes on under another id.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{Error, Name, Report, Request, Sessions, create::new_id, resolve::Resolved, too_short};
+use crate::{
+    state::{Command, Limits, Reply, RequestId, Rotation, SessionRef, Tombstone},
+    store::Found,
+};
+
+/// What Rotate is told.
+pub struct Rotate<'a> {
+    /// The session as it is named now.
+    pub name: Name<'a>,
+    /// The caller's own new id.
+    pub new_session_id: Option<&'a str>,
+    /// Whose session it is from now on, if that changes.
+    pub subject: Option<&'a str>,
+    /// How long ago the person authenticated, if anybody did.
+    pub authenticated_ago: Option<Duration>,
+    /// How strong that authentication was, or empty.
+    pub authentication_level: &'a str,
+    /// The caller's request id and its content.
+    pub request: Option<Request<'a>>,
+}
+
+/// A rotated session.
+pub struct Rotated {
+    /// Its new id, to be handed out once.
+    pub session_id: String,
+    /// The session as it goes on.
+    pub report: Report,
+    /// How its old name ended.
+    pub previous: Arc<Tombstone>,
+    /// The sessions that ended because the new subject had too many.
+    pub superseded: Vec<SessionRef>,
+}
+
+impl Sessions {
+    /// Gives a session a new id.
+    pub async fn rotate(&self, rotate: Rotate<'_>) -> Result<Rotated, Error> {
+        loop {
+            let done = self.try_rotate(&rotate).await;
+            // Somebody else rotated it meanwhile: this is a retry of the same request, or it goes on from the successor.
+            if let Err(Error::Ended(ended, tombstone)) = &done
+                && *ended == self.session_ref(rotate.name)
+                && tombstone
+                    .successor
+                    .is_some_and(|next| self.clock.now() < next.alias_until)
+            {
+                continue;
+            }
+            return done;
+        }
+    }
+
+    async fn try_rotate(&self, rotate: &Rotate<'_>) -> Result<Rotated, Error> {
+        let Name { tenant, .. } = rotate.name;
+        let from = self.session_ref(rotate.name);
+        let request = rotate
+            .request
+            .map(|request| self.keys.request(request.id, request.content));
+        let session_id = match (rotate.new_session_id, rotate.request) {
+            (Some(own), _) => {
+                self.refuse_ref(tenant, own).await?;
+                own.to_owned()
+            }
+            (None, Some(request)) => self.keys.id_for_rotation(tenant, from, request.id),
+            (None, None) => new_id(),
+        };
+        let to = self.keys.session_ref(tenant, &session_id);
+        if let Some(request) = request
+            && let Some(done) = self.rotated_before(from, to, &session_id, tenant, request).await?
+        {
+            return Ok(done);
+        }
+        let resolved = self.live(rotate.name, from).await?;
+        let limits = Arc::clone(&resolved.session.limits());
+        let policy = self.policies.get(&limits.policy);
+        let min = policy.as_ref().map_or(1, |policy| policy.min_id_length);
+        if session_id.len() < min {
+            return Err(match too_short(min) {
+                Error::Invalid { problem, .. } => Error::Invalid {
+                    field: "new_session_id",
+                    problem,
+                },
+                other => other,
+            });
+        }
+        let identity = resolved.session.origin().identity.clone();
+        let new_subject = rotate.subject.is_some_and(|subject| subject != identity.subject());
+        let admission = match (&policy, rotate.subject) {
+            (Some(policy), Some(subject)) if new_subject => Some(self.admit(policy, tenant, subject, to).await?),
+            _ => None,
+        };
+        let level = rotate.authenticated_ago.map(|_| rotate.authentication_level);
+        let rotation = Rotation {
+            from: resolved.session.reference(),
+            to,
+            identity: identity.succeeding(resolved.session.reference(), rotate.subject, level),
+            new_subject,
+            authenticated_ago: rotate.authenticated_ago,
+            current: self.limits_from_now_on(&limits),
+            request,
+        };
+        let moment = self.moment();
+        let command = Command::Rotate(Box::new(rotation));
+        let previous = match self.rotate_live(resolved, &command).await? {
+            Reply::Rotated(tombstone) => tombstone,
+            // The machine remembers the request, though the name has changed since: not by this id.
+            _ => return Err(Error::RequestIdReused(from)),
+        };
+        let superseded = match admission {
+            Some(admission) => self.supersede(admission, moment.now).await,
+            None => Vec::new(),
+        };
+        Ok(Rotated {
+            session_id,
+            report: self.report(tenant, to).await?,
+            previous,
+            superseded,
+        })
+    }
+
+    async fn rotate_live(&self, resolved: Resolved, command: &Command) -> Result<Reply, Error> {
+        let reference = resolved.session.reference();
+        let changed = self.change(&resolved.session, command, self.moment()).await?;
+        changed.reply.map_err(|refusal| Error::refused(reference, refusal))
+    }
+
+    /// What a retry is answered: the session that the same request made of this name before.
+    async fn rotated_before(
+        &self,
+        from: SessionRef,
+        to: SessionRef,
+        session_id: &str,
+        tenant: &str,
+        request: RequestId,
+    ) -> Result<Option<Rotated>, Error> {
+        let Found::Ended(tombstone) = self.store.find(from).await? else {
+            return Ok(None);
+        };
+        let (Some(known), Some(succession)) = (tombstone.request, tombstone.successor) else {
+            return Ok(None);
+        };
+        if known.key != request.key {
+            return Ok(None);
+        }
+        if known.content != request.content || succession.reference != to {
+            return Err(Error::RequestIdReused(from));
+        }
+        let report = self.report(tenant, to).await?;
+        if let Some(end) = report.details.as_ref().and_then(|details| details.end.clone()) {
+            return Err(Error::Ended(to, end));
+        }
+        Ok(Some(Rotated {
+            session_id: session_id.to_owned(),
+            report,
+            previous: tombstone,
+            superseded: Vec::new(),
+        }))
+    }
+
+    /// The limits that the policy gives now; if it has an older revision than the session, the session's own.
+    fn limits_from_now_on(&self, limits: &Arc<Limits>) -> Option<Arc<Limits>> {
+        let current = self.policies.current(&limits.policy);
+        current.filter(|current| current.revision >= limits.revision)
+    }
+}

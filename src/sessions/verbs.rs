@@ -1,0 +1,168 @@
+//! Extend, Hold, Release, End: each finds the session, lets the state machine decide, and commits.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{
+    EndAnswer, Error, ExtendAnswer, HoldAnswer, Name, ReleaseAnswer, Request, Sessions, Status,
+    resolve::{Follow, Resolved},
+};
+use crate::{
+    state::{Command, End, HoldWish, Moment, Refusal, Reply, SessionRef, Tombstone},
+    store::{Found, Session},
+};
+
+/// What a command did.
+pub(super) struct Acted {
+    /// The session that it was done to.
+    pub(super) session: Arc<Session>,
+    pub(super) reply: Reply,
+    pub(super) status: Status,
+}
+
+impl Sessions {
+    /// Moves the idle deadline: the person pressed "stay".
+    pub async fn extend(
+        &self,
+        name: Name<'_>,
+        wanted: Option<Duration>,
+        request: Option<Request<'_>>,
+    ) -> Result<ExtendAnswer, Error> {
+        let resolved = self.live(name, self.session_ref(name)).await?;
+        let command = Command::Extend {
+            wanted,
+            request: request.map(|request| self.keys.request(request.id, request.content)),
+            newer: self.newer(&resolved.session.limits()),
+        };
+        let acted = self.act(resolved, &command, self.moment()).await?;
+        let (granted, clamped) = match acted.reply {
+            Reply::Extended { granted, clamped } => (granted, clamped),
+            _ => (Duration::ZERO, false),
+        };
+        self.meter.extended.inc();
+        Ok(ExtendAnswer {
+            status: acted.status,
+            granted,
+            clamped,
+        })
+    }
+
+    /// Begins or renews a hold.
+    pub async fn hold(&self, name: Name<'_>, wish: HoldWish) -> Result<HoldAnswer, Error> {
+        let resolved = self.holder(name, &wish.id).await?;
+        let acted = self.act(resolved, &Command::Hold(wish), self.moment()).await?;
+        let (granted, clamped, created) = match acted.reply {
+            Reply::Held {
+                granted,
+                clamped,
+                created,
+            } => (granted, clamped, created),
+            _ => (Duration::ZERO, None, false),
+        };
+        Ok(HoldAnswer {
+            status: acted.status,
+            granted,
+            clamped,
+            created,
+        })
+    }
+
+    /// Ends a hold.
+    pub async fn release(&self, name: Name<'_>, id: &str) -> Result<ReleaseAnswer, Error> {
+        let resolved = self.holder(name, id).await?;
+        let command = Command::Release { id: id.into() };
+        let acted = self.act(resolved, &command, self.moment()).await?;
+        Ok(ReleaseAnswer {
+            status: acted.status,
+            released: matches!(acted.reply, Reply::Released(true)),
+        })
+    }
+
+    /// The live session of a name; for a hold that lives, also by a former id whose grace is over.
+    async fn holder(&self, name: Name<'_>, hold: &str) -> Result<Resolved, Error> {
+        let reference = self.session_ref(name);
+        match self.live(name, reference).await {
+            Err(Error::Ended(ended, tombstone)) if tombstone.successor.is_some() => {
+                match self.lead(name, reference, Follow::Hold).await {
+                    Ok(resolved) if Self::has_hold(&resolved.session, hold, self.clock.now()) => Ok(resolved),
+                    _ => Err(Error::Ended(ended, tombstone)),
+                }
+            }
+            other => other,
+        }
+    }
+
+    /// Ends a session. On an ended one it answers the first end.
+    pub async fn end(&self, name: Name<'_>, end: End, request: Option<Request<'_>>) -> Result<EndAnswer, Error> {
+        let request = request.map(|request| self.keys.request(request.id, request.content));
+        let reference = self.session_ref(name);
+        let command = Command::End { end, request };
+        let outcome = match self.live(name, reference).await {
+            Ok(resolved) => self.act(resolved, &command, self.moment()).await,
+            Err(error) => Err(error),
+        };
+        let (reference, tombstone, ended_now, alias) = match outcome {
+            Ok(Acted {
+                session,
+                reply: Reply::Ended(tombstone),
+                status,
+            }) => (session.reference(), tombstone, true, status.alias),
+            Ok(acted) => return Err(Error::Unknown(acted.session.reference())),
+            Err(Error::Ended(ended, tombstone)) => {
+                // A retry is told what the first call was told.
+                let same_key =
+                    |known: &&crate::state::RequestId| request.is_some_and(|request| request.key == known.key);
+                let retried = match tombstone.request.as_ref().filter(same_key) {
+                    Some(known) if Some(*known) != request => return Err(Error::RequestIdReused(ended)),
+                    known => known.is_some(),
+                };
+                (ended, tombstone, retried, ended != reference)
+            }
+            Err(error) => return Err(error),
+        };
+        let mut status = Status::ended(reference, &tombstone, self.clock.now());
+        status.alias = alias;
+        Ok(EndAnswer {
+            status,
+            tombstone,
+            ended_now,
+        })
+    }
+
+    /// Ends a live session for an operator, or because a newer one takes its place. Answers the end if this call brought it.
+    pub async fn end_by_ref(&self, reference: SessionRef, end: End) -> Result<Option<Arc<Tombstone>>, Error> {
+        let Found::Live(session) = self.store.find(reference).await? else {
+            return Ok(None);
+        };
+        let command = Command::End { end, request: None };
+        let changed = self.change(&session, &command, self.moment()).await?;
+        Ok(match changed.reply {
+            Ok(Reply::Ended(tombstone)) => Some(tombstone),
+            _ => None,
+        })
+    }
+
+    /// Lets the state machine decide a command on a live session, and commits what it says. If the session is rotated
+    /// meanwhile, its successor is meant.
+    pub(super) async fn act(&self, resolved: Resolved, command: &Command, moment: Moment) -> Result<Acted, Error> {
+        let Resolved { mut session, mut alias } = resolved;
+        loop {
+            let reference = session.reference();
+            let changed = self.change(&session, command, moment).await?;
+            let refusal = match changed.reply {
+                Ok(reply) => {
+                    let mut status = changed.status;
+                    status.alias = alias;
+                    return Ok(Acted { session, reply, status });
+                }
+                Err(refusal) => refusal,
+            };
+            if let Refusal::Ended(tombstone) = &refusal
+                && let Some(Ok(successor)) = self.successor(tombstone, Follow::Alias).await?
+            {
+                (session, alias) = (successor, true);
+                continue;
+            }
+            return Err(Error::refused(reference, refusal));
+        }
+    }
+}
