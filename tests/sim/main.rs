@@ -16,6 +16,7 @@ fn main() {
     let days: u64 = std::env::args().nth(1).and_then(|n| n.parse().ok()).unwrap_or(1);
     let seed: u64 = std::env::args().nth(2).and_then(|n| n.parse().ok()).unwrap_or(1);
     let to: u64 = std::env::args().nth(3).and_then(|n| n.parse().ok()).unwrap_or(seed);
+    let mut bad = 0;
     for seed in seed..=to {
         let script = script::draw(seed, days);
         let begun = std::time::SystemTime::now();
@@ -33,7 +34,9 @@ fn main() {
             println!("{reference} is {name}");
             let related: Vec<&(i64,String)> = all.iter().filter(|(at, l)| *at <= violation.at && (l.contains(&name) || l.contains("slept") || l.contains("reload") || l.contains("restart"))).collect();
             for (_, line) in related.iter().rev().take(25).rev() { println!("  {}", line.chars().take(260).collect::<String>()); }
-            return;
+            bad += 1;
+            if bad > 5 { return; }
+            continue;
         }
         for (what, count) in &tally { print!("{what} {count}; "); }
         println!();

@@ -373,22 +373,13 @@ fn leak(answer: &Result<Answer, Refused>) -> Option<String> {
     has_raw_id(&bytes).then(|| format!("an answer: {answer:?}"))
 }
 
-/// Whether there is one of our ids, or a run of 43 characters of base64url, which is what the sidecar's own ids look like.
+/// Whether there is one of our ids, or what looks like one of the sidecar's own: 43 characters of base64url, of all kinds.
 fn has_raw_id(bytes: &[u8]) -> bool {
-    let mut run = 0;
-    for (place, byte) in bytes.iter().enumerate() {
-        if byte.is_ascii_alphanumeric() || *byte == b'-' || *byte == b'_' {
-            run += 1;
-            if *byte == b'-' && bytes[..=place].ends_with(CANARY.as_bytes()) {
-                return true;
-            }
-        } else if run == 43 {
-            return true;
-        } else {
-            run = 0;
-        }
-    }
-    run == 43
+    let is_id = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'-' || *byte == b'_';
+    bytes.split(|byte| !is_id(byte)).any(|run| {
+        let made = run.len() == 43 && run.iter().any(u8::is_ascii_uppercase) && run.iter().any(u8::is_ascii_digit);
+        made || run.windows(CANARY.len()).any(|window| window == CANARY.as_bytes())
+    })
 }
 
 /// One open stream.

@@ -155,10 +155,11 @@ impl<'a> Trial<'a> {
         live.into_iter().map(|(_, reference)| reference).collect()
     }
 
-    pub(super) fn live_count(&self) -> usize {
+    /// How many sessions live; at least, or at most, for those whose time is just over may be counted or not.
+    pub(super) fn live_count(&self, at_least: bool) -> usize {
         let model = self.model.sessions.keys().filter(|reference| !self.changed.contains_key(*reference));
         let sessions = model.filter_map(|reference| self.model.sessions.get(reference)).chain(self.changed.values());
-        sessions.filter(|session| session.end.is_none()).count()
+        sessions.filter(|session| session.end.is_none() && (!at_least || session.is_live(self.moment))).count()
     }
 
     /// A timestamp of the wire, as of now, in virtual time.

@@ -130,8 +130,10 @@ pub(super) struct Session {
     /// When something last moved a deadline: what became due by that is due from then on.
     pub(super) changed: Ns,
     pub(super) owed: VecDeque<Owed>,
-    /// With `enforce = false`: the passed deadline was noted.
-    pub(super) noted: bool,
+    /// With `enforce = false`: the deadline that passed, and its limit.
+    pub(super) noted: Option<(Ns, Limit)>,
+    /// It was only observed, nobody has used it for long, and it is forgotten without a word.
+    pub(super) forgotten: bool,
     /// Whether the old id may still be used (an alias), after a Rotate.
     pub(super) alias_until: Ns,
 }
@@ -181,7 +183,16 @@ impl Session {
     }
 
     pub(super) fn is_live(&self, moment: Moment) -> bool {
-        self.end.is_none() && (!self.enforced() || self.deadlines(moment).expire().0 > moment.now)
+        if self.end.is_some() {
+            return false;
+        }
+        let expire = self.deadlines(moment).expire().0;
+        if self.enforced() {
+            return expire > moment.now;
+        }
+        // Time does not end it, but if nobody uses it for long it is forgotten.
+        let over = self.noted.map_or(expire, |(noted, _)| noted).max(self.activity);
+        expire > moment.now || moment.now < over + self.limits.spec.tombstone as Ns * MS
     }
 
     /// How many idle points have been passed at a moment, if idle points fire at all then.
@@ -208,7 +219,7 @@ impl Session {
             return Ok(());
         }
         if !self.enforced() {
-            self.note_unenforced(at);
+            self.note_unenforced(at, limit, moment);
             return Ok(());
         }
         let bound = moment.bound(at.max(self.changed), limit != Limit::Absolute);
@@ -237,15 +248,28 @@ impl Session {
         Ok(())
     }
 
-    fn note_unenforced(&mut self, at: Ns) {
-        if self.noted {
-            return;
-        }
-        self.noted = true;
-        for (limit, fired) in [(Limit::Idle, self.idle_fired), (Limit::Absolute, self.absolute_fired)] {
-            if fired > 0 {
-                self.owed.push_back(Owed::Cleared { limit, cause: ClearedCause::NotEnforced, expire: at });
+    fn note_unenforced(&mut self, at: Ns, limit: Limit, moment: Moment) {
+        let known = self.noted.map(|(_, known)| known);
+        if known.is_none() || (limit == Limit::Absolute && known != Some(Limit::Absolute)) {
+            self.noted = Some((at, limit));
+            for (limit, fired) in [(Limit::Idle, &mut self.idle_fired), (Limit::Absolute, &mut self.absolute_fired)] {
+                if std::mem::take(fired) > 0 {
+                    let cause = ClearedCause::NotEnforced;
+                    self.owed.push_back(Owed::Cleared { limit, cause, expire: Ns::MIN });
+                }
             }
+        }
+        let since = self.noted.map_or(at, |(noted, _)| noted).max(self.activity);
+        if moment.now >= since + self.limits.spec.tombstone as Ns * MS {
+            self.forgotten = true;
+            self.end = Some(End {
+                reason: EndReason::Unspecified,
+                actor: Actor::Policy,
+                at,
+                noticed: Ns::MIN / 4,
+                successor: String::new(),
+                actor_id: String::new(),
+            });
         }
     }
 
@@ -278,6 +302,9 @@ impl Session {
 
     /// Whatever points are passed by now and not pushed yet must be pushed in this very instant.
     pub(super) fn owe_warnings(&mut self, moment: Moment) {
+        if self.noted.is_some() {
+            return;
+        }
         let deadlines = self.deadlines(moment);
         let count = self.idle_passed(moment);
         if count > self.idle_fired {
@@ -316,7 +343,7 @@ impl Session {
     }
 
     pub(super) fn is_expiring(&self) -> bool {
-        !self.noted && (self.idle_fired > 0 || self.absolute_fired > 0)
+        self.noted.is_none() && (self.idle_fired > 0 || self.absolute_fired > 0)
     }
 
     /// A warning that nobody's call caused: the driver says that a point is passed.
@@ -380,6 +407,9 @@ impl Session {
 
     /// Whether it must still be remembered, and whether it must be forgotten.
     pub(super) fn memory(&self, now: Ns) -> (bool, bool) {
+        if self.forgotten {
+            return (false, true);
+        }
         let Some(end) = &self.end else { return (true, false) };
         let ttl = self.limits.spec.tombstone as Ns * MS;
         (now < end.at.min(end.noticed) + ttl, now >= end.noticed + ttl)

@@ -124,7 +124,7 @@ impl Streams {
 
     /// Notes what a watch that begins now would be told.
     pub(super) fn opened(&mut self, entry: usize, model: &Model, moment: Moment) {
-        let known = model.sessions.values().filter(|session| session.memory(moment.now).0);
+        let known = model.sessions.values().filter(|session| session.is_live(moment) || (session.end.is_some() && session.memory(moment.now).0));
         let known = known.map(|session| Known {
             reference: session.reference.clone(),
             tenant: session.tenant.clone(),
@@ -290,7 +290,9 @@ impl Reader<'_> {
         let gone = place.life != self.life;
         // The log keeps the last `replay` events.
         let surely_trimmed = before.saturating_sub(place.seen) > self.streams.replay;
-        let maybe_trimmed = through.saturating_sub(place.cursor) > self.streams.replay;
+        // The snapshot of a successor has a place in the log too.
+        let between = &log[place.cursor.min(through)..through];
+        let maybe_trimmed = between.len() + between.iter().filter(|event| !event.successor.is_empty()).count() > self.streams.replay;
         let code = refused.map(|refused| (refused.code, refused.reason.as_str()));
         match code {
             None if foreign => Err(broken("G12", "a resume token was accepted for another scope or caller".to_owned())),
@@ -391,7 +393,7 @@ impl Reader<'_> {
 
     fn snapshot(&self, watcher: u32, open: &mut Open, snapshot: &v1::Snapshot) -> Result<(), Violation> {
         let Some(session) = &snapshot.session else { return Err(broken("API", "a snapshot of nothing".to_owned())) };
-        if snapshot.predecessor_ref.is_empty() {
+        if snapshot.predecessor_ref.is_empty() || !open.live {
             if open.live && !open.may_begin_anew {
                 return Err(broken("G12", format!("w{watcher} got a snapshot out of the blue")));
             }
@@ -405,7 +407,8 @@ impl Reader<'_> {
                 open.certain = log.partition_point(|event| event.at <= open.opened_at);
             }
         } else {
-            if open.last_ended != snapshot.predecessor_ref {
+            let tells_ends = open.request.kinds.is_empty() || open.request.kinds.contains(&3);
+            if tells_ends && open.last_ended != snapshot.predecessor_ref {
                 return Err(broken("G12", format!("w{watcher}: a successor's snapshot without the Ended of its predecessor")));
             }
             open.followed.insert(session.session_ref.clone());

@@ -104,7 +104,7 @@ impl Trial<'_> {
                 if past {
                     return Err(broken("G7", format!("{reference} was created past a limit")));
                 }
-                if self.live_count() >= self.model.max_sessions {
+                if self.live_count(true) >= self.model.max_sessions {
                     return Err(broken("G11", format!("{reference} was created over the cap of sessions")));
                 }
                 self.supersede(cap, others, &created.superseded_refs)?;
@@ -134,7 +134,8 @@ impl Trial<'_> {
                     predecessor: String::new(),
                     changed: now,
                     owed: VecDeque::new(),
-                    noted: false,
+                    noted: None,
+                    forgotten: false,
                     alias_until: -FAR,
                     limits,
                 };
@@ -154,7 +155,7 @@ impl Trial<'_> {
                     "SESSION_ENDED" => return self.refused_ended(&reference, refused),
                     "ALREADY_PAST_LIMIT" => past,
                     "REQUEST_ID_REUSED" => live && !request.request_id.is_empty(),
-                    "SESSION_CAP" => self.live_count() >= self.model.max_sessions,
+                    "SESSION_CAP" => self.live_count(false) >= self.model.max_sessions,
                     "SUBJECT_CAP" => cap.is_some_and(|(most, end_oldest)| !end_oldest && others.len() >= most as usize),
                     _ => false,
                 };
@@ -231,9 +232,6 @@ impl Trial<'_> {
             return Err(broken("G5", format!("{reference} ended and was touched")));
         }
         let verdict = rules::judge(&session.limits.spec, touch, session.reports_input);
-        if touch.hints.as_ref().is_some_and(|hints| hints.input_report) {
-            session.reports_input = true;
-        }
         let before = session.plain(moment.now);
         let mut expected = TouchResult::Ignored;
         if verdict.counts {
@@ -248,6 +246,7 @@ impl Trial<'_> {
         }
         if expected == TouchResult::Counted {
             let expiring = expiring(&answer.status);
+            session.reports_input |= touch.hints.as_ref().is_some_and(|hints| hints.input_report);
             session.extensions = 0;
             self.counted(&reference, before, ClearedCause::Touched, verdict.user, expiring);
         }
@@ -259,7 +258,8 @@ impl Trial<'_> {
         let moment = self.moment;
         let newest = self.get(reference).and_then(|session| self.model.specs.get(session.limits.spec.name)).cloned();
         let Some(session) = self.get_mut(reference) else { return };
-        session.noted = false;
+        // An absolute deadline that has passed stays passed.
+        session.noted = session.noted.filter(|(_, limit)| *limit == Limit::Absolute);
         if user {
             session.budget_from = None;
         }
@@ -357,7 +357,8 @@ impl Trial<'_> {
             let off = span(activity - session.activity);
             return Err(broken("G8", format!("{reference}: last activity is {off} off")));
         }
-        let holds: Vec<_> = told.holds.iter().map(|hold| (hold.hold_id.clone(), self.time(&hold.expire_time))).collect();
+        let mut holds: Vec<_> = told.holds.iter().map(|hold| (hold.hold_id.clone(), self.time(&hold.expire_time))).collect();
+        holds.sort();
         let expected: Vec<_> = session.holds.iter().map(|(id, hold)| (id.clone(), hold.until)).collect();
         if holds != expected {
             return Err(broken("G1", format!("{reference}: holds {holds:?}, expected {expected:?}")));
@@ -373,10 +374,11 @@ impl Trial<'_> {
             ("idle_timeout", session.limits.idle >= FAR || ns(&told.idle_timeout) == session.limits.idle),
             ("absolute_timeout", ns(&told.absolute_timeout) == session.limits.absolute),
             ("predecessor_ref", told.predecessor_ref == session.predecessor),
-            ("idle_expire_time", session.limits.idle >= FAR || self.time(&told.idle_expire_time) == plain.idle),
+            ("idle_expire_time", session.limits.idle >= FAR || [plain.idle, session.deadlines(moment).idle].contains(&self.time(&told.idle_expire_time))),
             (
                 "presence_expire_time",
-                told.presence_expire_time.as_ref().map(|at| self.time(&Some(*at))) == plain.presence,
+                [plain.presence, session.deadlines(moment).presence]
+                    .contains(&told.presence_expire_time.as_ref().map(|at| self.time(&Some(*at)))),
             ),
         ];
         for (fact, right) in facts {
@@ -431,7 +433,7 @@ impl Trial<'_> {
             None if session.limits.idle >= FAR => FAR,
             None => moment.now + session.limits.idle,
         };
-        session.extended_until = before.idle.max(wanted).min(session.absolute);
+        session.extended_until = session.extended_until.max(wanted).min(session.absolute);
         let should_clamp = wanted > session.absolute;
         self.counted(&reference, before, ClearedCause::Extended, true, expiring(&answer.status));
         let Some(session) = self.get_mut(&reference) else { return Ok(()) };
@@ -482,7 +484,7 @@ impl Trial<'_> {
             };
         };
         let budget_from = session.budget_from.unwrap_or(now);
-        let budget = if work { budget_from + spec.work_budget as Ns * MS - now } else { FAR };
+        let budget = if work && spec.enforced { budget_from + spec.work_budget as Ns * MS - now } else { FAR };
         let live = session.holds.values().filter(|hold| hold.work == work && hold.until > now).count();
         let other_kind = known.as_ref().is_some_and(|hold| hold.work != work);
         let full = known.is_none() && live >= max_live;
@@ -500,7 +502,8 @@ impl Trial<'_> {
             }
         };
         let before = session.plain(now);
-        let granted = ns(&request.ttl).min(max_ttl).min(budget).min(session.absolute - now);
+        let absolute = if spec.enforced { session.absolute - now } else { FAR };
+        let granted = ns(&request.ttl).min(max_ttl).min(budget).min(absolute);
         let until = known.as_ref().map_or(-FAR, |hold| hold.until).max(now + granted);
         let told_ttl = ns(&answer.granted_ttl);
         if told_ttl != until - now || answer.created != known.is_none() {
@@ -606,7 +609,6 @@ impl Trial<'_> {
         (session.idle_fired, session.absolute_fired) = (0, 0);
         session.owed.clear();
         session.changed = now;
-        session.created = now;
         if again {
             let spec = self.model.specs.get(old.limits.spec.name).cloned().unwrap_or_else(|| old.limits.spec.clone());
             session.limits = Limits::new(&spec, old.limits.own_idle, old.limits.own_absolute);
@@ -615,7 +617,7 @@ impl Trial<'_> {
             session.activity = now;
             session.extended_until = -FAR;
             session.budget_from = None;
-            session.noted = false;
+            session.noted = None;
         }
         if !request.request_id.is_empty() {
             let id = request.request_id.clone();
@@ -628,7 +630,7 @@ impl Trial<'_> {
         self.changed.insert(new.clone(), session);
         if let Some(old) = self.get_mut(&reference) {
             for (limit, fired) in [(Limit::Idle, old.idle_fired), (Limit::Absolute, old.absolute_fired)] {
-                if fired > 0 && !old.noted {
+                if fired > 0 {
                     old.owed.push_back(Owed::Cleared { limit, cause: ClearedCause::Rotated, expire: Ns::MIN });
                 }
             }
