@@ -27,6 +27,7 @@ use crate::{
     admin::{self, Readiness},
     config::{Config, Endpoint},
     driver,
+    reload::{self, ReloadMeter},
     rpc::{Api, Caller, Connection, RpcMeter},
     sessions::{Meter, Sessions, Setup, random_key},
     store::MemoryCaps,
@@ -50,6 +51,7 @@ pub struct App {
     admin: Option<TcpListener>,
     drain_timeout: Duration,
     dev: bool,
+    policy_file: Option<(PathBuf, ReloadMeter)>,
     _sockets: Vec<SocketFile>,
 }
 
@@ -77,6 +79,9 @@ impl App {
             Meter::register(&mut registry),
         );
         registry.register_collector(Box::new(Levels(Arc::clone(&sessions))));
+        let policy_file = config
+            .policy_file
+            .map(|path| (path, ReloadMeter::register(&mut registry)));
 
         let places = Arc::new(Semaphore::new(config.max_connections));
         let mut incoming: SelectAll<Incoming> = SelectAll::new();
@@ -118,6 +123,7 @@ impl App {
             admin,
             drain_timeout: config.drain_timeout,
             dev: config.dev,
+            policy_file,
             _sockets: sockets,
         })
     }
@@ -132,6 +138,11 @@ impl App {
 
         let draining = CancellationToken::new();
         let stopped = CancellationToken::new();
+        if let Some((path, meter)) = self.policy_file {
+            let sessions = Arc::clone(&sessions);
+            let apply = move |policies| sessions.policies().reload(policies);
+            tokio::spawn(reload::follow(path, apply, meter, draining.clone().cancelled_owned()));
+        }
         let readiness = Readiness::default();
         let admin = self.admin.map(|listener| {
             let stopped = stopped.clone();

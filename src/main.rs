@@ -47,6 +47,7 @@ fn dispatch(command: Command) -> ExitCode {
             Err(error) => bad_config(&error),
         },
         Command::Options => cli::print(&options_markdown()),
+        Command::Policy(args) => cli::policy::run(&args.command).unwrap_or_else(|error| bad_config(&error)),
         client => cli::run(client),
     }
 }

@@ -112,7 +112,9 @@ fn touch_until(sessions: &Sessions, seed: u64, count: u64, stop: &AtomicBool) ->
                 session_id: std::str::from_utf8(&id).unwrap_or_default(),
             };
             // In memory a touch never waits.
-            let answer = sessions.touch(name, Activity::User, None, Duration::ZERO).now_or_never();
+            let answer = sessions
+                .touch(name, Activity::User, None, Duration::ZERO)
+                .now_or_never();
             touched += u64::from(matches!(answer, Some(Ok(_))));
         }
     }

@@ -1,6 +1,7 @@
 //! The commands for people at a terminal: each is one call of the API.
 
 mod client;
+pub mod policy;
 mod show;
 
 use std::{
@@ -15,6 +16,7 @@ use anyhow::{Context as _, bail};
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus};
 
 use crate::{
+    compliance::span,
     config::{
         ActivityArg, ActorArg, AdvanceArgs, CheckArgs, Command, Config, CreateArgs, EndArgs, ExtendArgs, ReasonArg,
         TargetArgs, TouchArgs, WatchArgs,
@@ -37,7 +39,9 @@ pub fn run(command: Command) -> ExitCode {
                 Command::End(args) => end(args).await,
                 Command::Watch(args) => watch(args).await,
                 Command::Advance(args) => advance(&args).await,
-                Command::Serve(_) | Command::CheckConfig(_) | Command::Options => bail!("not a client command"),
+                Command::Serve(_) | Command::CheckConfig(_) | Command::Options | Command::Policy(_) => {
+                    bail!("not a client command")
+                }
             }
         })
     });
@@ -77,9 +81,14 @@ pub fn print_config(config: &Config) -> ExitCode {
     for (name, policy) in &config.policies {
         let limits = &policy.limits;
         lines.push(format!(
-            "  policy {name}: idle_timeout {}, absolute_timeout {}",
-            humantime::format_duration(limits.idle_timeout),
-            humantime::format_duration(limits.absolute_timeout)
+            "  policy {name}: idle_timeout {}, absolute_timeout {}{}",
+            if limits.passive {
+                "none (passive)".to_owned()
+            } else {
+                span(limits.idle_timeout)
+            },
+            span(limits.absolute_timeout),
+            if limits.enforced { "" } else { ", not enforced" }
         ));
     }
     print(&lines.join("\n"))

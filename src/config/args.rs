@@ -38,6 +38,8 @@ pub enum Command {
     Watch(WatchArgs),
     /// Move the clock of a `serve --dev`.
     Advance(AdvanceArgs),
+    /// Prove a policy file: hold it against standards, document it, show what is in force.
+    Policy(PolicyArgs),
     /// Print the table of all options as Markdown.
     #[command(hide = true)]
     Options,
@@ -418,4 +420,68 @@ pub struct AdvanceArgs {
     /// How far, up to 365 days.
     #[arg(value_name = "DURATION")]
     pub duration: humantime::Duration,
+}
+
+/// Arguments of `policy`.
+#[derive(Debug, Args)]
+pub struct PolicyArgs {
+    /// What to do with the policies.
+    #[command(subcommand)]
+    pub command: PolicyCommand,
+}
+
+/// What can be done with policies without a sidecar.
+#[derive(Debug, Subcommand)]
+pub enum PolicyCommand {
+    /// Name each departure from NIST SP 800-63B-4, PCI DSS 8.2.8, OWASP ASVS 5.0 V7 and WCAG 2.2.1, and the worst case. Exit code 0
+    /// if there is none, 1 if there are, 64 if the file is bad.
+    Lint(PolicyLintArgs),
+    /// Print the page that OWASP ASVS 5.0 V7.1.1 and V7.1.2 ask for, as Markdown. Exit code 0 or 64.
+    Document(PolicyFileArgs),
+    /// Print the policies as they are in force: every key, as a policy file. Exit code 0 or 64.
+    Show(PolicyFileArgs),
+    /// Print what the presets are, as a policy file.
+    Presets,
+}
+
+/// Which policies.
+#[derive(Debug, Args)]
+pub struct PolicyFileArgs {
+    /// Policies, a TOML file; `-` is standard input. Without one it is the policy that a new user meets.
+    #[arg(long, env = "SESSION_SIDECAR_POLICY_FILE", value_name = "FILE")]
+    pub policy_file: Option<PathBuf>,
+}
+
+/// Arguments of `policy lint`.
+#[derive(Debug, Args)]
+pub struct PolicyLintArgs {
+    /// The file.
+    #[command(flatten)]
+    pub file: PolicyFileArgs,
+
+    /// Only these standards, repeatable or separated by commas. Default: all.
+    #[arg(long, value_name = "STANDARD", value_delimiter = ',')]
+    pub standard: Vec<StandardArg>,
+
+    /// Print the findings and the worst case as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// A standard to hold policies against.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum StandardArg {
+    /// NIST SP 800-63B-4 §2.1.3.
+    NistAal1,
+    /// NIST SP 800-63B-4 §2.2.3.
+    NistAal2,
+    /// NIST SP 800-63B-4 §2.3.3.
+    NistAal3,
+    /// PCI DSS 4.0.1, requirement 8.2.8.
+    #[value(name = "pci-dss-8.2.8", alias = "pci-dss")]
+    PciDss,
+    /// OWASP ASVS 5.0, chapter V7.
+    OwaspAsvs,
+    /// WCAG 2.2, success criterion 2.2.1.
+    Wcag,
 }

@@ -3,7 +3,7 @@
 mod args;
 mod listen;
 mod options;
-mod policy_file;
+mod policy;
 
 use std::{collections::BTreeMap, fs, net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -11,11 +11,12 @@ use anyhow::{Context as _, bail};
 
 pub use args::{
     ActivityArg, ActorArg, AdvanceArgs, CheckArgs, Cli, ClientArgs, Command, CreateArgs, EndArgs, ExtendArgs, IdArgs,
-    LogFormat, ReasonArg, ServeArgs, TargetArgs, TouchArgs, WatchArgs,
+    LogFormat, PolicyArgs, PolicyCommand, PolicyFileArgs, PolicyLintArgs, ReasonArg, ServeArgs, StandardArg,
+    TargetArgs, TouchArgs, WatchArgs,
 };
 pub use listen::{Endpoint, Listen};
 pub use options::options_markdown;
-pub use policy_file::parse as parse_policies;
+pub use policy::{parse as parse_policies, read as read_policies};
 
 use crate::state::Policy;
 
@@ -28,6 +29,8 @@ pub struct Config {
     pub admin_listen: Option<SocketAddr>,
     /// The policies by name.
     pub policies: BTreeMap<String, Policy>,
+    /// Where they were read, to be followed.
+    pub policy_file: Option<PathBuf>,
     /// The key of refs, ids and tokens; drawn at random if unset.
     pub master_key: Option<Vec<u8>>,
     /// The cap of live sessions.
@@ -76,14 +79,15 @@ impl Config {
             })?),
         };
         let policies = match &args.policy_file {
-            Some(path) => policy_file::load(path)?,
-            None if args.dev => policy_file::demo()?,
-            None => policy_file::parse("")?,
+            Some(path) => policy::read(path)?,
+            None if args.dev => policy::demo()?,
+            None => policy::parse("")?,
         };
         Ok(Self {
             listen,
             admin_listen,
             policies,
+            policy_file: args.policy_file.clone(),
             master_key: args.key_file.as_ref().map(read_key).transpose()?,
             max_sessions: at_least_one("--max-sessions", args.max_sessions)?,
             max_tombstones: at_least_one("--max-tombstones", args.max_tombstones)?,

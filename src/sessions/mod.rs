@@ -25,7 +25,7 @@ pub use answer::{
 };
 pub use create::{Create, Created};
 pub use meter::Meter;
-pub use policies::Policies;
+pub use policies::{Policies, Reloaded};
 pub use rotate::{Rotate, Rotated};
 pub use watch::{Scope, Subscriber, Watch, WatchContent, WatchError, WatchMessage};
 

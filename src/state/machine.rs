@@ -183,18 +183,17 @@ impl Next {
             return;
         }
         let plain = self.pulse.last_activity() + self.limits.idle_timeout;
-        if self.rest.extended_until <= plain {
-            self.rest.extended_until = Time::ZERO;
-        }
-        if self
-            .rest
-            .extra
-            .as_ref()
-            .and_then(|extra| extra.work_ended)
-            .is_some_and(|at| at <= self.pulse.last_activity())
-        {
+        let activity = self.pulse.last_activity();
+        if let Some(extra) = &self.rest.extra {
+            let over = extra.extended_until.is_some_and(|until| until <= plain);
             // Activity since: the work that is over has no say any more.
-            self.rest.extra_mut().work_ended = None;
+            let done = extra.work_ended.is_some_and(|at| at <= activity);
+            if over {
+                self.rest.extra_mut().extended_until = None;
+            }
+            if done {
+                self.rest.extra_mut().work_ended = None;
+            }
         }
         let warned = self.rest.idle_fired > 0 || self.rest.absolute_fired > 0;
         self.pulse = self.pulse.flagged(warned, self.rest.has_a_say());
@@ -502,8 +501,9 @@ impl Next {
         }
         self.active(true, newer, origin, moment);
         let absolute = origin.absolute_deadline(&self.limits);
-        let wanted_until = moment.now + wanted.unwrap_or(self.limits.idle_timeout);
-        self.rest.extended_until = self.rest.extended_until.max(wanted_until).min(absolute);
+        let wanted_until = moment.now + self.limits.extension(wanted);
+        let until = self.rest.extended_until().max(wanted_until).min(absolute);
+        self.rest.extra_mut().extended_until = Some(until);
         self.rest.extensions = self.rest.extensions.saturating_add(1);
         let granted = self.view(origin).deadlines(moment).expire().0.since(expire_before);
         let clamped = wanted_until > absolute;

@@ -21,4 +21,4 @@ pub use record::{
     Actor, Cause, Deadlines, End, EndReason, Extra, Happening, Identity, Limit, Moment, Origin, Outcome, Recalled,
     Record, RequestId, Rest, Succession, Tombstone, View,
 };
-pub use rules::{Activity, Hints, Rule, RuleName, Rules, Verdict, Visibility};
+pub use rules::{Activity, Hints, OneOf, Pattern, Rule, RuleName, Rules, Verdict, Visibility, When, Word};

@@ -209,14 +209,17 @@ impl Identity {
 }
 
 /// What is fixed for the whole life of a session.
+///
+/// In this order, because a touch needs the first only: see `store::Session`.
 #[derive(Debug, Clone)]
+#[repr(C)]
 pub struct Origin {
-    /// Who and what it is for.
-    pub identity: Identity,
-    /// When the sidecar came to know it.
-    pub created: Time,
     /// When the person authenticated.
     pub authenticated: Time,
+    /// When the sidecar came to know it.
+    pub created: Time,
+    /// Who and what it is for.
+    pub identity: Identity,
 }
 
 impl Origin {
@@ -230,8 +233,6 @@ impl Origin {
 /// The part of a record that only the state machine changes.
 #[derive(Debug, Clone)]
 pub struct Rest {
-    /// Up to when Extends moved the idle deadline; the beginning of time if they did not.
-    pub extended_until: Time,
     /// Extends in a row since the last counted touch.
     pub extensions: u32,
     /// How many idle warning points have fired for the deadline as it stands.
@@ -245,6 +246,8 @@ pub struct Rest {
 /// What few sessions have.
 #[derive(Debug, Clone, Default)]
 pub struct Extra {
+    /// Up to when Extends moved the idle deadline, if that has a say.
+    pub extended_until: Option<Time>,
     /// Live holds, and lapsed ones that nobody has noticed yet.
     pub holds: Vec<Hold>,
     /// The latest end of a WORK hold that is over.
@@ -264,7 +267,6 @@ pub struct Extra {
 impl Rest {
     /// The rest of a session on whose deadline only the pulse has a say.
     pub const PLAIN: Self = Self {
-        extended_until: Time::ZERO,
         extensions: 0,
         idle_fired: 0,
         absolute_fired: 0,
@@ -275,6 +277,13 @@ impl Rest {
     #[must_use]
     pub fn end(&self) -> Option<&Arc<Tombstone>> {
         self.extra.as_ref().and_then(|extra| extra.end.as_ref())
+    }
+
+    /// Up to when Extends moved the idle deadline; the beginning of time if they did not.
+    #[must_use]
+    pub fn extended_until(&self) -> Time {
+        let extended = self.extra.as_ref().and_then(|extra| extra.extended_until);
+        extended.unwrap_or(Time::ZERO)
     }
 
     /// The holds that live at a moment.
@@ -317,13 +326,14 @@ impl Rest {
     /// Whether this has a say in the deadlines, beside the pulse.
     pub(super) fn has_a_say(&self) -> bool {
         let extra = self.extra.as_ref().is_some_and(|extra| {
-            !extra.holds.is_empty()
+            extra.extended_until.is_some()
+                || !extra.holds.is_empty()
                 || extra.work_ended.is_some()
                 || extra.budget_from.is_some()
                 || extra.presence_ended.is_some()
                 || extra.unenforced.is_some()
         });
-        extra || self.extensions > 0 || self.extended_until > Time::ZERO
+        extra || self.extensions > 0
     }
 
     /// What few sessions have, to be changed.
@@ -653,7 +663,7 @@ impl View<'_> {
         let work = self.rest.work_reaches();
         let idle = work.map_or(activity, |reach| reach.max(activity)) + self.limits.idle_timeout;
         Deadlines {
-            idle: idle.max(self.rest.extended_until),
+            idle: idle.max(self.rest.extended_until()),
             absolute: self.origin.absolute_deadline(self.limits),
             presence: self.presence_deadline(activity, work),
         }
