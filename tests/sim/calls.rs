@@ -10,9 +10,6 @@ use crate::{
     world::CANARY,
 };
 
-/// Rules by hints are still to come.
-const HINTS: bool = false;
-
 /// What the callers know of sessions: the ids that they chose or were given, and the refs that answers told.
 pub(crate) struct Names {
     seed: u64,
@@ -255,9 +252,6 @@ fn touch_request(touch: &Touch, names: &Names) -> v1::TouchRequest {
 }
 
 fn hints(hint: u8) -> Option<v1::TouchHints> {
-    if !HINTS {
-        return None;
-    }
     let text = str::to_owned;
     Some(match hint {
         1 => v1::TouchHints { method: text("GET"), path: text("/page"), ..Default::default() },

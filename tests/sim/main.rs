@@ -32,7 +32,7 @@ fn main() {
             let reference = violation.text.split_whitespace().find(|w| w.trim_matches(|c: char| ":,".contains(c)).len() == 22).unwrap_or("?").trim_matches(|c: char| ":,".contains(c)).to_owned();
             let name = teller.name_of(&reference);
             println!("{reference} is {name}");
-            let related: Vec<&(i64,String)> = all.iter().filter(|(at, l)| *at <= violation.at && (l.contains(&name) || l.contains("slept") || l.contains("reload") || l.contains("restart"))).collect();
+            let related: Vec<&(i64,String)> = all.iter().filter(|(at, l)| *at <= violation.at && (l.contains(&name) || l.contains("slept") || l.contains("reload") || l.contains("restart") || (violation.text.contains("w") && violation.text.split(' ').any(|w| w.starts_with('w') && w[1..].trim_end_matches(':').parse::<u32>().is_ok() && l.contains(&format!("{} ", w.trim_end_matches(':'))))))).collect();
             for (_, line) in related.iter().rev().take(25).rev() { println!("  {}", line.chars().take(260).collect::<String>()); }
             bad += 1;
             if bad > 5 { return; }

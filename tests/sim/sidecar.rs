@@ -30,6 +30,7 @@ pub(crate) type Client = SessionServiceClient<Channel>;
 /// A running sidecar.
 pub(crate) struct Sidecar {
     pub(crate) clock: Clock,
+    sessions: Arc<Sessions>,
     pub(crate) draining: CancellationToken,
     tasks: Vec<JoinHandle<()>>,
     registry: Registry,
@@ -63,7 +64,7 @@ impl Sidecar {
         let draining = CancellationToken::new();
         let (connections, incoming) = mpsc::unbounded_channel();
         let api = Api {
-            sessions,
+            sessions: Arc::clone(&sessions),
             meter,
             draining: draining.clone(),
             test_clock: false,
@@ -73,6 +74,7 @@ impl Sidecar {
         let server = tokio::spawn(async move { server.await.expect("the server runs") });
         Self {
             clock,
+            sessions,
             draining,
             tasks: vec![driver, router, server],
             registry,
@@ -105,6 +107,12 @@ impl Sidecar {
         let mut text = String::new();
         encode(&mut text, &self.registry).expect("metrics encode");
         text
+    }
+
+    /// The policy file has changed.
+    pub(crate) fn reload(&self, reloads: u32) {
+        let reloaded = self.sessions.policies().reload(policies(&specs(reloads)));
+        reloaded.expect("a good file");
     }
 
     /// Whether it is still in order: its tasks must never end.

@@ -266,7 +266,11 @@ impl<'a> World<'a> {
         }
     }
 
-    fn reload(&mut self) {}
+    fn reload(&mut self) {
+        self.reloads += 1;
+        self.sidecar.as_ref().expect("runs").reload(self.reloads);
+        self.note(What::Reloaded { reloads: self.reloads });
+    }
 
     async fn restart(&mut self, graceful: bool) {
         self.scan_metrics();

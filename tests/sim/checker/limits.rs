@@ -40,6 +40,20 @@ impl Limits {
     }
 }
 
+impl Limits {
+    /// The absolute timeout of a live session under a newer policy.
+    pub(super) fn shorten_absolute(&mut self, absolute: Ns) {
+        self.absolute = absolute;
+        self.absolute_points = points(&self.spec.absolute_leads, self.spec.absolute as Ns * MS, absolute);
+    }
+}
+
+/// How many of the new leads count as told if so many of the old ones were.
+pub(super) fn still_told(old: &[Ns], told: usize, new: &[Ns]) -> usize {
+    let Some(smallest) = told.checked_sub(1).and_then(|place| old.get(place)) else { return 0 };
+    new.iter().filter(|lead| *lead >= smallest).count().max(1)
+}
+
 /// A lead over half of the effective timeout fires at half of it.
 fn points(leads: &[u64], policys: Ns, effective: Ns) -> Vec<Ns> {
     let fit = |lead: u64| (lead as Ns * MS).min(policys / 2).min(effective / 2);

@@ -210,7 +210,9 @@ impl<'a> Trial<'a> {
         if expire_time != expire {
             return Err(broken("G14", format!("{name}: expire_time {} is not {}", clock(expire_time), clock(expire))));
         }
-        let expected = if session.is_expiring() { SessionState::Expiring } else { SessionState::Active };
+        // While expiries are held, a session whose time is over is not simply active.
+        let over = session.plain(moment.now).expire().0 <= moment.now;
+        let expected = if session.is_expiring() || over { SessionState::Expiring } else { SessionState::Active };
         if state != expected && session.enforced() {
             return Err(broken("G3", format!("{name} is {state:?}, expected {expected:?}")));
         }

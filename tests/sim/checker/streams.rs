@@ -53,6 +53,7 @@ struct Place {
     initial: bool,
     followed: BTreeSet<String>,
     snapshots: BTreeMap<String, u64>,
+    last_ended: String,
 }
 
 /// An open stream.
@@ -308,6 +309,7 @@ impl Reader<'_> {
                 open.may_begin_anew = place.initial;
                 open.followed.clone_from(&place.followed);
                 open.snapshots.clone_from(&place.snapshots);
+                open.last_ended.clone_from(&place.last_ended);
                 Ok(Some(open))
             }
             Some((Code::InvalidArgument, _)) if foreign => {
@@ -386,6 +388,7 @@ impl Reader<'_> {
                 initial,
                 followed: open.followed.clone(),
                 snapshots: open.snapshots.clone(),
+                last_ended: open.last_ended.clone(),
             },
         );
         Ok(())
