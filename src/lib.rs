@@ -11,6 +11,7 @@ pub mod event;
 pub mod huge_pages;
 pub mod reload;
 pub mod rpc;
+pub mod sabotage;
 pub mod sessions;
 pub mod state;
 pub mod store;

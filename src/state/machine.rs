@@ -3,6 +3,7 @@
 mod hold;
 mod rotate;
 
+use crate::sabotage::{self, Fault};
 use std::{
     sync::{Arc, atomic::AtomicU32},
     time::Duration,
@@ -202,7 +203,7 @@ impl Next {
     /// Withdraws warnings whose deadline moved, and warns anew if it is still near.
     fn deadlines_moved(&mut self, origin: &Origin, before: Deadlines, cause: Cause, moment: Moment) {
         let after = self.view(origin).plain_deadlines();
-        if after.idle != before.idle {
+        if after.idle != before.idle && !sabotage::on(Fault::ClearedForgotten) {
             self.clear(origin, Limit::Idle, cause, moment);
         }
         if after.absolute != before.absolute {
@@ -390,7 +391,8 @@ pub fn decide(view: &View<'_>, command: &Command, moment: Moment) -> Decision {
     let origin = view.origin;
     let mut next = Next::after(view);
     let (expire, limit) = view.deadlines(moment).expire();
-    let over = moment.now >= expire;
+    let unnoticed = sabotage::on(Fault::CallsWaitForDriver) && !matches!(command, Command::Judge);
+    let over = moment.now >= expire && !unnoticed;
     if over && view.limits.enforced {
         // Whoever comes first ends it, and a warning that was not pushed yet precedes the end (G3).
         next.lapse(Moment::at(expire));
@@ -502,7 +504,12 @@ impl Next {
         self.active(true, newer, origin, moment);
         let absolute = origin.absolute_deadline(&self.limits);
         let wanted_until = moment.now + self.limits.extension(wanted);
-        let until = self.rest.extended_until().max(wanted_until).min(absolute);
+        let reach = if sabotage::on(Fault::ExtendPastAbsolute) {
+            Time::FAR
+        } else {
+            absolute
+        };
+        let until = self.rest.extended_until().max(wanted_until).min(reach);
         self.rest.extra_mut().extended_until = Some(until);
         self.rest.extensions = self.rest.extensions.saturating_add(1);
         let granted = self.view(origin).deadlines(moment).expire().0.since(expire_before);
@@ -552,7 +559,7 @@ fn timeout(limit: Limit, at: Time) -> End {
 /// How many points have fired by `now`, and the smallest lead of them, if there are more than before.
 fn passed(points: &[Duration], fired: u8, deadline: Time, now: Time) -> Option<(u8, Duration)> {
     let count = points.iter().take_while(|lead| deadline - **lead <= now).count();
-    if count <= usize::from(fired) {
+    if count <= usize::from(fired) && !(sabotage::on(Fault::WarnedTwice) && count > 0) {
         return None;
     }
     Some((u8::try_from(count).unwrap_or(u8::MAX), points[count - 1]))

@@ -1,5 +1,6 @@
 //! A session's record, and the one formula of its deadlines.
 
+use crate::sabotage::{self, Fault};
 use std::{
     collections::BTreeMap,
     fmt,
@@ -664,8 +665,17 @@ impl View<'_> {
         let idle = work.map_or(activity, |reach| reach.max(activity)) + self.limits.idle_timeout;
         Deadlines {
             idle: idle.max(self.rest.extended_until()),
-            absolute: self.origin.absolute_deadline(self.limits),
+            absolute: self.absolute_deadline(),
             presence: self.presence_deadline(activity, work),
+        }
+    }
+
+    fn absolute_deadline(&self) -> Time {
+        let absolute = self.origin.absolute_deadline(self.limits);
+        if sabotage::on(Fault::ExtendPastAbsolute) {
+            absolute.max(self.rest.extended_until())
+        } else {
+            absolute
         }
     }
 
@@ -677,6 +687,11 @@ impl View<'_> {
             limits.leave_grace
         } else {
             limits.lost_grace
+        };
+        let activity = if sabotage::on(Fault::PresenceIgnoresTouch) {
+            end.at
+        } else {
+            activity
         };
         let deadline = end.at.max(activity) + grace;
         Some(work.map_or(deadline, |reach| reach.max(deadline)))
@@ -740,7 +755,11 @@ impl View<'_> {
     /// When a session that time has ended for a policy that only observes is forgotten.
     pub(super) fn forgotten_at(&self) -> Time {
         let over = self.rest.unenforced().map_or(Time::ZERO, |(_, at)| at);
-        over.max(self.pulse.last_activity()) + self.limits.tombstone_ttl
+        let used = self
+            .pulse
+            .last_activity()
+            .max(self.plain_deadlines().idle - self.limits.idle_timeout);
+        over.max(used) + self.limits.tombstone_ttl
     }
 }
 

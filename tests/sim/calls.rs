@@ -41,7 +41,8 @@ impl Names {
     }
 
     pub(crate) fn learn(&mut self, action: &Action, learnt: Option<(String, String)>) {
-        let (Some((id, reference)), Action::Create { session, .. } | Action::Rotate { to: session, .. }) = (learnt, action)
+        let (Some((id, reference)), Action::Create { session, .. } | Action::Rotate { to: session, .. }) =
+            (learnt, action)
         else {
             return;
         };
@@ -58,18 +59,34 @@ fn wire(ms: u64) -> Option<prost_types::Duration> {
 }
 
 fn request_id(names: &Names, request: Option<u32>) -> String {
-    request.map(|number| format!("request-{:x}-{number}", names.seed)).unwrap_or_default()
+    request
+        .map(|number| format!("request-{:x}-{number}", names.seed))
+        .unwrap_or_default()
 }
 
 fn subject_name(subject: u8) -> String {
-    if subject == 0 { String::new() } else { format!("person-{subject}") }
+    if subject == 0 {
+        String::new()
+    } else {
+        format!("person-{subject}")
+    }
 }
 
 /// The request of an action: whose it is, what it says, and the field that it breaks on purpose.
 pub(crate) fn request(action: &Action, names: &Names) -> Option<(usize, Request, Option<&'static str>)> {
     let of = |session: u32| TENANTS[tenant_of(session)].to_owned();
     let (session, request) = match action {
-        Action::Create { session, policy, subject, own_id, idle, absolute, authenticated_ago, idle_for, request } => {
+        Action::Create {
+            session,
+            policy,
+            subject,
+            own_id,
+            idle,
+            absolute,
+            authenticated_ago,
+            idle_for,
+            request,
+        } => {
             // Without an own id the sidecar makes one; from a request id, so that a story repeats.
             let own = *own_id || request.is_none();
             let create = v1::CreateRequest {
@@ -103,7 +120,9 @@ pub(crate) fn request(action: &Action, names: &Names) -> Option<(usize, Request,
         }
         Action::CheckMany(sessions) => {
             let first = *sessions.first()?;
-            let some = sessions.iter().filter(|session| tenant_of(**session) == tenant_of(first));
+            let some = sessions
+                .iter()
+                .filter(|session| tenant_of(**session) == tenant_of(first));
             let many = v1::CheckRequest {
                 tenant: of(first),
                 name: None,
@@ -111,7 +130,11 @@ pub(crate) fn request(action: &Action, names: &Names) -> Option<(usize, Request,
             };
             (first, Request::Check(many))
         }
-        Action::Extend { session, wanted, request } => {
+        Action::Extend {
+            session,
+            wanted,
+            request,
+        } => {
             let extend = v1::ExtendRequest {
                 tenant: of(*session),
                 session_id: names.id(*session),
@@ -120,8 +143,17 @@ pub(crate) fn request(action: &Action, names: &Names) -> Option<(usize, Request,
             };
             (*session, Request::Extend(extend))
         }
-        Action::Hold { session, hold, work, ttl } => {
-            let kind = if *work { v1::HoldKind::Work } else { v1::HoldKind::Presence };
+        Action::Hold {
+            session,
+            hold,
+            work,
+            ttl,
+        } => {
+            let kind = if *work {
+                v1::HoldKind::Work
+            } else {
+                v1::HoldKind::Presence
+            };
             let hold = v1::HoldRequest {
                 tenant: of(*session),
                 session_id: names.id(*session),
@@ -140,7 +172,13 @@ pub(crate) fn request(action: &Action, names: &Names) -> Option<(usize, Request,
             };
             (*session, Request::Release(release))
         }
-        Action::Rotate { session, to, authenticated_ago, subject, request } => {
+        Action::Rotate {
+            session,
+            to,
+            authenticated_ago,
+            subject,
+            request,
+        } => {
             let made = request.is_some_and(|number| number % 2 == 0);
             let rotate = v1::RotateRequest {
                 tenant: of(*session),
@@ -153,8 +191,16 @@ pub(crate) fn request(action: &Action, names: &Names) -> Option<(usize, Request,
             };
             (*session, Request::Rotate(rotate))
         }
-        Action::End { session, revoked, request } => {
-            let reason = if *revoked { v1::EndReason::Revoked } else { v1::EndReason::Logout };
+        Action::End {
+            session,
+            revoked,
+            request,
+        } => {
+            let reason = if *revoked {
+                v1::EndReason::Revoked
+            } else {
+                v1::EndReason::Logout
+            };
             let end = v1::EndRequest {
                 tenant: of(*session),
                 session_id: names.id(*session),
@@ -174,13 +220,26 @@ pub(crate) fn request(action: &Action, names: &Names) -> Option<(usize, Request,
                     v1::check_request::Name::SessionRef(reference),
                 )),
                 (1, _) => Request::Touch(touch_request(
-                    &Touch { session: *session, activity: 1, ago: 0, hint: 0 },
+                    &Touch {
+                        session: *session,
+                        activity: 1,
+                        ago: 0,
+                        hint: 0,
+                    },
                     names,
                 )),
                 _ => {
-                    let touch = Touch { session: *session, activity: 1, ago: 0, hint: 0 };
+                    let touch = Touch {
+                        session: *session,
+                        activity: 1,
+                        ago: 0,
+                        hint: 0,
+                    };
                     let touch = touch_request(&touch, names);
-                    Request::Touch(v1::TouchRequest { tenant: TENANTS[other].to_owned(), ..touch })
+                    Request::Touch(v1::TouchRequest {
+                        tenant: TENANTS[other].to_owned(),
+                        ..touch
+                    })
                 }
             };
             return Some((other, request, None));
@@ -195,17 +254,50 @@ pub(crate) fn request(action: &Action, names: &Names) -> Option<(usize, Request,
 }
 
 fn bad(session: u32, which: u8, names: &Names) -> (Request, &'static str) {
-    let touch = touch_request(&Touch { session, activity: 1, ago: 0, hint: 0 }, names);
+    let touch = touch_request(
+        &Touch {
+            session,
+            activity: 1,
+            ago: 0,
+            hint: 0,
+        },
+        names,
+    );
     let negative = Some(prost_types::Duration { seconds: -1, nanos: 0 });
     match which {
-        0 => (Request::Touch(v1::TouchRequest { session_id: String::new(), ..touch }), "session_id"),
-        1 => (Request::Touch(v1::TouchRequest { session_id: "x".repeat(257), ..touch }), "session_id"),
+        0 => (
+            Request::Touch(v1::TouchRequest {
+                session_id: String::new(),
+                ..touch
+            }),
+            "session_id",
+        ),
+        1 => (
+            Request::Touch(v1::TouchRequest {
+                session_id: "x".repeat(257),
+                ..touch
+            }),
+            "session_id",
+        ),
         2 => (Request::Touch(v1::TouchRequest { activity: 77, ..touch }), "activity"),
-        3 => (Request::Touch(v1::TouchRequest { idle_for: negative, ..touch }), "idle_for"),
+        3 => (
+            Request::Touch(v1::TouchRequest {
+                idle_for: negative,
+                ..touch
+            }),
+            "idle_for",
+        ),
         4 => {
             let name = named(Name::SessionId(touch.session_id));
             let sessions = vec![name; 101];
-            (Request::Check(v1::CheckRequest { tenant: touch.tenant, name: None, sessions }), "sessions")
+            (
+                Request::Check(v1::CheckRequest {
+                    tenant: touch.tenant,
+                    name: None,
+                    sessions,
+                }),
+                "sessions",
+            )
         }
         5 => {
             let extend = v1::ExtendRequest {
@@ -225,7 +317,12 @@ fn bad(session: u32, which: u8, names: &Names) -> (Request, &'static str) {
             };
             (Request::End(end), "reason")
         }
-        _ => (Request::Batch(v1::BatchTouchRequest { touches: vec![touch; 1001] }), "touches"),
+        _ => (
+            Request::Batch(v1::BatchTouchRequest {
+                touches: vec![touch; 1001],
+            }),
+            "touches",
+        ),
     }
 }
 
@@ -254,18 +351,39 @@ fn touch_request(touch: &Touch, names: &Names) -> v1::TouchRequest {
 fn hints(hint: u8) -> Option<v1::TouchHints> {
     let text = str::to_owned;
     Some(match hint {
-        1 => v1::TouchHints { method: text("GET"), path: text("/page"), ..Default::default() },
-        2 => v1::TouchHints { sec_purpose: text("prefetch;prerender"), ..Default::default() },
-        3 => v1::TouchHints { page_visibility: v1::PageVisibility::Hidden.into(), ..Default::default() },
+        1 => v1::TouchHints {
+            method: text("GET"),
+            path: text("/page"),
+            ..Default::default()
+        },
+        2 => v1::TouchHints {
+            sec_purpose: text("prefetch;prerender"),
+            ..Default::default()
+        },
+        3 => v1::TouchHints {
+            page_visibility: v1::PageVisibility::Hidden.into(),
+            ..Default::default()
+        },
         4 => v1::TouchHints {
             sec_fetch_mode: text("navigate"),
             sec_fetch_user: text("?1"),
             sec_fetch_dest: text("document"),
             ..Default::default()
         },
-        5 => v1::TouchHints { sec_fetch_mode: text("cors"), sec_fetch_dest: text("empty"), ..Default::default() },
-        6 => v1::TouchHints { input_report: true, ..Default::default() },
-        7 => v1::TouchHints { method: text("POST"), path: text("/save"), ..Default::default() },
+        5 => v1::TouchHints {
+            sec_fetch_mode: text("cors"),
+            sec_fetch_dest: text("empty"),
+            ..Default::default()
+        },
+        6 => v1::TouchHints {
+            input_report: true,
+            ..Default::default()
+        },
+        7 => v1::TouchHints {
+            method: text("POST"),
+            path: text("/save"),
+            ..Default::default()
+        },
         _ => return None,
     })
 }
@@ -294,10 +412,12 @@ pub(crate) fn watch(
     use v1::watch_scope::Scope as Wire;
 
     let names_of = |sessions: &[u32], by_ref: bool| {
-        let names = sessions.iter().map(|session| match names.reference(*session).filter(|_| by_ref) {
-            Some(reference) => named(Name::SessionRef(reference.clone())),
-            None => named(Name::SessionId(names.id(*session))),
-        });
+        let names = sessions
+            .iter()
+            .map(|session| match names.reference(*session).filter(|_| by_ref) {
+                Some(reference) => named(Name::SessionRef(reference.clone())),
+                None => named(Name::SessionId(names.id(*session))),
+            });
         Wire::Sessions(v1::SessionNames { names: names.collect() })
     };
     let wanted = match scope {
@@ -307,7 +427,11 @@ pub(crate) fn watch(
         Scope::Ids(sessions) => names_of(sessions, false),
         Scope::Refs(sessions) => names_of(sessions, true),
     };
-    let tenant = if *scope == Scope::Everything { "" } else { TENANTS[tenant] };
+    let tenant = if *scope == Scope::Everything {
+        ""
+    } else {
+        TENANTS[tenant]
+    };
     v1::WatchExpiryRequest {
         scope: Some(v1::WatchScope {
             tenant: tenant.to_owned(),

@@ -24,21 +24,49 @@ pub(crate) struct Entry {
 pub(crate) enum What {
     Called(Box<Call>),
     /// A stream was asked for.
-    Opened { watcher: u32, tenants: Vec<String>, request: Box<v1::WatchExpiryRequest>, refused: Option<Refused> },
-    Message { watcher: u32, message: Box<v1::WatchExpiryResponse> },
+    Opened {
+        watcher: u32,
+        tenants: Vec<String>,
+        request: Box<v1::WatchExpiryRequest>,
+        refused: Option<Refused>,
+    },
+    Message {
+        watcher: u32,
+        message: Box<v1::WatchExpiryResponse>,
+    },
     /// A stream ended: by its client (`None`), by the server with OK or an error.
-    Closed { watcher: u32, how: Option<Refused> },
-    Reads { watcher: u32, reads: bool },
+    Closed {
+        watcher: u32,
+        how: Option<Refused>,
+    },
+    Reads {
+        watcher: u32,
+        reads: bool,
+    },
     /// The machine stood still from `from` until now.
-    Gap { from: Ns },
+    Gap {
+        from: Ns,
+    },
     /// From now on the wall clock shows `offset` more than virtual time.
-    Wall { offset: i128 },
-    Reloaded { reloads: u32 },
-    Restarted { offset: i128 },
+    Wall {
+        offset: i128,
+    },
+    Reloaded {
+        reloads: u32,
+    },
+    Restarted {
+        offset: i128,
+    },
     /// A raw id was found where none may be.
-    Leak { place: String },
+    Leak {
+        place: String,
+    },
     /// The watcher's queue and the log, for the limits that depend on them.
-    World { replay_events: usize, mailbox: usize, max_sessions: usize },
+    World {
+        replay_events: usize,
+        mailbox: usize,
+        max_sessions: usize,
+    },
     Over,
 }
 
@@ -105,7 +133,9 @@ impl Refused {
             reason: info.map(|info| info.reason.clone()).unwrap_or_default(),
             message: status.message().to_owned(),
             field: violation.map(|violation| violation.field.clone()).unwrap_or_default(),
-            metadata: info.map(|info| info.metadata.clone().into_iter().collect()).unwrap_or_default(),
+            metadata: info
+                .map(|info| info.metadata.clone().into_iter().collect())
+                .unwrap_or_default(),
         }
     }
 
@@ -133,7 +163,9 @@ pub(crate) fn session_of(message: &Message) -> Option<&v1::EventSession> {
 
 /// A duration of the wire in nanoseconds.
 pub(crate) fn ns(duration: &Option<prost_types::Duration>) -> Ns {
-    duration.as_ref().map_or(0, |duration| duration.seconds * SECOND + Ns::from(duration.nanos))
+    duration
+        .as_ref()
+        .map_or(0, |duration| duration.seconds * SECOND + Ns::from(duration.nanos))
 }
 
 /// Writes a history down for people: one line for each thing that was seen.
@@ -171,7 +203,12 @@ impl Teller {
                 };
                 format!("{race}{tenant}{} → {answer}", self.request(&call.request))
             }
-            What::Opened { watcher, request, refused, .. } => {
+            What::Opened {
+                watcher,
+                request,
+                refused,
+                ..
+            } => {
                 let scope = request.scope.as_ref().and_then(|scope| scope.scope.as_ref());
                 let scope = match scope {
                     Some(v1::watch_scope::Scope::Sessions(names)) => format!("{} sessions", names.names.len()),
@@ -179,8 +216,16 @@ impl Teller {
                     Some(v1::watch_scope::Scope::WholeTenant(_)) => "its tenant".to_owned(),
                     _ => "everything".to_owned(),
                 };
-                let how = if request.resume_token.is_empty() { "watches" } else { "resumes" };
-                let state = if request.include_initial_state { " with the state" } else { "" };
+                let how = if request.resume_token.is_empty() {
+                    "watches"
+                } else {
+                    "resumes"
+                };
+                let state = if request.include_initial_state {
+                    " with the state"
+                } else {
+                    ""
+                };
                 let refused = refused.as_ref().map(|refused| format!(" → {}", self.refusal(refused)));
                 format!("w{watcher} {how} {scope}{state}{}", refused.unwrap_or_default())
             }
@@ -189,7 +234,10 @@ impl Teller {
                 format!("   w{watcher} ← {}", text.unwrap_or_default())
             }
             What::Closed { watcher, how: None } => format!("w{watcher} is cut"),
-            What::Closed { watcher, how: Some(how) } => format!("   w{watcher} ends: {}", self.refusal(how)),
+            What::Closed {
+                watcher,
+                how: Some(how),
+            } => format!("   w{watcher} ends: {}", self.refusal(how)),
             What::Reads { watcher, reads: true } => format!("w{watcher} reads on"),
             What::Reads { watcher, .. } => format!("w{watcher} stops reading"),
             What::Gap { from } => format!("the machine slept since {}", clock(*from)),
@@ -208,7 +256,9 @@ impl Teller {
             (_, Ok(Answer::Rotate(rotated))) => (&rotated.session_id, rotated.session.as_ref()),
             _ => return,
         };
-        let Some(status) = reference.and_then(|session| session.status.as_ref()) else { return };
+        let Some(status) = reference.and_then(|session| session.status.as_ref()) else {
+            return;
+        };
         let count = self.refs.len() + 1;
         let name = own_name(id).unwrap_or_else(|| format!("made{count}"));
         self.refs.entry(status.session_ref.clone()).or_insert(name);
@@ -219,7 +269,10 @@ impl Teller {
     }
 
     fn name(&self, reference: &str) -> String {
-        self.refs.get(reference).cloned().unwrap_or_else(|| format!("ref {reference}"))
+        self.refs
+            .get(reference)
+            .cloned()
+            .unwrap_or_else(|| format!("ref {reference}"))
     }
 
     fn by_id(&self, id: &str) -> String {
@@ -229,13 +282,27 @@ impl Teller {
     fn touch(&self, touch: &v1::TouchRequest) -> String {
         let kind = short(touch.activity().as_str_name(), "ACTIVITY_");
         let ago = ns(&touch.idle_for);
-        let ago = if ago > 0 { format!(" {} ago", span(ago)) } else { String::new() };
-        let hints = touch.hints.as_ref().map(|hints| format!(" {hints:?}")).unwrap_or_default();
+        let ago = if ago > 0 {
+            format!(" {} ago", span(ago))
+        } else {
+            String::new()
+        };
+        let hints = touch
+            .hints
+            .as_ref()
+            .map(|hints| format!(" {hints:?}"))
+            .unwrap_or_default();
         format!("{} {kind}{ago}{hints}", self.by_id(&touch.session_id))
     }
 
     fn request(&self, request: &Request) -> String {
-        let with = |id: &str| if id.is_empty() { String::new() } else { format!(" request {id}") };
+        let with = |id: &str| {
+            if id.is_empty() {
+                String::new()
+            } else {
+                format!(" request {id}")
+            }
+        };
         match request {
             Request::Create(create) => {
                 let mut text = format!("create {}", self.by_id(&create.session_id));
@@ -267,9 +334,16 @@ impl Teller {
                 None => format!("check {} sessions", check.sessions.len()),
             },
             Request::Extend(extend) => {
-                let wanted = extend.wanted_duration.is_some().then(|| span(ns(&extend.wanted_duration)));
+                let wanted = extend
+                    .wanted_duration
+                    .is_some()
+                    .then(|| span(ns(&extend.wanted_duration)));
                 let wanted = wanted.map(|wanted| format!(" by {wanted}")).unwrap_or_default();
-                format!("extend {}{wanted}{}", self.by_id(&extend.session_id), with(&extend.request_id))
+                format!(
+                    "extend {}{wanted}{}",
+                    self.by_id(&extend.session_id),
+                    with(&extend.request_id)
+                )
             }
             Request::Hold(hold) => format!(
                 "hold {} {} {} for {}",
@@ -280,7 +354,10 @@ impl Teller {
             ),
             Request::Release(release) => format!("release {} {}", self.by_id(&release.session_id), release.hold_id),
             Request::Rotate(rotate) => {
-                let again = rotate.authenticated_ago.is_some().then(|| span(ns(&rotate.authenticated_ago)));
+                let again = rotate
+                    .authenticated_ago
+                    .is_some()
+                    .then(|| span(ns(&rotate.authenticated_ago)));
                 let again = again.map(|ago| format!(" authenticated {ago} ago")).unwrap_or_default();
                 let subject = rotate.subject.as_ref().map(|subject| format!(" subject {subject}"));
                 format!(
@@ -301,8 +378,14 @@ impl Teller {
     }
 
     fn status(&self, status: &Option<v1::SessionStatus>) -> String {
-        let Some(status) = status else { return "no status".to_owned() };
-        let mut text = format!("{} {}", self.name(&status.session_ref), short(status.state().as_str_name(), "SESSION_STATE_"));
+        let Some(status) = status else {
+            return "no status".to_owned();
+        };
+        let mut text = format!(
+            "{} {}",
+            self.name(&status.session_ref),
+            short(status.state().as_str_name(), "SESSION_STATE_")
+        );
         if status.expires_in.is_some() {
             let limit = short(status.limit().as_str_name(), "LIMIT_");
             let _ = write!(text, " expires in {} ({limit})", span(ns(&status.expires_in)));
@@ -315,23 +398,45 @@ impl Teller {
     }
 
     fn session(&self, session: &Option<v1::Session>) -> String {
-        let Some(session) = session else { return "no session".to_owned() };
-        let end = session.end.as_ref().map(|end| format!(" {}", self.end(end))).unwrap_or_default();
+        let Some(session) = session else {
+            return "no session".to_owned();
+        };
+        let end = session
+            .end
+            .as_ref()
+            .map(|end| format!(" {}", self.end(end)))
+            .unwrap_or_default();
         let holds: Vec<_> = session.holds.iter().map(|hold| hold.hold_id.as_str()).collect();
-        let holds = if holds.is_empty() { String::new() } else { format!(" holds {}", holds.join(" ")) };
+        let holds = if holds.is_empty() {
+            String::new()
+        } else {
+            format!(" holds {}", holds.join(" "))
+        };
         format!("{}{end}{holds}", self.status(&session.status))
     }
 
     fn end(&self, end: &v1::SessionEnd) -> String {
-        let successor = if end.successor_ref.is_empty() { String::new() } else { format!(" → {}", self.name(&end.successor_ref)) };
-        format!("{} by {}{successor}", short(end.reason().as_str_name(), "END_REASON_"), short(end.actor().as_str_name(), "ACTOR_"))
+        let successor = if end.successor_ref.is_empty() {
+            String::new()
+        } else {
+            format!(" → {}", self.name(&end.successor_ref))
+        };
+        format!(
+            "{} by {}{successor}",
+            short(end.reason().as_str_name(), "END_REASON_"),
+            short(end.actor().as_str_name(), "ACTOR_")
+        )
     }
 
     fn answer(&self, answer: &Answer) -> String {
         match answer {
             Answer::Create(created) => {
                 let superseded: Vec<_> = created.superseded_refs.iter().map(|name| self.name(name)).collect();
-                let superseded = if superseded.is_empty() { String::new() } else { format!(" superseding {}", superseded.join(" ")) };
+                let superseded = if superseded.is_empty() {
+                    String::new()
+                } else {
+                    format!(" superseding {}", superseded.join(" "))
+                };
                 format!("{}{superseded}", self.session(&created.session))
             }
             Answer::Touch(touched) => self.touched(touched),
@@ -351,7 +456,11 @@ impl Teller {
                 });
                 outcomes.collect::<Vec<_>>().join(", ")
             }
-            Answer::Extend(extended) => format!("granted {}, {}", span(ns(&extended.granted_duration)), self.status(&extended.status)),
+            Answer::Extend(extended) => format!(
+                "granted {}, {}",
+                span(ns(&extended.granted_duration)),
+                self.status(&extended.status)
+            ),
             Answer::Hold(held) => format!("granted {}, {}", span(ns(&held.granted_ttl)), self.status(&held.status)),
             Answer::Release(released) => format!("released {}, {}", released.released, self.status(&released.status)),
             Answer::Rotate(rotated) => self.session(&rotated.session),
@@ -363,17 +472,31 @@ impl Teller {
     }
 
     fn touched(&self, touched: &v1::TouchResponse) -> String {
-        format!("{} by {}, {}", short(touched.result().as_str_name(), "TOUCH_RESULT_"), touched.rule, self.status(&touched.status))
+        format!(
+            "{} by {}, {}",
+            short(touched.result().as_str_name(), "TOUCH_RESULT_"),
+            touched.rule,
+            self.status(&touched.status)
+        )
     }
 
     fn refusal(&self, refused: &Refused) -> String {
-        let reason = refused.metadata.get("reason").map(|reason| format!(" {reason}")).unwrap_or_default();
-        let field = if refused.field.is_empty() { String::new() } else { format!(" {}", refused.message) };
+        let reason = refused
+            .metadata
+            .get("reason")
+            .map(|reason| format!(" {reason}"))
+            .unwrap_or_default();
+        let field = if refused.field.is_empty() {
+            String::new()
+        } else {
+            format!(" {}", refused.message)
+        };
         format!("{:?} {}{reason}{field}", refused.code, refused.reason)
     }
 
     fn message(&self, message: &Message) -> String {
-        let session = session_of(message).map(|session| format!("{} v{}", self.name(&session.session_ref), session.version));
+        let session =
+            session_of(message).map(|session| format!("{} v{}", self.name(&session.session_ref), session.version));
         let session = session.unwrap_or_default();
         match message {
             Message::Warning(warning) => format!(
@@ -389,7 +512,10 @@ impl Teller {
                 span(ns(&cleared.expires_in))
             ),
             Message::Ended(ended) => {
-                format!("ended {session} {}", ended.end.as_ref().map(|end| self.end(end)).unwrap_or_default())
+                format!(
+                    "ended {session} {}",
+                    ended.end.as_ref().map(|end| self.end(end)).unwrap_or_default()
+                )
             }
             Message::Snapshot(snapshot) => format!("snapshot {session} {}", self.status(&snapshot.status)),
             Message::SnapshotEnd(end) => format!("live, {} snapshots", end.snapshot_count),
@@ -414,8 +540,18 @@ pub(crate) fn clock(at: Ns) -> String {
     let ms = at / MS;
     let (days, rest) = (ms / 86_400_000, ms % 86_400_000);
     let micros = at % MS / 1_000;
-    let micros = if micros == 0 { String::new() } else { format!("+{micros}us") };
-    format!("{days}d {:02}:{:02}:{:02}.{:03}{micros}", rest / 3_600_000, rest / 60_000 % 60, rest / 1_000 % 60, rest % 1_000)
+    let micros = if micros == 0 {
+        String::new()
+    } else {
+        format!("+{micros}us")
+    };
+    format!(
+        "{days}d {:02}:{:02}:{:02}.{:03}{micros}",
+        rest / 3_600_000,
+        rest / 60_000 % 60,
+        rest / 1_000 % 60,
+        rest % 1_000
+    )
 }
 
 /// A length of time for people.

@@ -171,7 +171,11 @@ fn policy(spec: &Spec) -> Policy {
             absolute_timeout: ms(spec.absolute),
             idle_points: warning_points(&leads(&spec.idle_leads), idle),
             absolute_points: warning_points(&leads(&spec.absolute_leads), ms(spec.absolute)),
-            unmatched: if spec.unmatched_counts { Unmatched::Count } else { Unmatched::Ignore },
+            unmatched: if spec.unmatched_counts {
+                Unmatched::Count
+            } else {
+                Unmatched::Ignore
+            },
             max_extensions: spec.max_extensions,
             tombstone_ttl: ms(spec.tombstone),
             work: WorkLimits {

@@ -52,31 +52,84 @@ pub(crate) enum Action {
     },
     Touch(Touch),
     Batch(Vec<Touch>),
-    Check { session: u32, by_ref: bool },
+    Check {
+        session: u32,
+        by_ref: bool,
+    },
     CheckMany(Vec<u32>),
-    Extend { session: u32, wanted: Option<u64>, request: Option<u32> },
-    Hold { session: u32, hold: u8, work: bool, ttl: u64 },
-    Release { session: u32, hold: u8 },
-    Rotate { session: u32, to: u32, authenticated_ago: Option<u64>, subject: Option<u8>, request: Option<u32> },
-    End { session: u32, revoked: bool, request: Option<u32> },
+    Extend {
+        session: u32,
+        wanted: Option<u64>,
+        request: Option<u32>,
+    },
+    Hold {
+        session: u32,
+        hold: u8,
+        work: bool,
+        ttl: u64,
+    },
+    Release {
+        session: u32,
+        hold: u8,
+    },
+    Rotate {
+        session: u32,
+        to: u32,
+        authenticated_ago: Option<u64>,
+        subject: Option<u8>,
+        request: Option<u32>,
+    },
+    End {
+        session: u32,
+        revoked: bool,
+        request: Option<u32>,
+    },
     /// Somebody asks for a session of another tenant.
-    Stranger { session: u32, how: u8 },
-    Bad { session: u32, which: u8 },
-    Watch { watcher: u32, tenant: usize, scope: Scope, kinds: u8, initial: bool },
+    Stranger {
+        session: u32,
+        how: u8,
+    },
+    Bad {
+        session: u32,
+        which: u8,
+    },
+    Watch {
+        watcher: u32,
+        tenant: usize,
+        scope: Scope,
+        kinds: u8,
+        initial: bool,
+    },
     /// The watcher's connection is cut.
-    Cut { watcher: u32 },
+    Cut {
+        watcher: u32,
+    },
     /// It comes back with its last token.
-    Resume { watcher: u32 },
+    Resume {
+        watcher: u32,
+    },
     /// It comes back with a token of another watcher.
-    Foreign { watcher: u32, of: u32 },
+    Foreign {
+        watcher: u32,
+        of: u32,
+    },
     /// It stops reading, or reads on.
-    Reads { watcher: u32, reads: bool },
+    Reads {
+        watcher: u32,
+        reads: bool,
+    },
     /// The machine sleeps.
-    Gap { ms: u64 },
+    Gap {
+        ms: u64,
+    },
     /// The wall clock is set.
-    Wall { by_ms: i64 },
+    Wall {
+        by_ms: i64,
+    },
     Reload,
-    Restart { graceful: bool },
+    Restart {
+        graceful: bool,
+    },
     /// At the same instant.
     Race(Vec<Action>),
 }
@@ -129,7 +182,7 @@ pub(crate) fn draw(seed: u64, days: u64) -> Script {
         seed,
         until_ms: days * DAY,
         replay_events: if small { 60 } else { 5_000 },
-        mailbox: if small { 48 } else { 4_096 },
+        mailbox: if small { 1_200 } else { 4_096 },
         max_sessions: if author.rng.chance(15) { 60 } else { 100_000 },
         steps: author.steps,
     }
@@ -161,7 +214,11 @@ impl Author {
     }
 
     fn user(&mut self, user: u64) {
-        let tenant = if self.rng.chance(60) { 0 } else { self.rng.within(1, 2) as usize };
+        let tenant = if self.rng.chance(60) {
+            0
+        } else {
+            self.rng.within(1, 2) as usize
+        };
         let policy = self.rng.pick(&[0, 0, 0, 0, 1, 1, 2, 2, 3, 3, 4, 5, 5, 6, 7]);
         let subject = (user % 200 + 1) as u8;
         let mut now = self.rng.within(SECOND, 10 * HOUR);
@@ -194,19 +251,32 @@ impl Author {
             self.at(start, create);
         }
         let spec = &specs(0)[usize::from(policy)];
-        let (idle, lead) = (if spec.passive { HOUR } else { spec.idle }, spec.idle_leads.first().copied());
+        let (idle, lead) = (
+            if spec.passive { HOUR } else { spec.idle },
+            spec.idle_leads.first().copied(),
+        );
         let mut now = start;
         for _ in 0..self.rng.within(2, 24) {
             now += self.pause(idle, lead.unwrap_or(MINUTE));
             let roll = self.rng.below(1000);
             let action = match roll {
                 0..330 => self.touch(session, idle),
-                330..430 => Action::Touch(Touch { session, activity: 2, ago: 0, hint: 0 }),
+                330..430 => Action::Touch(Touch {
+                    session,
+                    activity: 2,
+                    ago: 0,
+                    hint: 0,
+                }),
                 430..470 => {
-                    let touches = (0..self.rng.within(1, 6)).map(|_| self.one_touch(session, idle)).collect();
+                    let touches = (0..self.rng.within(1, 6))
+                        .map(|_| self.one_touch(session, idle))
+                        .collect();
                     Action::Batch(touches)
                 }
-                470..560 => Action::Check { session, by_ref: self.rng.chance(30) },
+                470..560 => Action::Check {
+                    session,
+                    by_ref: self.rng.chance(30),
+                },
                 560..580 => {
                     let others = (0..3).map(|back| session.saturating_sub(back * TENANTS.len() as u32));
                     Action::CheckMany(others.collect())
@@ -220,12 +290,22 @@ impl Author {
                     self.at(now, rotate);
                     self.after_rotate(now, old, idle)
                 }
-                870..900 => Action::Stranger { session, how: self.rng.below(3) as u8 },
-                900..915 => Action::Bad { session, which: self.rng.below(8) as u8 },
+                870..900 => Action::Stranger {
+                    session,
+                    how: self.rng.below(3) as u8,
+                },
+                900..915 => Action::Bad {
+                    session,
+                    which: self.rng.below(8) as u8,
+                },
                 915..970 => self.race(session, idle),
                 970..985 => {
                     let request = self.rng.chance(40).then(|| self.request());
-                    let end = Action::End { session, revoked: self.rng.chance(30), request };
+                    let end = Action::End {
+                        session,
+                        revoked: self.rng.chance(30),
+                        request,
+                    };
                     if self.rng.chance(50) {
                         let when = now + self.rng.within(1, 900);
                         self.at(when, end.clone());
@@ -234,17 +314,32 @@ impl Author {
                 }
                 _ => {
                     // Somebody looks long after.
-                    let look = Action::Check { session, by_ref: self.rng.chance(50) };
+                    let look = Action::Check {
+                        session,
+                        by_ref: self.rng.chance(50),
+                    };
                     let when = now + spec.tombstone + self.rng.within(0, idle * 2);
                     self.at(when, look);
-                    Action::Touch(Touch { session, activity: 1, ago: 0, hint: 0 })
+                    Action::Touch(Touch {
+                        session,
+                        activity: 1,
+                        ago: 0,
+                        hint: 0,
+                    })
                 }
             };
             self.at(now, action);
         }
         // Most people just leave, and some come back after the end.
         match self.rng.below(10) {
-            0..3 => self.at(now + 2_000, Action::End { session, revoked: false, request: None }),
+            0..3 => self.at(
+                now + 2_000,
+                Action::End {
+                    session,
+                    revoked: false,
+                    request: None,
+                },
+            ),
             3..6 => {
                 let late = self.touch(session, idle);
                 let when = now + idle + self.rng.within(0, idle);
@@ -267,12 +362,24 @@ impl Author {
         Action::Create {
             session,
             policy,
-            subject: if policy == 4 || policy == 5 || self.rng.chance(60) { subject } else { 0 },
+            subject: if policy == 4 || policy == 5 || self.rng.chance(60) {
+                subject
+            } else {
+                0
+            },
             own_id: self.rng.chance(70),
             idle: (!spec.passive && self.rng.chance(10)).then(|| spec.idle / self.rng.within(1, 4)),
             absolute: self.rng.chance(10).then(|| spec.absolute / self.rng.within(1, 3)),
-            authenticated_ago: if adopted { self.rng.below(spec.absolute * 11 / 10) } else { 0 },
-            idle_for: if adopted { self.rng.below(spec.idle * 11 / 10) } else { 0 },
+            authenticated_ago: if adopted {
+                self.rng.below(spec.absolute * 11 / 10)
+            } else {
+                0
+            },
+            idle_for: if adopted {
+                self.rng.below(spec.idle * 11 / 10)
+            } else {
+                0
+            },
             request,
         }
     }
@@ -295,8 +402,16 @@ impl Author {
         Touch {
             session,
             activity: self.rng.pick(&[0, 0, 1, 1, 1, 2]),
-            ago: if self.rng.chance(20) { self.rng.below(idle * 12 / 10) } else { 0 },
-            hint: if self.rng.chance(30) { self.rng.below(8) as u8 } else { 0 },
+            ago: if self.rng.chance(20) {
+                self.rng.below(idle * 12 / 10)
+            } else {
+                0
+            },
+            hint: if self.rng.chance(30) {
+                self.rng.below(8) as u8
+            } else {
+                0
+            },
         }
     }
 
@@ -307,24 +422,57 @@ impl Author {
     fn extend(&mut self, session: u32, idle: u64) -> Action {
         let request = self.rng.chance(30).then(|| self.request());
         let wanted = self.rng.chance(50).then(|| self.rng.within(1, idle * 4));
-        Action::Extend { session, wanted, request }
+        Action::Extend {
+            session,
+            wanted,
+            request,
+        }
     }
 
     fn hold(&mut self, now: &mut u64, session: u32, policy: u8, idle: u64) -> Action {
         let has_presence = specs(0)[usize::from(policy)].presence.is_some();
-        let work = if has_presence { self.rng.chance(40) } else { self.rng.chance(90) };
-        let hold = if work { self.rng.below(4) as u8 } else { 10 + self.rng.below(4) as u8 };
+        let work = if has_presence {
+            self.rng.chance(40)
+        } else {
+            self.rng.chance(90)
+        };
+        let hold = if work {
+            self.rng.below(4) as u8
+        } else {
+            10 + self.rng.below(4) as u8
+        };
         let ttl = self.rng.within(SECOND, 8 * MINUTE);
         if policy > 3 || self.rng.chance(25) {
-            return Action::Hold { session, hold, work, ttl };
+            return Action::Hold {
+                session,
+                hold,
+                work,
+                ttl,
+            };
         }
         // Pulses: a page that is open, or a job that runs.
         let beat = ttl.clamp(20 * SECOND, 2 * MINUTE);
         for _ in 0..self.rng.within(1, 9) {
-            self.at(*now, Action::Hold { session, hold, work, ttl });
+            self.at(
+                *now,
+                Action::Hold {
+                    session,
+                    hold,
+                    work,
+                    ttl,
+                },
+            );
             if self.rng.chance(20) {
                 let activity = self.rng.pick(&[1, 2]);
-                self.at(*now + 1_500, Action::Touch(Touch { session, activity, ago: 0, hint: 0 }));
+                self.at(
+                    *now + 1_500,
+                    Action::Touch(Touch {
+                        session,
+                        activity,
+                        ago: 0,
+                        hint: 0,
+                    }),
+                );
             }
             *now += self.rng.within(beat / 2, beat * 11 / 10);
         }
@@ -332,13 +480,20 @@ impl Author {
             // The page is loaded anew: it leaves, and is there again.
             self.at(*now, Action::Release { session, hold });
             *now += self.rng.within(50, 3_000);
-            return Action::Hold { session, hold: hold + 4, work, ttl: idle.min(ttl) };
+            return Action::Hold {
+                session,
+                hold: hold + 4,
+                work,
+                ttl: idle.min(ttl),
+            };
         }
         if self.rng.chance(60) {
             Action::Release { session, hold }
         } else {
             // It is lost sight of; perhaps its person does something just before, or after, the grace.
-            *now += self.rng.pick(&[ttl, ttl + 20 * SECOND, ttl + 30 * SECOND, ttl + 3 * MINUTE]);
+            *now += self
+                .rng
+                .pick(&[ttl, ttl + 20 * SECOND, ttl + 30 * SECOND, ttl + 3 * MINUTE]);
             self.touch(session, idle)
         }
     }
@@ -359,14 +514,34 @@ impl Author {
         let late = now + self.rng.pick(&[40, 900, 4_998, 4_999, 5_000, 5_001, 9_000]);
         let action = match self.rng.below(6) {
             0 => self.touch(old, idle),
-            1 => Action::Check { session: old, by_ref: self.rng.chance(50) },
+            1 => Action::Check {
+                session: old,
+                by_ref: self.rng.chance(50),
+            },
             2 => self.extend(old, idle),
-            3 => Action::Hold { session: old, hold: self.rng.below(4) as u8, work: true, ttl: MINUTE },
-            4 if self.rng.chance(20) => Action::End { session: old, revoked: false, request: None },
-            _ => Action::Touch(Touch { session: old, activity: 1, ago: 0, hint: 0 }),
+            3 => Action::Hold {
+                session: old,
+                hold: self.rng.below(4) as u8,
+                work: true,
+                ttl: MINUTE,
+            },
+            4 if self.rng.chance(20) => Action::End {
+                session: old,
+                revoked: false,
+                request: None,
+            },
+            _ => Action::Touch(Touch {
+                session: old,
+                activity: 1,
+                ago: 0,
+                hint: 0,
+            }),
         };
         self.at(late, action);
-        Action::Check { session: old, by_ref: false }
+        Action::Check {
+            session: old,
+            by_ref: false,
+        }
     }
 
     fn race(&mut self, session: u32, idle: u64) -> Action {
@@ -374,8 +549,17 @@ impl Author {
             0 | 1 => self.touch(session, idle),
             2 => self.extend(session, idle),
             3 => Action::Check { session, by_ref: false },
-            4 => Action::Hold { session, hold: 1, work: true, ttl: MINUTE },
-            _ if self.rng.chance(30) => Action::End { session, revoked: true, request: None },
+            4 => Action::Hold {
+                session,
+                hold: 1,
+                work: true,
+                ttl: MINUTE,
+            },
+            _ if self.rng.chance(30) => Action::End {
+                session,
+                revoked: true,
+                request: None,
+            },
             _ => Action::Check { session, by_ref: false },
         });
         Action::Race(racers.collect())
@@ -398,12 +582,29 @@ impl Author {
                             number * TENANTS.len() as u32 + tenant as u32
                         });
                         let some = some.collect();
-                        if number == 3 { Scope::Refs(some) } else { Scope::Ids(some) }
+                        if number == 3 {
+                            Scope::Refs(some)
+                        } else {
+                            Scope::Ids(some)
+                        }
                     }
                 };
-                let kinds = if self.rng.chance(70) { 0 } else { self.rng.within(1, 7) as u8 };
+                let kinds = if self.rng.chance(70) {
+                    0
+                } else {
+                    self.rng.within(1, 7) as u8
+                };
                 let initial = self.rng.chance(50);
-                self.at(now, Action::Watch { watcher, tenant, scope, kinds, initial });
+                self.at(
+                    now,
+                    Action::Watch {
+                        watcher,
+                        tenant,
+                        scope,
+                        kinds,
+                        initial,
+                    },
+                );
                 for _ in 0..self.rng.within(1, 6) {
                     now += self.rng.within(MINUTE, 8 * HOUR);
                     match self.rng.below(10) {
@@ -435,7 +636,16 @@ impl Author {
             let (watcher, tenant) = (90 + self.rng.below(3) as u32, self.rng.below(3) as usize);
             let scope = self.rng.pick(&[0, 1]);
             let scope = if scope == 0 { Scope::Everything } else { Scope::Tenant };
-            self.at(start, Action::Watch { watcher, tenant, scope, kinds: 0, initial: false });
+            self.at(
+                start,
+                Action::Watch {
+                    watcher,
+                    tenant,
+                    scope,
+                    kinds: 0,
+                    initial: false,
+                },
+            );
             self.at(start + 5, Action::Reads { watcher, reads: false });
             let count = self.rng.within(100, 500);
             for number in 0..count {

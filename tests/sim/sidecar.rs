@@ -6,10 +6,7 @@ use hyper_util::rt::TokioIo;
 use prometheus_client::{encoding::text::encode, registry::Registry};
 use session_sidecar::{
     driver,
-    rpc::{
-        Api, Caller, Connection, RpcMeter,
-        proto::v1::session_service_client::SessionServiceClient,
-    },
+    rpc::{Api, Caller, Connection, RpcMeter, proto::v1::session_service_client::SessionServiceClient},
     sessions::{Meter, Sessions, Setup},
     store::MemoryCaps,
     telemetry::{Levels, PREFIX},
@@ -70,7 +67,9 @@ impl Sidecar {
             test_clock: false,
         };
         let incoming = UnboundedReceiverStream::new(incoming);
-        let (_, server) = api.serve(incoming, draining.clone().cancelled_owned()).expect("descriptors");
+        let (_, server) = api
+            .serve(incoming, draining.clone().cancelled_owned())
+            .expect("descriptors");
         let server = tokio::spawn(async move { server.await.expect("the server runs") });
         Self {
             clock,
@@ -98,7 +97,10 @@ impl Sidecar {
             }
         });
         let endpoint = Endpoint::from_static("http://sidecar").initial_stream_window_size(65_535);
-        let channel = endpoint.connect_with_connector(connector).await.expect("the pipe connects");
+        let channel = endpoint
+            .connect_with_connector(connector)
+            .await
+            .expect("the pipe connects");
         SessionServiceClient::new(channel)
     }
 

@@ -146,10 +146,17 @@ impl<'a> World<'a> {
     async fn act(&mut self, action: &Action) {
         match action {
             Action::Race(actions) => self.race(actions).await,
-            Action::Watch { watcher, tenant, scope, kinds, initial } => {
+            Action::Watch {
+                watcher,
+                tenant,
+                scope,
+                kinds,
+                initial,
+            } => {
                 let request = calls::watch(&self.names, *tenant, scope, *kinds, *initial, *watcher);
                 let mut client = self.client_of_watcher(*watcher, *tenant).await;
-                self.open(*watcher, &mut client, vec![TENANTS[*tenant].to_owned()], request).await;
+                self.open(*watcher, &mut client, vec![TENANTS[*tenant].to_owned()], request)
+                    .await;
             }
             Action::Cut { watcher } => self.cut(*watcher).await,
             Action::Resume { watcher } => self.resume(*watcher, *watcher).await,
@@ -157,14 +164,20 @@ impl<'a> World<'a> {
             Action::Reads { watcher, reads } => {
                 if let Some(known) = self.watchers.get(watcher) {
                     known.reads.send_replace(*reads);
-                    self.note(What::Reads { watcher: *watcher, reads: *reads });
+                    self.note(What::Reads {
+                        watcher: *watcher,
+                        reads: *reads,
+                    });
                 }
             }
             Action::Gap { ms } => {
                 let from = self.start.elapsed().as_nanos() as Ns;
                 let by = Duration::from_millis(*ms);
                 let at = from + by.as_nanos() as Ns;
-                self.history.lock().expect("nobody panicked").push(Entry { at, what: What::Gap { from } });
+                self.history.lock().expect("nobody panicked").push(Entry {
+                    at,
+                    what: What::Gap { from },
+                });
                 tokio::time::advance(by).await;
             }
             Action::Wall { by_ms } => {
@@ -189,7 +202,9 @@ impl<'a> World<'a> {
         self.races += 1;
         let mut running = Vec::new();
         for action in actions {
-            let Some((tenant, request, bad)) = calls::request(action, &self.names) else { continue };
+            let Some((tenant, request, bad)) = calls::request(action, &self.names) else {
+                continue;
+            };
             let (client, history) = (self.clients[tenant].clone(), Arc::clone(&self.history));
             let (race, start) = (self.races, self.start);
             let run = async move { call(client, tenant, race, request, bad, &history, start).await };
@@ -234,11 +249,22 @@ impl<'a> World<'a> {
         if task.is_none() && !request.resume_token.is_empty() {
             token.lock().expect("nobody panicked").clone_from(&request.resume_token);
         }
-        self.watchers.insert(watcher, Watcher { tenants, request, token, reads, task });
+        self.watchers.insert(
+            watcher,
+            Watcher {
+                tenants,
+                request,
+                token,
+                reads,
+                task,
+            },
+        );
     }
 
     async fn cut(&mut self, watcher: u32) {
-        let Some(task) = self.watchers.get_mut(&watcher).and_then(|known| known.task.take()) else { return };
+        let Some(task) = self.watchers.get_mut(&watcher).and_then(|known| known.task.take()) else {
+            return;
+        };
         if !task.is_finished() {
             task.abort();
             let _ = task.await;
@@ -247,10 +273,16 @@ impl<'a> World<'a> {
     }
 
     async fn resume(&mut self, watcher: u32, token_of: u32) {
-        let Some(token) = self.watchers.get(&token_of).map(|known| known.token.lock().expect("no panic").clone()) else {
+        let Some(token) = self
+            .watchers
+            .get(&token_of)
+            .map(|known| known.token.lock().expect("no panic").clone())
+        else {
             return;
         };
-        let Some(known) = self.watchers.get(&watcher) else { return };
+        let Some(known) = self.watchers.get(&watcher) else {
+            return;
+        };
         let (mut request, tenants) = (known.request.clone(), known.tenants.clone());
         let tenant = TENANTS.iter().position(|name| *name == tenants[0]).unwrap_or(0);
         request.include_initial_state = token.is_empty();
@@ -298,7 +330,9 @@ impl<'a> World<'a> {
         let text = self.sidecar.as_ref().expect("runs").metrics();
         for line in text.lines() {
             if has_raw_id(line.as_bytes()) {
-                self.note(What::Leak { place: format!("/metrics: {line}") });
+                self.note(What::Leak {
+                    place: format!("/metrics: {line}"),
+                });
             }
         }
     }
@@ -321,14 +355,38 @@ async fn call(
 ) -> Option<(String, String)> {
     let sent = start.elapsed().as_nanos() as Ns;
     let answer = match request.clone() {
-        Request::Create(request) => client.create(request).await.map(|answer| Answer::Create(answer.into_inner())),
-        Request::Touch(request) => client.touch(request).await.map(|answer| Answer::Touch(answer.into_inner())),
-        Request::Batch(request) => client.batch_touch(request).await.map(|answer| Answer::Batch(answer.into_inner())),
-        Request::Check(request) => client.check(request).await.map(|answer| Answer::Check(answer.into_inner())),
-        Request::Extend(request) => client.extend(request).await.map(|answer| Answer::Extend(answer.into_inner())),
-        Request::Hold(request) => client.hold(request).await.map(|answer| Answer::Hold(answer.into_inner())),
-        Request::Release(request) => client.release(request).await.map(|answer| Answer::Release(answer.into_inner())),
-        Request::Rotate(request) => client.rotate(request).await.map(|answer| Answer::Rotate(answer.into_inner())),
+        Request::Create(request) => client
+            .create(request)
+            .await
+            .map(|answer| Answer::Create(answer.into_inner())),
+        Request::Touch(request) => client
+            .touch(request)
+            .await
+            .map(|answer| Answer::Touch(answer.into_inner())),
+        Request::Batch(request) => client
+            .batch_touch(request)
+            .await
+            .map(|answer| Answer::Batch(answer.into_inner())),
+        Request::Check(request) => client
+            .check(request)
+            .await
+            .map(|answer| Answer::Check(answer.into_inner())),
+        Request::Extend(request) => client
+            .extend(request)
+            .await
+            .map(|answer| Answer::Extend(answer.into_inner())),
+        Request::Hold(request) => client
+            .hold(request)
+            .await
+            .map(|answer| Answer::Hold(answer.into_inner())),
+        Request::Release(request) => client
+            .release(request)
+            .await
+            .map(|answer| Answer::Release(answer.into_inner())),
+        Request::Rotate(request) => client
+            .rotate(request)
+            .await
+            .map(|answer| Answer::Rotate(answer.into_inner())),
         Request::End(request) => client.end(request).await.map(|answer| Answer::End(answer.into_inner())),
     };
     let learn = match &answer {
@@ -416,15 +474,28 @@ impl Reader {
                 Err(status) => Refused::from_status(&status),
             };
             // A killed process says nothing.
-            if !matches!(how.code, Code::Unknown | Code::Internal | Code::Cancelled | Code::Unavailable) {
-                note(&self.history, self.start, What::Closed { watcher: self.watcher, how: Some(how) });
+            if !matches!(
+                how.code,
+                Code::Unknown | Code::Internal | Code::Cancelled | Code::Unavailable
+            ) {
+                note(
+                    &self.history,
+                    self.start,
+                    What::Closed {
+                        watcher: self.watcher,
+                        how: Some(how),
+                    },
+                );
             }
             return;
         }
     }
 
     fn got(&self, message: v1::WatchExpiryResponse) {
-        self.token.lock().expect("nobody panicked").clone_from(&message.resume_token);
+        self.token
+            .lock()
+            .expect("nobody panicked")
+            .clone_from(&message.resume_token);
         let mut scanned = message.clone();
         if let Some(session) = session_mut(&mut scanned)
             && self.own_ids.contains(&session.session_id)
@@ -436,7 +507,14 @@ impl Reader {
             note(&self.history, self.start, What::Leak { place });
         }
         let message = Box::new(message);
-        note(&self.history, self.start, What::Message { watcher: self.watcher, message });
+        note(
+            &self.history,
+            self.start,
+            What::Message {
+                watcher: self.watcher,
+                message,
+            },
+        );
     }
 }
 
@@ -460,7 +538,10 @@ impl io::Write for Scanner {
             let place = format!("the log: {}", String::from_utf8_lossy(line));
             let mut history = self.0.lock().expect("nobody panicked");
             let at = history.last().map_or(0, |entry| entry.at);
-            history.push(Entry { at, what: What::Leak { place } });
+            history.push(Entry {
+                at,
+                what: What::Leak { place },
+            });
         }
         Ok(line.len())
     }

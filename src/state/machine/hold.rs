@@ -1,5 +1,6 @@
 //! Holds: begun, renewed, released, lapsed.
 
+use crate::sabotage::{self, Fault};
 use std::time::Duration;
 
 use super::{
@@ -60,7 +61,7 @@ impl Next {
             }
         };
         at_most(now + max_ttl, Clamp::MaxTtl);
-        if wish.kind == HoldKind::Work && limits.enforced {
+        if wish.kind == HoldKind::Work && limits.enforced && !sabotage::on(Fault::NoBudget) {
             at_most(self.budget_from(now) + limits.work.budget, Clamp::Budget);
         }
         if limits.enforced {

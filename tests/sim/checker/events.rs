@@ -13,12 +13,19 @@ impl Trial<'_> {
     /// Applies an event to the trial. Answers whose it was.
     pub(super) fn event(&mut self, response: &v1::WatchExpiryResponse) -> Result<String, Violation> {
         let moment = self.moment;
-        let Some(message) = &response.message else { return Err(broken("API", "an empty message".to_owned())) };
-        let Some(about) = session_of(message) else { return Ok(String::new()) };
+        let Some(message) = &response.message else {
+            return Err(broken("API", "an empty message".to_owned()));
+        };
+        let Some(about) = session_of(message) else {
+            return Ok(String::new());
+        };
         let name = about.session_ref.clone();
         if self.time(&response.emit_time) != moment.now {
             let at = clock(self.time(&response.emit_time));
-            return Err(broken("G2", format!("an event about {name} of {at} was delivered late")));
+            return Err(broken(
+                "G2",
+                format!("an event about {name} of {at} was delivered late"),
+            ));
         }
         if self.get(&name).is_none() {
             return Err(broken("G10", format!("an event about {name}, which was never issued")));
@@ -31,12 +38,20 @@ impl Trial<'_> {
             Message::Cleared(cleared) => self.time(&cleared.expire_time),
             _ => 0,
         };
-        let Some(session) = self.get_mut(&name) else { return Ok(name) };
+        let Some(session) = self.get_mut(&name) else {
+            return Ok(name);
+        };
         if (&about.tenant, &about.subject, &about.labels) != (&session.tenant, &session.subject, &session.labels) {
-            return Err(broken("G17", format!("an event about {name} tells of another tenant, subject or labels")));
+            return Err(broken(
+                "G17",
+                format!("an event about {name} tells of another tenant, subject or labels"),
+            ));
         }
         if about.version <= session.event_version {
-            return Err(broken("G4", format!("{name}: an event's version {} does not grow", about.version)));
+            return Err(broken(
+                "G4",
+                format!("{name}: an event's version {} does not grow", about.version),
+            ));
         }
         let told_left = match message {
             Message::Warning(warning) => Some(ns(&warning.expires_in)),
@@ -44,7 +59,10 @@ impl Trial<'_> {
             _ => None,
         };
         if told_left.is_some_and(|left| left != (expire - moment.now).max(0)) {
-            return Err(broken("G14", format!("{name}: expires_in is not expire_time less emit_time")));
+            return Err(broken(
+                "G14",
+                format!("{name}: expires_in is not expire_time less emit_time"),
+            ));
         }
         match session.owed.pop_front() {
             Some(owed) => fits(session, &owed, message, expire)?,
@@ -77,12 +95,22 @@ impl Trial<'_> {
 fn fits(session: &Session, owed: &Owed, message: &Message, expire: Ns) -> Result<(), Violation> {
     let name = &session.reference;
     let right = match (owed, message) {
-        (Owed::Cleared { limit, cause, expire: due }, Message::Cleared(cleared)) => {
-            cleared.limit() == *limit && cleared.cause() == *cause && (*due == Ns::MIN || expire == *due)
-        }
-        (Owed::Warning { limit, point, expire: due }, Message::Warning(warning)) => {
-            warning.limit() == *limit && ns(&warning.point) == *point && expire == *due
-        }
+        (
+            Owed::Cleared {
+                limit,
+                cause,
+                expire: due,
+            },
+            Message::Cleared(cleared),
+        ) => cleared.limit() == *limit && cleared.cause() == *cause && (*due == Ns::MIN || expire == *due),
+        (
+            Owed::Warning {
+                limit,
+                point,
+                expire: due,
+            },
+            Message::Warning(warning),
+        ) => warning.limit() == *limit && ns(&warning.point) == *point && expire == *due,
         (Owed::Ended, Message::Ended(_)) => true,
         _ => false,
     };
@@ -106,18 +134,23 @@ fn unexpected_end(session: &Session, ended: &v1::Ended, moment: super::Moment) -
     let by_time = matches!(reason, EndReason::IdleTimeout | EndReason::BrowserClosed);
     let left = session.deadlines(moment).expire().0 - moment.now;
     let guarantee = if by_time { "G1" } else { "G6" };
-    broken(guarantee, format!("{name} ended ({reason:?}), but it had {} to live", span(left)))
+    broken(
+        guarantee,
+        format!("{name} ended ({reason:?}), but it had {} to live", span(left)),
+    )
 }
 
 /// An event that had to come in this instant did not.
 pub(super) fn missing(name: &str, owed: &Owed) -> Violation {
     match owed {
-        Owed::Cleared { limit, cause, .. } => {
-            broken("G4", format!("{name}: the warning of {limit:?} was not withdrawn ({cause:?})"))
-        }
-        Owed::Warning { limit, point, .. } => {
-            broken("G3", format!("{name} was not warned ({limit:?}, {} before)", span(*point)))
-        }
+        Owed::Cleared { limit, cause, .. } => broken(
+            "G4",
+            format!("{name}: the warning of {limit:?} was not withdrawn ({cause:?})"),
+        ),
+        Owed::Warning { limit, point, .. } => broken(
+            "G3",
+            format!("{name} was not warned ({limit:?}, {} before)", span(*point)),
+        ),
         Owed::Ended => broken("G6", format!("{name} ended, and no Ended came")),
     }
 }

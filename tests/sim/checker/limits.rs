@@ -50,7 +50,9 @@ impl Limits {
 
 /// How many of the new leads count as told if so many of the old ones were.
 pub(super) fn still_told(old: &[Ns], told: usize, new: &[Ns]) -> usize {
-    let Some(smallest) = told.checked_sub(1).and_then(|place| old.get(place)) else { return 0 };
+    let Some(smallest) = told.checked_sub(1).and_then(|place| old.get(place)) else {
+        return 0;
+    };
     new.iter().filter(|lead| *lead >= smallest).count().max(1)
 }
 
@@ -68,5 +70,6 @@ pub(super) fn hold_limits(spec: &Spec, work: bool) -> Option<(Ns, usize)> {
     if work {
         return Some((spec.work_ttl as Ns * MS, spec.work_live as usize));
     }
-    spec.presence.map(|presence| (presence.max_ttl as Ns * MS, presence.max_live as usize))
+    spec.presence
+        .map(|presence| (presence.max_ttl as Ns * MS, presence.max_live as usize))
 }

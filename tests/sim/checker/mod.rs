@@ -60,13 +60,21 @@ impl Checker {
         let (replay, mailbox, max_sessions) = history
             .iter()
             .find_map(|entry| match entry.what {
-                What::World { replay_events, mailbox, max_sessions } => Some((replay_events, mailbox, max_sessions)),
+                What::World {
+                    replay_events,
+                    mailbox,
+                    max_sessions,
+                } => Some((replay_events, mailbox, max_sessions)),
                 _ => None,
             })
             .unwrap_or((1, 1, 1));
         Self {
             model: Model::new(max_sessions, 0, 0),
-            moment: Moment { now: 0, held_until: Ns::MIN, gap: (Ns::MIN, Ns::MIN) },
+            moment: Moment {
+                now: 0,
+                held_until: Ns::MIN,
+                gap: (Ns::MIN, Ns::MIN),
+            },
             reloads: 0,
             max_sessions,
             streams: Streams::new(replay, mailbox),
@@ -101,7 +109,9 @@ impl Checker {
                     if gap {
                         self.moment.held_until = now + GAP;
                     }
-                    *tally.entry(if gap { "suspends" } else { "stalls" }.to_owned()).or_default() += 1;
+                    *tally
+                        .entry(if gap { "suspends" } else { "stalls" }.to_owned())
+                        .or_default() += 1;
                 }
                 What::Wall { offset } => {
                     self.model.wall = *offset;
@@ -129,14 +139,23 @@ impl Checker {
                     count(call, tally);
                     calls.push(call);
                 }
-                What::Message { watcher: AUDITOR, message } => {
+                What::Message {
+                    watcher: AUDITOR,
+                    message,
+                } => {
                     if message.message.as_ref().and_then(session_of).is_some() {
                         self.streams.logged(first + place, entry.at, message, tally);
                         events.push(message);
                     }
                 }
-                What::Closed { watcher: AUDITOR, how: Some(how) } if how.code != tonic::Code::Ok => {
-                    return Err(broken("G13", format!("a watcher that always reads was cut off: {how:?}")));
+                What::Closed {
+                    watcher: AUDITOR,
+                    how: Some(how),
+                } if how.code != tonic::Code::Ok => {
+                    return Err(broken(
+                        "G13",
+                        format!("a watcher that always reads was cut off: {how:?}"),
+                    ));
                 }
                 What::Over => self.sweep(now)?,
                 _ => {}
@@ -167,7 +186,12 @@ impl Checker {
                 if is_near { near.push(*event) } else { apart.push(*event) }
             }
             let trial = Trial::new(&self.model, self.moment);
-            let mut search = Search { calls, events: &near, deepest: None, budget: 50_000 };
+            let mut search = Search {
+                calls,
+                events: &near,
+                deepest: None,
+                budget: 50_000,
+            };
             let Some(found) = search.go(trial, 0, 0) else {
                 let violation = search.deepest.map(|(_, violation)| violation);
                 return Err(violation.unwrap_or_else(|| broken("API", "no order of this instant is right".to_owned())));
@@ -184,7 +208,12 @@ impl Checker {
             open.insert(reference);
         }
         for reference in open {
-            if let Some(owed) = self.model.sessions.get(&reference).and_then(|session| session.owed.front()) {
+            if let Some(owed) = self
+                .model
+                .sessions
+                .get(&reference)
+                .and_then(|session| session.owed.front())
+            {
                 return Err(events::missing(&reference, owed));
             }
         }
@@ -197,7 +226,11 @@ impl Checker {
         let mut add_id = |tenant: &str, id: &str| {
             let mut next = self.model.reference(tenant, id).cloned();
             while let Some(reference) = next {
-                let end = self.model.sessions.get(&reference).and_then(|session| session.end.as_ref());
+                let end = self
+                    .model
+                    .sessions
+                    .get(&reference)
+                    .and_then(|session| session.end.as_ref());
                 next = end.map(|end| end.successor.clone()).filter(|name| !name.is_empty());
                 touched.insert(reference);
             }
@@ -238,7 +271,11 @@ impl Checker {
                 Ok(Answer::Rotate(rotated)) => (rotated.session.as_ref(), rotated.superseded_refs.clone()),
                 _ => (None, Vec::new()),
             };
-            refs.extend(session.and_then(|session| session.status.as_ref()).map(|status| status.session_ref.clone()));
+            refs.extend(
+                session
+                    .and_then(|session| session.status.as_ref())
+                    .map(|status| status.session_ref.clone()),
+            );
             refs.extend(more);
             if let Err(refused) = &call.answer {
                 refs.extend(refused.metadata.get("session_ref").cloned());
@@ -270,17 +307,23 @@ impl Search<'_> {
     fn go<'m>(&mut self, trial: Trial<'m>, done: u32, seen: usize) -> Option<Trial<'m>> {
         let depth = done.count_ones() as usize + seen;
         if depth == self.calls.len() + self.events.len() {
-            let open = trial.changed.values().find_map(|session| Some((session, session.owed.front()?)));
-            let Some((session, owed)) = open else { return Some(trial) };
+            let open = trial
+                .changed
+                .values()
+                .find_map(|session| Some((session, session.owed.front()?)));
+            let Some((session, owed)) = open else {
+                return Some(trial);
+            };
             self.failed(depth, events::missing(&session.reference, owed));
             return None;
         }
         self.budget = self.budget.checked_sub(1)?;
         for (place, call) in self.calls.iter().enumerate() {
             // Calls that did not race were made one after the other.
-            let blocked = self.calls[..place].iter().enumerate().any(|(before, other)| {
-                done & (1 << before) == 0 && (call.race == 0 || other.race != call.race)
-            });
+            let blocked = self.calls[..place]
+                .iter()
+                .enumerate()
+                .any(|(before, other)| done & (1 << before) == 0 && (call.race == 0 || other.race != call.race));
             if done & (1 << place) != 0 || blocked {
                 continue;
             }

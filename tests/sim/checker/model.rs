@@ -45,7 +45,10 @@ impl Model {
     }
 
     pub(super) fn reload(&mut self, reloads: u32) {
-        self.specs = specs(reloads).into_iter().map(|spec| (spec.name, Rc::new(spec))).collect();
+        self.specs = specs(reloads)
+            .into_iter()
+            .map(|spec| (spec.name, Rc::new(spec)))
+            .collect();
     }
 
     pub(super) fn adopt(&mut self, changed: BTreeMap<String, Session>, ids: Vec<((String, String), String)>) {
@@ -84,7 +87,9 @@ impl<'a> Trial<'a> {
     }
 
     pub(super) fn get(&self, reference: &str) -> Option<&Session> {
-        self.changed.get(reference).or_else(|| self.model.sessions.get(reference))
+        self.changed
+            .get(reference)
+            .or_else(|| self.model.sessions.get(reference))
     }
 
     pub(super) fn get_mut(&mut self, reference: &str) -> Option<&mut Session> {
@@ -98,7 +103,9 @@ impl<'a> Trial<'a> {
     /// The session after time has passed for it, if there ever was one.
     pub(super) fn now(&mut self, reference: &str) -> Result<Option<&mut Session>, Violation> {
         let moment = self.moment;
-        let Some(session) = self.get_mut(reference) else { return Ok(None) };
+        let Some(session) = self.get_mut(reference) else {
+            return Ok(None);
+        };
         session.pass_time(moment)?;
         session.settle_holds(moment.now);
         Ok(Some(session))
@@ -114,7 +121,8 @@ impl<'a> Trial<'a> {
         {
             return Err(broken("G17", format!("an id has two refs, {known} and {reference}")));
         }
-        self.ids.push(((tenant.to_owned(), id.to_owned()), reference.to_owned()));
+        self.ids
+            .push(((tenant.to_owned(), id.to_owned()), reference.to_owned()));
         Ok(())
     }
 
@@ -157,9 +165,17 @@ impl<'a> Trial<'a> {
 
     /// How many sessions live; at least, or at most, for those whose time is just over may be counted or not.
     pub(super) fn live_count(&self, at_least: bool) -> usize {
-        let model = self.model.sessions.keys().filter(|reference| !self.changed.contains_key(*reference));
-        let sessions = model.filter_map(|reference| self.model.sessions.get(reference)).chain(self.changed.values());
-        sessions.filter(|session| session.end.is_none() && (!at_least || session.is_live(self.moment))).count()
+        let model = self
+            .model
+            .sessions
+            .keys()
+            .filter(|reference| !self.changed.contains_key(*reference));
+        let sessions = model
+            .filter_map(|reference| self.model.sessions.get(reference))
+            .chain(self.changed.values());
+        sessions
+            .filter(|session| session.end.is_none() && (!at_least || session.is_live(self.moment)))
+            .count()
     }
 
     /// A timestamp of the wire, as of now, in virtual time.
@@ -170,27 +186,49 @@ impl<'a> Trial<'a> {
     }
 
     /// Compares a status with the session that it must be of.
-    pub(super) fn status(&mut self, reference: &str, status: &Option<v1::SessionStatus>, alias: bool) -> Result<(), Violation> {
-        let Some(status) = status else { return Err(broken("API", "an answer without status".to_owned())) };
+    pub(super) fn status(
+        &mut self,
+        reference: &str,
+        status: &Option<v1::SessionStatus>,
+        alias: bool,
+    ) -> Result<(), Violation> {
+        let Some(status) = status else {
+            return Err(broken("API", "an answer without status".to_owned()));
+        };
         let moment = self.moment;
         if status.session_ref != reference {
-            return Err(broken("G17", format!("an answer about {} where {reference} was meant", status.session_ref)));
+            return Err(broken(
+                "G17",
+                format!("an answer about {} where {reference} was meant", status.session_ref),
+            ));
         }
         if self.time(&status.server_time) != moment.now {
-            return Err(broken("G14", format!("server_time is {}", clock(self.time(&status.server_time)))));
+            return Err(broken(
+                "G14",
+                format!("server_time is {}", clock(self.time(&status.server_time))),
+            ));
         }
         if status.alias != alias {
-            return Err(broken("API", format!("{reference}: alias is {}, expected {alias}", status.alias)));
+            return Err(broken(
+                "API",
+                format!("{reference}: alias is {}, expected {alias}", status.alias),
+            ));
         }
         let expire_time = self.time(&status.expire_time);
         let Some(session) = self.get_mut(reference) else {
-            return Err(broken("G10", format!("{reference} was never issued and is {:?}", status.state())));
+            return Err(broken(
+                "G10",
+                format!("{reference} was never issued and is {:?}", status.state()),
+            ));
         };
         let name = &session.reference;
         let state = status.state();
         if let Some(end) = &session.end {
             if state != SessionState::Ended {
-                return Err(broken("G5", format!("{name} ended ({:?}) and is {state:?}", end.reason)));
+                return Err(broken(
+                    "G5",
+                    format!("{name} ended ({:?}) and is {state:?}", end.reason),
+                ));
             }
             return Ok(());
         }
@@ -201,18 +239,35 @@ impl<'a> Trial<'a> {
         let left = (expire - moment.now).max(0);
         if ns(&status.expires_in) != left || status.limit() != limit {
             let (told, by) = (ns(&status.expires_in), status.limit());
-            let guarantee = if expire_time > session.absolute { "G7" } else if told > left { "G2" } else { "G1" };
+            let guarantee = if expire_time > session.absolute {
+                "G7"
+            } else if told > left {
+                "G2"
+            } else {
+                "G1"
+            };
             return Err(broken(
                 guarantee,
-                format!("{name} expires in {} by {by:?}; it should be {} by {limit:?}", span(told), span(left)),
+                format!(
+                    "{name} expires in {} by {by:?}; it should be {} by {limit:?}",
+                    span(told),
+                    span(left)
+                ),
             ));
         }
         if expire_time != expire {
-            return Err(broken("G14", format!("{name}: expire_time {} is not {}", clock(expire_time), clock(expire))));
+            return Err(broken(
+                "G14",
+                format!("{name}: expire_time {} is not {}", clock(expire_time), clock(expire)),
+            ));
         }
         // While expiries are held, a session whose time is over is not simply active.
         let over = session.plain(moment.now).expire().0 <= moment.now;
-        let expected = if session.is_expiring() || over { SessionState::Expiring } else { SessionState::Active };
+        let expected = if session.is_expiring() || over {
+            SessionState::Expiring
+        } else {
+            SessionState::Active
+        };
         if state != expected && session.enforced() {
             return Err(broken("G3", format!("{name} is {state:?}, expected {expected:?}")));
         }
@@ -222,7 +277,13 @@ impl<'a> Trial<'a> {
             return Err(broken("API", format!("{name}: can_extend is {}", status.can_extend)));
         }
         if status.version < session.version {
-            return Err(broken("API", format!("{name}: version went back from {} to {}", session.version, status.version)));
+            return Err(broken(
+                "API",
+                format!(
+                    "{name}: version went back from {} to {}",
+                    session.version, status.version
+                ),
+            ));
         }
         session.version = status.version;
         Ok(())
@@ -231,20 +292,38 @@ impl<'a> Trial<'a> {
     /// Compares an end with the one that the session had.
     pub(super) fn end(&self, session: &Session, told: Option<&v1::SessionEnd>) -> Result<(), Violation> {
         let name = &session.reference;
-        let Some(end) = &session.end else { return Err(broken("G1", format!("{name} has an end and should live"))) };
-        let Some(told) = told else { return Err(broken("G10", format!("{name}: the end is missing"))) };
+        let Some(end) = &session.end else {
+            return Err(broken("G1", format!("{name} has an end and should live")));
+        };
+        let Some(told) = told else {
+            return Err(broken("G10", format!("{name}: the end is missing")));
+        };
         let at = self.time(&told.end_time);
-        if told.reason() != end.reason || told.actor() != end.actor || told.successor_ref != end.successor || told.actor_id != end.actor_id {
+        if told.reason() != end.reason
+            || told.actor() != end.actor
+            || told.successor_ref != end.successor
+            || told.actor_id != end.actor_id
+        {
             return Err(broken("G6", format!("{name} ended {told:?}, expected {end:?}")));
         }
         if at != end.at {
-            return Err(broken("G2", format!("{name} ended at {}, told {}", clock(end.at), clock(at))));
+            return Err(broken(
+                "G2",
+                format!("{name} ended at {}, told {}", clock(end.at), clock(at)),
+            ));
         }
         Ok(())
     }
 
     /// Ends a live session by a command.
-    pub(super) fn end_now(&mut self, reference: &str, reason: EndReason, actor: Actor, actor_id: &str, successor: &str) {
+    pub(super) fn end_now(
+        &mut self,
+        reference: &str,
+        reason: EndReason,
+        actor: Actor,
+        actor_id: &str,
+        successor: &str,
+    ) {
         let now = self.moment.now;
         if let Some(session) = self.get_mut(reference) {
             session.owed.push_back(super::session::Owed::Ended);

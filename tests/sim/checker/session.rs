@@ -62,8 +62,16 @@ pub(super) struct End {
 /// An event that must come in the same instant.
 #[derive(Debug, Clone)]
 pub(super) enum Owed {
-    Cleared { limit: Limit, cause: ClearedCause, expire: Ns },
-    Warning { limit: Limit, point: Ns, expire: Ns },
+    Cleared {
+        limit: Limit,
+        cause: ClearedCause,
+        expire: Ns,
+    },
+    Warning {
+        limit: Limit,
+        point: Ns,
+        expire: Ns,
+    },
     Ended,
 }
 
@@ -145,7 +153,12 @@ impl Session {
 
     /// The furthest end of WORK, past or to come.
     fn work_until(&self) -> Ns {
-        let live = self.holds.values().filter(|hold| hold.work).map(|hold| hold.until).max();
+        let live = self
+            .holds
+            .values()
+            .filter(|hold| hold.work)
+            .map(|hold| hold.until)
+            .max();
         live.unwrap_or(-FAR).max(self.work_end)
     }
 
@@ -164,9 +177,18 @@ impl Session {
         if self.holds.values().any(|hold| hold.until > now) {
             return None;
         }
-        let lapsed = self.holds.values().filter(|hold| !hold.work).map(|hold| (hold.until, false)).max();
+        let lapsed = self
+            .holds
+            .values()
+            .filter(|hold| !hold.work)
+            .map(|hold| (hold.until, false))
+            .max();
         let (end, released) = self.presence_end.max(lapsed)?;
-        let grace = if released { presence.leave } else { presence.lost.min((self.limits.idle / MS) as u64) };
+        let grace = if released {
+            presence.leave
+        } else {
+            presence.lost.min((self.limits.idle / MS) as u64)
+        };
         let _ = grace;
         let grace = if released { presence.leave } else { presence.lost };
         Some((end.max(self.activity) + grace as Ns * MS).max(work))
@@ -191,7 +213,11 @@ impl Session {
             return expire > moment.now;
         }
         // Time does not end it, but if nobody uses it for long it is forgotten.
-        let over = self.noted.map_or(expire, |(noted, _)| noted).max(self.activity).max(self.told_until(moment.now));
+        let over = self
+            .noted
+            .map_or(expire, |(noted, _)| noted)
+            .max(self.activity)
+            .max(self.told_until(moment.now));
         expire > moment.now || moment.now < over + self.limits.spec.tombstone as Ns * MS
     }
 
@@ -227,11 +253,19 @@ impl Session {
         if moment.now > bound {
             return Err(broken(
                 "G2",
-                format!("{} should have ended at {}; no Ended was pushed within 50 ms", self.reference, crate::history::clock(at)),
+                format!(
+                    "{} should have ended at {}; no Ended was pushed within 50 ms",
+                    self.reference,
+                    crate::history::clock(at)
+                ),
             ));
         }
         // A warning that was not pushed yet precedes the end.
-        let then = Moment { now: at, held_until: 0, ..moment };
+        let then = Moment {
+            now: at,
+            held_until: 0,
+            ..moment
+        };
         self.owe_warnings(then);
         self.owed.push_back(Owed::Ended);
         self.end = Some(End {
@@ -255,14 +289,25 @@ impl Session {
             // Nothing new has passed.
         } else if known.is_none() || (limit == Limit::Absolute && known != Some(Limit::Absolute)) {
             self.noted = Some((at, limit));
-            for (limit, fired) in [(Limit::Idle, &mut self.idle_fired), (Limit::Absolute, &mut self.absolute_fired)] {
+            for (limit, fired) in [
+                (Limit::Idle, &mut self.idle_fired),
+                (Limit::Absolute, &mut self.absolute_fired),
+            ] {
                 if std::mem::take(fired) > 0 {
                     let cause = ClearedCause::NotEnforced;
-                    self.owed.push_back(Owed::Cleared { limit, cause, expire: Ns::MIN });
+                    self.owed.push_back(Owed::Cleared {
+                        limit,
+                        cause,
+                        expire: Ns::MIN,
+                    });
                 }
             }
         }
-        let since = self.noted.map_or(at, |(noted, _)| noted).max(self.activity).max(self.told_until(moment.now));
+        let since = self
+            .noted
+            .map_or(at, |(noted, _)| noted)
+            .max(self.activity)
+            .max(self.told_until(moment.now));
         if moment.now >= since + self.limits.spec.tombstone as Ns * MS {
             self.forgotten = true;
             self.end = Some(End {
@@ -278,8 +323,12 @@ impl Session {
 
     /// Until when callers were told that it lives, though a deadline was noted: a hold or an Extend says so.
     fn told_until(&self, now: Ns) -> Ns {
-        let _ = now;
-        -FAR
+        let plain = self.plain(now).idle;
+        if self.limits.idle >= FAR {
+            -FAR
+        } else {
+            plain - self.limits.idle
+        }
     }
 
     /// A warning point that is passed must have been pushed by now.
@@ -288,15 +337,26 @@ impl Session {
             return Ok(());
         }
         let deadlines = self.deadlines(moment);
-        let idle = self.limits.idle_points.get(self.idle_fired).filter(|_| deadlines.idle_is_nearest());
+        let idle = self
+            .limits
+            .idle_points
+            .get(self.idle_fired)
+            .filter(|_| deadlines.idle_is_nearest());
         let absolute = self.limits.absolute_points.get(self.absolute_fired);
-        for (lead, deadline, name) in [(idle, deadlines.idle, "idle"), (absolute, deadlines.absolute, "absolute")] {
+        for (lead, deadline, name) in [
+            (idle, deadlines.idle, "idle"),
+            (absolute, deadlines.absolute, "absolute"),
+        ] {
             let Some(lead) = lead else { continue };
             let due = (deadline - lead).max(self.changed).max(self.last_lapse(moment.now));
             if due <= deadlines.expire().0 && moment.now > moment.bound(due, false) {
                 return Err(broken(
                     "G3",
-                    format!("{}: the {name} warning {} before was not pushed within 50 ms", self.reference, span(*lead)),
+                    format!(
+                        "{}: the {name} warning {} before was not pushed within 50 ms",
+                        self.reference,
+                        span(*lead)
+                    ),
                 ));
             }
         }
@@ -305,7 +365,12 @@ impl Session {
 
     /// A lapse may make another deadline the nearest.
     fn last_lapse(&self, now: Ns) -> Ns {
-        let lapses = self.holds.values().map(|hold| hold.until).filter(|until| *until <= now).max();
+        let lapses = self
+            .holds
+            .values()
+            .map(|hold| hold.until)
+            .filter(|until| *until <= now)
+            .max();
         lapses.unwrap_or(-FAR)
     }
 
@@ -319,13 +384,21 @@ impl Session {
         if count > self.idle_fired {
             self.idle_fired = count;
             let point = self.limits.idle_points[count - 1];
-            self.owed.push_back(Owed::Warning { limit: Limit::Idle, point, expire: deadlines.idle });
+            self.owed.push_back(Owed::Warning {
+                limit: Limit::Idle,
+                point,
+                expire: deadlines.idle,
+            });
         }
         let count = self.absolute_passed(moment.now);
         if count > self.absolute_fired {
             self.absolute_fired = count;
             let point = self.limits.absolute_points[count - 1];
-            self.owed.push_back(Owed::Warning { limit: Limit::Absolute, point, expire: deadlines.absolute });
+            self.owed.push_back(Owed::Warning {
+                limit: Limit::Absolute,
+                point,
+                expire: deadlines.absolute,
+            });
         }
     }
 
@@ -339,7 +412,11 @@ impl Session {
             if self.idle_fired > 0 {
                 self.idle_fired = 0;
                 let expire = self.deadlines(moment).expire().0;
-                self.owed.push_back(Owed::Cleared { limit: Limit::Idle, cause, expire });
+                self.owed.push_back(Owed::Cleared {
+                    limit: Limit::Idle,
+                    cause,
+                    expire,
+                });
                 anew = true;
             }
         }
@@ -359,23 +436,46 @@ impl Session {
     pub(super) fn warned(&mut self, limit: Limit, point: Ns, expire: Ns, moment: Moment) -> Result<(), Violation> {
         let deadlines = self.deadlines(moment);
         let (count, fired, deadline, points) = if limit == Limit::Idle {
-            (self.idle_passed(moment), &mut self.idle_fired, deadlines.idle, &self.limits.idle_points)
+            (
+                self.idle_passed(moment),
+                &mut self.idle_fired,
+                deadlines.idle,
+                &self.limits.idle_points,
+            )
         } else {
             let count = passed(&self.limits.absolute_points, self.absolute, moment.now);
-            (count, &mut self.absolute_fired, deadlines.absolute, &self.limits.absolute_points)
+            (
+                count,
+                &mut self.absolute_fired,
+                deadlines.absolute,
+                &self.limits.absolute_points,
+            )
         };
         let name = &self.reference;
         if count == 0 {
-            return Err(broken("G3", format!("{name} was warned too early, or of a limit that is not the nearest")));
+            return Err(broken(
+                "G3",
+                format!("{name} was warned too early, or of a limit that is not the nearest"),
+            ));
         }
         if count <= *fired {
             return Err(broken("G3", format!("{name} was warned twice of the same point")));
         }
         if point != points[count - 1] {
-            return Err(broken("G3", format!("{name} was warned of {}, not of the smallest lead passed", span(point))));
+            return Err(broken(
+                "G3",
+                format!("{name} was warned of {}, not of the smallest lead passed", span(point)),
+            ));
         }
         if (expire - deadline).abs() > MS / 1000 {
-            return Err(broken("G3", format!("{name}: a warning tells of {}, not of its deadline {}", span(expire), span(deadline))));
+            return Err(broken(
+                "G3",
+                format!(
+                    "{name}: a warning tells of {}, not of its deadline {}",
+                    span(expire),
+                    span(deadline)
+                ),
+            ));
         }
         *fired = count;
         Ok(())
@@ -388,7 +488,12 @@ impl Session {
 
     /// What has lapsed is past.
     pub(super) fn settle_holds(&mut self, now: Ns) {
-        let lapsed: Vec<_> = self.holds.iter().filter(|(_, hold)| hold.until <= now).map(|(id, _)| id.clone()).collect();
+        let lapsed: Vec<_> = self
+            .holds
+            .iter()
+            .filter(|(_, hold)| hold.until <= now)
+            .map(|(id, _)| id.clone())
+            .collect();
         for id in lapsed {
             if let Some(hold) = self.holds.remove(&id) {
                 self.hold_ended(&hold, hold.until, false);

@@ -93,7 +93,10 @@ impl Streams {
         let Some(session) = session_of(message) else { return };
         let (kind, word) = match message {
             Message::Warning(warning) => (1, format!("warning {}", short(warning.limit().as_str_name(), "LIMIT_"))),
-            Message::Cleared(cleared) => (2, format!("cleared {}", short(cleared.cause().as_str_name(), "CLEARED_CAUSE_"))),
+            Message::Cleared(cleared) => (
+                2,
+                format!("cleared {}", short(cleared.cause().as_str_name(), "CLEARED_CAUSE_")),
+            ),
             Message::Ended(ended) => {
                 let reason = ended.end.as_ref().map(v1::SessionEnd::reason).unwrap_or_default();
                 (3, format!("ended {}", short(reason.as_str_name(), "END_REASON_")))
@@ -125,7 +128,10 @@ impl Streams {
 
     /// Notes what a watch that begins now would be told.
     pub(super) fn opened(&mut self, entry: usize, model: &Model, moment: Moment) {
-        let known = model.sessions.values().filter(|session| session.is_live(moment) || (session.end.is_some() && session.memory(moment.now).0));
+        let known = model
+            .sessions
+            .values()
+            .filter(|session| session.is_live(moment) || (session.end.is_some() && session.memory(moment.now).0));
         let known = known.map(|session| Known {
             reference: session.reference.clone(),
             tenant: session.tenant.clone(),
@@ -147,7 +153,10 @@ impl Streams {
         };
         reader.reindex();
         for (place, entry) in history.iter().enumerate() {
-            reader.entry(place, entry, tally).map_err(|violation| Violation { at: entry.at, ..violation })?;
+            reader.entry(place, entry, tally).map_err(|violation| Violation {
+                at: entry.at,
+                ..violation
+            })?;
         }
         Ok(())
     }
@@ -161,8 +170,12 @@ fn ids(history: &[Entry]) -> BTreeMap<(String, String), String> {
     for entry in history {
         let What::Called(call) = &entry.what else { continue };
         let (tenant, id, session) = match (&call.request, &call.answer) {
-            (Request::Create(request), Ok(Answer::Create(created))) => (&request.tenant, &created.session_id, &created.session),
-            (Request::Rotate(request), Ok(Answer::Rotate(rotated))) => (&request.tenant, &rotated.session_id, &rotated.session),
+            (Request::Create(request), Ok(Answer::Create(created))) => {
+                (&request.tenant, &created.session_id, &created.session)
+            }
+            (Request::Rotate(request), Ok(Answer::Rotate(rotated))) => {
+                (&request.tenant, &rotated.session_id, &rotated.session)
+            }
             _ => continue,
         };
         if let Some(status) = session.as_ref().and_then(|session| session.status.as_ref()) {
@@ -190,12 +203,19 @@ impl Reader<'_> {
     fn reindex(&mut self) {
         let log = &self.streams.logs[self.life];
         let index = log.iter().enumerate();
-        self.index = index.map(|(place, event)| ((event.reference.clone(), event.version, event.kind), place)).collect();
+        self.index = index
+            .map(|(place, event)| ((event.reference.clone(), event.version, event.kind), place))
+            .collect();
     }
 
     fn entry(&mut self, place: usize, entry: &Entry, tally: &mut Tally) -> Result<(), Violation> {
         match &entry.what {
-            What::Opened { watcher, tenants, request, refused } if *watcher != AUDITOR => {
+            What::Opened {
+                watcher,
+                tenants,
+                request,
+                refused,
+            } if *watcher != AUDITOR => {
                 self.open.remove(watcher);
                 let opened = self.opening(place, entry.at, tenants, request, refused.as_ref(), tally)?;
                 if let Some(open) = opened {
@@ -212,16 +232,25 @@ impl Reader<'_> {
                 got
             }
             What::Closed { watcher, how } if *watcher != AUDITOR => {
-                let Some(open) = self.open.remove(watcher) else { return Ok(()) };
+                let Some(open) = self.open.remove(watcher) else {
+                    return Ok(());
+                };
                 self.closed(*watcher, &open, entry.at, how.as_ref(), tally)
             }
             What::Reads { watcher, reads } => {
                 let log = &self.streams.logs[self.life];
-                let most = 65_535 / 150 + 70 + self.streams.mailbox + 100;
+                // A stream's window, what waits in the stream, and some more.
+                let most = 65_535 / 150 + 170;
                 if let Some(open) = self.open.get_mut(watcher) {
                     if *reads && let Some(since) = open.stopped.take() {
-                        let waiting = log.iter().enumerate().skip(open.cursor).take_while(|(_, event)| event.at + 11_000_000_000 < entry.at);
-                        let waiting = waiting.filter(|(_, event)| event.at > since && in_scope(open, event)).count();
+                        let waiting = log
+                            .iter()
+                            .enumerate()
+                            .skip(open.cursor)
+                            .take_while(|(_, event)| event.at + 11_000_000_000 < entry.at);
+                        let waiting = waiting
+                            .filter(|(_, event)| event.at > since && in_scope(open, event))
+                            .count();
                         open.must_be_cut |= waiting > most;
                     } else if !*reads {
                         open.stopped = Some(entry.at);
@@ -277,6 +306,12 @@ impl Reader<'_> {
             may_begin_anew: true,
         };
         self.name(&mut open);
+        for event in &log[..before] {
+            // Names that were rotated lead on.
+            if !event.successor.is_empty() && open.followed.contains(&event.reference) {
+                open.followed.insert(event.successor.clone());
+            }
+        }
         if request.resume_token.is_empty() {
             *tally.entry("watches".to_owned()).or_default() += 1;
             return match refused {
@@ -293,14 +328,22 @@ impl Reader<'_> {
         let surely_trimmed = before.saturating_sub(place.seen) > self.streams.replay;
         // The snapshot of a successor has a place in the log too.
         let between = &log[place.cursor.min(through)..through];
-        let maybe_trimmed = between.len() + between.iter().filter(|event| !event.successor.is_empty()).count() > self.streams.replay;
+        let maybe_trimmed =
+            between.len() + between.iter().filter(|event| !event.successor.is_empty()).count() > self.streams.replay;
         let code = refused.map(|refused| (refused.code, refused.reason.as_str()));
         match code {
-            None if foreign => Err(broken("G12", "a resume token was accepted for another scope or caller".to_owned())),
-            None if gone => Err(broken("G12", "a resume token of an earlier life was accepted".to_owned())),
-            None if surely_trimmed && !place.initial => {
-                Err(broken("G12", "a resume token was accepted though the log no longer reaches back to it".to_owned()))
-            }
+            None if foreign => Err(broken(
+                "G12",
+                "a resume token was accepted for another scope or caller".to_owned(),
+            )),
+            None if gone => Err(broken(
+                "G12",
+                "a resume token of an earlier life was accepted".to_owned(),
+            )),
+            None if surely_trimmed && !place.initial => Err(broken(
+                "G12",
+                "a resume token was accepted though the log no longer reaches back to it".to_owned(),
+            )),
             None => {
                 *tally.entry("resumes".to_owned()).or_default() += 1;
                 open.live = true;
@@ -317,18 +360,27 @@ impl Reader<'_> {
                 Ok(None)
             }
             Some((Code::OutOfRange, "RESUME_TOKEN_EXPIRED")) if gone || maybe_trimmed => {
-                let word = if gone { "tokens of an earlier life refused" } else { "trimmed tokens refused" };
+                let word = if gone {
+                    "tokens of an earlier life refused"
+                } else {
+                    "trimmed tokens refused"
+                };
                 *tally.entry(word.to_owned()).or_default() += 1;
                 Ok(None)
             }
-            Some(code) => Err(broken("G12", format!("a resume was refused with {code:?}: foreign {foreign}, gone {gone}"))),
+            Some(code) => Err(broken(
+                "G12",
+                format!("a resume was refused with {code:?}: foreign {foreign}, gone {gone}"),
+            )),
         }
     }
 
     /// The refs that a watch by name means.
     fn name(&self, open: &mut Open) {
         let Some(scope) = &open.request.scope else { return };
-        let Some(Scope::Sessions(names)) = &scope.scope else { return };
+        let Some(Scope::Sessions(names)) = &scope.scope else {
+            return;
+        };
         for name in &names.names {
             match &name.name {
                 Some(Name::SessionId(id)) => {
@@ -353,16 +405,24 @@ impl Reader<'_> {
         response: &v1::WatchExpiryResponse,
         tally: &mut Tally,
     ) -> Result<(), Violation> {
-        let Some(message) = &response.message else { return Err(broken("API", "an empty message".to_owned())) };
+        let Some(message) = &response.message else {
+            return Err(broken("API", "an empty message".to_owned()));
+        };
         match message {
             Message::Snapshot(snapshot) => self.snapshot(watcher, open, snapshot)?,
             Message::SnapshotEnd(end) => {
                 if open.live && !open.may_begin_anew {
-                    return Err(broken("G12", format!("w{watcher} resumed and was given the state without asking")));
+                    return Err(broken(
+                        "G12",
+                        format!("w{watcher} resumed and was given the state without asking"),
+                    ));
                 }
                 open.live = true;
                 if end.snapshot_count != open.snapshots.len() as u64 {
-                    return Err(broken("G12", format!("w{watcher}: {} snapshots are told of", end.snapshot_count)));
+                    return Err(broken(
+                        "G12",
+                        format!("w{watcher}: {} snapshots are told of", end.snapshot_count),
+                    ));
                 }
                 if open.request.include_initial_state {
                     self.state_is_complete(watcher, open)?;
@@ -395,7 +455,9 @@ impl Reader<'_> {
     }
 
     fn snapshot(&self, watcher: u32, open: &mut Open, snapshot: &v1::Snapshot) -> Result<(), Violation> {
-        let Some(session) = &snapshot.session else { return Err(broken("API", "a snapshot of nothing".to_owned())) };
+        let Some(session) = &snapshot.session else {
+            return Err(broken("API", "a snapshot of nothing".to_owned()));
+        };
         if snapshot.predecessor_ref.is_empty() || !open.live {
             if open.live && !open.may_begin_anew {
                 return Err(broken("G12", format!("w{watcher} got a snapshot out of the blue")));
@@ -411,25 +473,42 @@ impl Reader<'_> {
             }
         } else {
             let tells_ends = open.request.kinds.is_empty() || open.request.kinds.contains(&3);
-            if tells_ends && open.last_ended != snapshot.predecessor_ref {
-                return Err(broken("G12", format!("w{watcher}: a successor's snapshot without the Ended of its predecessor")));
+            // Who watches only the new name, or the new subject, was not told of the old one.
+            let old = self
+                .log()
+                .iter()
+                .find(|event| event.kind == 3 && event.reference == snapshot.predecessor_ref);
+            let follows = old.is_some_and(|old| in_scope(open, old));
+            if tells_ends && follows && open.last_ended != snapshot.predecessor_ref {
+                return Err(broken(
+                    "G12",
+                    format!("w{watcher}: a successor's snapshot without the Ended of its predecessor"),
+                ));
             }
             open.followed.insert(session.session_ref.clone());
         }
         open.snapshots.insert(session.session_ref.clone(), session.version);
         if !may_see(open, &session.tenant) {
-            return Err(broken("G17", format!("w{watcher} got a snapshot of tenant {:?}", session.tenant)));
+            return Err(broken(
+                "G17",
+                format!("w{watcher} got a snapshot of tenant {:?}", session.tenant),
+            ));
         }
         self.echoes(watcher, open, session)
     }
 
     /// The initial state tells of every live session in scope, and by name also of those that are remembered.
     fn state_is_complete(&self, watcher: u32, open: &Open) -> Result<(), Violation> {
-        let Some(known) = self.streams.opened.get(&open.entry) else { return Ok(()) };
+        let Some(known) = self.streams.opened.get(&open.entry) else {
+            return Ok(());
+        };
         let by_name = matches!(scope_of(open), Some(Scope::Sessions(_)));
         let log = self.log();
         // What happened at the same instant may be told either way.
-        let unsure: BTreeSet<&str> = log[open.cursor.min(open.certain)..open.certain].iter().map(|event| event.reference.as_str()).collect();
+        let unsure: BTreeSet<&str> = log[open.cursor.min(open.certain)..open.certain]
+            .iter()
+            .map(|event| event.reference.as_str())
+            .collect();
         for known in known {
             let wanted = may_see(open, &known.tenant)
                 && match scope_of(open) {
@@ -439,16 +518,27 @@ impl Reader<'_> {
                 };
             let told = open.snapshots.contains_key(&known.reference);
             if wanted != told && !unsure.contains(known.reference.as_str()) && (wanted || !by_name) {
-                return Err(broken("G12", format!("w{watcher}: the state tells of {}: {told}, expected {wanted}", known.reference)));
+                return Err(broken(
+                    "G12",
+                    format!(
+                        "w{watcher}: the state tells of {}: {told}, expected {wanted}",
+                        known.reference
+                    ),
+                ));
             }
         }
         Ok(())
     }
 
     fn event(&self, watcher: u32, open: &mut Open, message: &Message) -> Result<(), Violation> {
-        let Some(session) = session_of(message) else { return Ok(()) };
+        let Some(session) = session_of(message) else {
+            return Ok(());
+        };
         if !open.live {
-            return Err(broken("G12", format!("w{watcher} got an event before the end of the state")));
+            return Err(broken(
+                "G12",
+                format!("w{watcher} got an event before the end of the state"),
+            ));
         }
         self.echoes(watcher, open, session)?;
         let kind = match message {
@@ -458,17 +548,32 @@ impl Reader<'_> {
         };
         let name = &session.session_ref;
         let Some(place) = self.index.get(&(name.clone(), session.version, kind)) else {
-            return Err(broken("G12", format!("w{watcher} got a {} of {name} that is not in the log", kind_of(message))));
+            return Err(broken(
+                "G12",
+                format!("w{watcher} got a {} of {name} that is not in the log", kind_of(message)),
+            ));
         };
         let event = &self.log()[*place];
         if !may_see(open, &event.tenant) || !may_see(open, &session.tenant) {
-            return Err(broken("G17", format!("w{watcher} got an event of tenant {:?}", event.tenant)));
+            return Err(broken(
+                "G17",
+                format!("w{watcher} got an event of tenant {:?}", event.tenant),
+            ));
         }
         if !in_scope(open, event) {
-            return Err(broken("G12", format!("w{watcher} got a {} of {name} that it did not ask for", kind_of(message))));
+            return Err(broken(
+                "G12",
+                format!(
+                    "w{watcher} got a {} of {name} that it did not ask for",
+                    kind_of(message)
+                ),
+            ));
         }
         if *place < open.cursor {
-            return Err(broken("G12", format!("w{watcher} got a {} of {name} twice, or out of order", kind_of(message))));
+            return Err(broken(
+                "G12",
+                format!("w{watcher} got a {} of {name} twice, or out of order", kind_of(message)),
+            ));
         }
         self.nothing_missed(watcher, open, *place)?;
         open.cursor = place + 1;
@@ -484,14 +589,23 @@ impl Reader<'_> {
 
     /// Nothing in scope between where the watcher is and that place.
     fn nothing_missed(&self, watcher: u32, open: &Open, place: usize) -> Result<(), Violation> {
-        let from = open.cursor.max(if open.cursor < open.certain { open.certain } else { open.cursor });
+        let from = open.cursor.max(if open.cursor < open.certain {
+            open.certain
+        } else {
+            open.cursor
+        });
         let log = self.log();
-        let missed = log[from.min(place)..place].iter().find(|event| in_scope(open, event) && !is_old(open, event));
+        let missed = log[from.min(place)..place]
+            .iter()
+            .find(|event| in_scope(open, event) && !is_old(open, event));
         match missed {
             None => Ok(()),
             Some(event) => Err(broken(
                 "G12",
-                format!("w{watcher} never got event {} of {} (version {})", event.kind, event.reference, event.version),
+                format!(
+                    "w{watcher} never got event {} of {} (version {})",
+                    event.kind, event.reference, event.version
+                ),
             )),
         }
     }
@@ -501,16 +615,32 @@ impl Reader<'_> {
         let own = open.ids.get(&session.session_ref).map_or("", String::as_str);
         if session.session_id != own {
             let guarantee = if session.session_id.is_empty() { "API" } else { "G15" };
-            return Err(broken(guarantee, format!("w{watcher}: session_id of {} is not what it named it by", session.session_ref)));
+            return Err(broken(
+                guarantee,
+                format!(
+                    "w{watcher}: session_id of {} is not what it named it by",
+                    session.session_ref
+                ),
+            ));
         }
         Ok(())
     }
 
-    fn closed(&self, watcher: u32, open: &Open, at: Ns, how: Option<&Refused>, tally: &mut Tally) -> Result<(), Violation> {
+    fn closed(
+        &self,
+        watcher: u32,
+        open: &Open,
+        at: Ns,
+        how: Option<&Refused>,
+        tally: &mut Tally,
+    ) -> Result<(), Violation> {
         match how {
             None => {
                 if open.must_be_cut {
-                    return Err(broken("G13", format!("w{watcher} did not read for long and was not cut off")));
+                    return Err(broken(
+                        "G13",
+                        format!("w{watcher} did not read for long and was not cut off"),
+                    ));
                 }
                 if open.stopped.is_some() || !open.live {
                     return Ok(());
@@ -523,7 +653,10 @@ impl Reader<'_> {
                 *tally.entry("slow watchers cut off".to_owned()).or_default() += 1;
                 Ok(())
             }
-            Some(how) => Err(broken("G13", format!("w{watcher}, which reads, was ended with {how:?}"))),
+            Some(how) => Err(broken(
+                "G13",
+                format!("w{watcher}, which reads, was ended with {how:?}"),
+            )),
         }
     }
 }
@@ -554,7 +687,9 @@ fn in_scope(open: &Open, event: &Logged) -> bool {
 
 /// Whether a snapshot told of it already.
 fn is_old(open: &Open, event: &Logged) -> bool {
-    open.snapshots.get(&event.reference).is_some_and(|version| event.version <= *version)
+    open.snapshots
+        .get(&event.reference)
+        .is_some_and(|version| event.version <= *version)
 }
 
 #[allow(dead_code)]
