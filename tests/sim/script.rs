@@ -175,13 +175,18 @@ pub(crate) fn draw(seed: u64, days: u64) -> Script {
         author.user(user);
     }
     author.gateways();
-    author.bursts();
+    let bursts = author.bursts();
     author.world();
     author.steps.sort_by_key(|step| step.at_ms);
     Script {
         seed,
         until_ms: days * DAY,
-        replay_events: if small { 60 } else { 5_000 },
+        replay_events: match (small, bursts) {
+            (false, _) => 5_000,
+            // A log that is shorter than a burst cuts everybody off.
+            (true, true) => 1_000,
+            (true, false) => 60,
+        },
         mailbox: if small { 1_200 } else { 4_096 },
         max_sessions: if author.rng.chance(15) { 60 } else { 100_000 },
         steps: author.steps,
@@ -630,7 +635,8 @@ impl Author {
     }
 
     /// Many sessions with one deadline, as after an adoption or a mass login, and somebody who does not read meanwhile.
-    fn bursts(&mut self) {
+    fn bursts(&mut self) -> bool {
+        let begun = self.next_session;
         for _ in 0..self.rng.within(0, 2) {
             let start = self.rng.below(self.until);
             let (watcher, tenant) = (90 + self.rng.below(3) as u32, self.rng.below(3) as usize);
@@ -667,6 +673,7 @@ impl Author {
             self.at(start + 5 * MINUTE, Action::Reads { watcher, reads: true });
             self.at(start + 6 * MINUTE, Action::Resume { watcher });
         }
+        self.next_session > begun
     }
 
     fn world(&mut self) {

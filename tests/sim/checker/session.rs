@@ -208,10 +208,10 @@ impl Session {
         if self.end.is_some() {
             return false;
         }
-        let expire = self.deadlines(moment).expire().0;
         if self.enforced() {
-            return expire > moment.now;
+            return self.deadlines(moment).expire().0 > moment.now;
         }
+        let expire = self.plain(moment.now).expire().0;
         // Time does not end it, but if nobody uses it for long it is forgotten.
         let over = self
             .noted

@@ -189,7 +189,7 @@ struct Reader<'a> {
     streams: &'a Streams,
     life: usize,
     open: BTreeMap<u32, Open>,
-    places: BTreeMap<String, Place>,
+    places: BTreeMap<(String, u32), Place>,
     ids: BTreeMap<(String, String), String>,
     /// Where an event is in the log of this life.
     index: BTreeMap<(String, u64, u8), usize>,
@@ -217,7 +217,7 @@ impl Reader<'_> {
                 refused,
             } if *watcher != AUDITOR => {
                 self.open.remove(watcher);
-                let opened = self.opening(place, entry.at, tenants, request, refused.as_ref(), tally)?;
+                let opened = self.opening(*watcher, place, entry.at, tenants, request, refused.as_ref(), tally)?;
                 if let Some(open) = opened {
                     self.open.insert(*watcher, open);
                 }
@@ -277,6 +277,7 @@ impl Reader<'_> {
 
     fn opening(
         &self,
+        watcher: u32,
         entry: usize,
         at: Ns,
         tenants: &[String],
@@ -307,8 +308,10 @@ impl Reader<'_> {
         };
         self.name(&mut open);
         for event in &log[..before] {
-            // Names that were rotated lead on.
-            if !event.successor.is_empty() && open.followed.contains(&event.reference) {
+            // Names that were rotated lead on, as long as that is remembered.
+            let known = self.streams.opened.get(&entry);
+            let remembered = known.is_none_or(|known| known.iter().any(|known| known.reference == event.reference));
+            if remembered && !event.successor.is_empty() && open.followed.contains(&event.reference) {
                 open.followed.insert(event.successor.clone());
             }
         }
@@ -319,7 +322,12 @@ impl Reader<'_> {
                 Some(refused) => Err(broken("G12", format!("a good watch was refused: {refused:?}"))),
             };
         }
-        let Some(place) = self.places.get(&request.resume_token) else {
+        // A token is a place in the log: two watchers of one scope may have the same one, and have read it differently.
+        let token = &request.resume_token;
+        let other = self.places.range((token.clone(), 0)..).next().filter(|((known, _), _)| known == token);
+        let own = self.places.get(&(token.clone(), watcher));
+        let is_own = own.is_some();
+        let Some(place) = own.or(other.map(|(_, place)| place)) else {
             return Err(broken("G12", "a token that nobody was given".to_owned()));
         };
         let foreign = place.scope != request.scope || place.tenants != tenants;
@@ -348,7 +356,7 @@ impl Reader<'_> {
                 *tally.entry("resumes".to_owned()).or_default() += 1;
                 open.live = true;
                 open.cursor = place.cursor;
-                open.certain = place.cursor;
+                open.certain = if is_own { place.cursor } else { place.seen };
                 open.may_begin_anew = place.initial;
                 open.followed.clone_from(&place.followed);
                 open.snapshots.clone_from(&place.snapshots);
@@ -438,7 +446,7 @@ impl Reader<'_> {
         let log = self.log();
         let initial = !open.live || matches!(message, Message::SnapshotEnd(_)) || at == open.opened_at;
         self.places.insert(
-            response.resume_token.clone(),
+            (response.resume_token.clone(), watcher),
             Place {
                 scope: open.request.scope.clone(),
                 tenants: open.tenants.clone(),

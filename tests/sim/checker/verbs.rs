@@ -333,9 +333,33 @@ impl Trial<'_> {
             let expiring = expiring(&answer.status);
             session.reports_input |= touch.hints.as_ref().is_some_and(|hints| hints.input_report);
             session.extensions = 0;
-            self.counted(&reference, before, ClearedCause::Touched, verdict.user, expiring);
+            let moved = self.adopt_policy(&reference);
+            self.counted(&reference, before, ClearedCause::Touched, verdict.user, expiring, moved);
         }
         self.status(&reference, &answer.status, alias)
+    }
+
+    /// A newer revision of the policy reaches a session. Answers whether its absolute deadline moved.
+    fn adopt_policy(&mut self, reference: &str) -> bool {
+        let now = self.moment.now;
+        let name = self.get(reference).map(|session| session.limits.spec.name);
+        let newest = name.and_then(|name| self.model.specs.get(name)).cloned();
+        let (Some(spec), Some(session)) = (newest, self.get_mut(reference)) else { return false };
+        if spec.revision <= session.limits.spec.revision {
+            return false;
+        }
+        // The absolute deadline never moves later, and not nearer than one idle window from now.
+        let mut limits = Limits::new(&spec, session.limits.own_idle, session.limits.own_absolute);
+        let soonest = (now - session.authenticated).saturating_add(limits.idle);
+        limits.shorten_absolute(limits.absolute.max(soonest).min(session.limits.absolute));
+        session.idle_fired = limits::still_told(&session.limits.idle_points, session.idle_fired, &limits.idle_points);
+        let told = &session.limits.absolute_points;
+        session.absolute_fired = limits::still_told(told, session.absolute_fired, &limits.absolute_points);
+        let absolute = session.authenticated + limits.absolute;
+        let moved = absolute != session.absolute;
+        session.absolute = absolute;
+        session.limits = limits;
+        moved
     }
 
     /// What any counted activity does. `user`: it is surely a person's.
@@ -346,32 +370,14 @@ impl Trial<'_> {
         cause: ClearedCause,
         user: bool,
         expiring: bool,
+        moved_absolute: bool,
     ) {
         let moment = self.moment;
-        let newest = self
-            .get(reference)
-            .and_then(|session| self.model.specs.get(session.limits.spec.name))
-            .cloned();
         let Some(session) = self.get_mut(reference) else { return };
         // An absolute deadline that has passed stays passed.
-        let mut moved_absolute = false;
         session.noted = session.noted.filter(|(_, limit)| *limit == Limit::Absolute);
         if user {
             session.budget_from = None;
-        }
-        if let Some(spec) = newest.filter(|spec| spec.revision > session.limits.spec.revision) {
-            // The absolute deadline never moves later, and not nearer than one idle window from now.
-            let mut limits = Limits::new(&spec, session.limits.own_idle, session.limits.own_absolute);
-            let soonest = (moment.now - session.authenticated).saturating_add(limits.idle);
-            limits.shorten_absolute(limits.absolute.max(soonest).min(session.limits.absolute));
-            session.idle_fired =
-                limits::still_told(&session.limits.idle_points, session.idle_fired, &limits.idle_points);
-            let told = &session.limits.absolute_points;
-            session.absolute_fired = limits::still_told(told, session.absolute_fired, &limits.absolute_points);
-            let absolute = session.authenticated + limits.absolute;
-            moved_absolute = absolute != session.absolute;
-            session.absolute = absolute;
-            session.limits = limits;
         }
         session.moved(before, cause, moment, expiring);
         if moved_absolute && session.absolute_fired > 0 {
@@ -610,6 +616,10 @@ impl Trial<'_> {
         let expire_before = session.deadlines(moment).expire().0;
         session.active(moment.now);
         session.extensions += 1;
+        let moved = self.adopt_policy(&reference);
+        let Some(session) = self.get_mut(&reference) else {
+            return Ok(());
+        };
         let wanted = match request.wanted_duration {
             Some(_) => moment.now + ns(&request.wanted_duration),
             None if session.limits.idle >= FAR => FAR,
@@ -617,13 +627,7 @@ impl Trial<'_> {
         };
         session.extended_until = session.extended_until.max(wanted).min(session.absolute);
         let should_clamp = wanted > session.absolute;
-        self.counted(
-            &reference,
-            before,
-            ClearedCause::Extended,
-            true,
-            expiring(&answer.status),
-        );
+        self.counted(&reference, before, ClearedCause::Extended, true, expiring(&answer.status), moved);
         let Some(session) = self.get_mut(&reference) else {
             return Ok(());
         };
