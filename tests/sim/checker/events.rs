@@ -120,6 +120,7 @@ fn fits(session: &Session, owed: &Owed, message: &Message, expire: Ns) -> Result
     let guarantee = match owed {
         Owed::Cleared { .. } => "G4",
         Owed::Warning { .. } => "G3",
+        Owed::Ended if matches!(message, Message::Warning(_)) => "G3",
         Owed::Ended => "G6",
     };
     Err(broken(guarantee, format!("{name}: {message:?} where {owed:?} is due")))

@@ -73,6 +73,7 @@ impl Checker {
             moment: Moment {
                 now: 0,
                 held_until: Ns::MIN,
+                held_from: Ns::MIN,
                 gap: (Ns::MIN, Ns::MIN),
             },
             reloads: 0,
@@ -103,10 +104,16 @@ impl Checker {
             match &entry.what {
                 What::Gap { from } => {
                     self.sweep(*from)?;
-                    self.moment.gap = (*from, now);
+                    // One that follows at once is the same one.
+                    let (before, until) = self.moment.gap;
+                    let again = *from <= until.saturating_add(session::PROMPT);
+                    self.moment.gap = (if again { before } else { *from }, now);
                     // The sidecar looks at the clock every second: less than a gap is a stall.
                     let gap = now - from > GAP;
                     if gap {
+                        if *from > self.moment.held_until.saturating_add(session::PROMPT) {
+                            self.moment.held_from = *from;
+                        }
                         self.moment.held_until = now + GAP;
                     }
                     *tally

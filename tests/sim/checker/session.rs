@@ -19,6 +19,8 @@ pub(super) struct Moment {
     pub(super) now: Ns,
     /// Until when expiries are held after the latest gap.
     pub(super) held_until: Ns,
+    /// Since when what is held then was due.
+    pub(super) held_from: Ns,
     /// The latest time at which the machine stood still.
     pub(super) gap: (Ns, Ns),
 }
@@ -32,11 +34,11 @@ impl Moment {
     fn bound(self, due: Ns, can_be_held: bool) -> Ns {
         let (from, to) = self.gap;
         let mut bound = due;
+        if can_be_held && due + PROMPT >= self.held_from && bound < self.held_until {
+            bound = self.held_until;
+        }
         if bound + PROMPT >= from && bound <= to {
             bound = to;
-        }
-        if can_be_held && due + PROMPT >= from && bound < self.held_until {
-            bound = self.held_until;
         }
         bound + PROMPT
     }

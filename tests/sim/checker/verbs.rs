@@ -458,6 +458,9 @@ impl Trial<'_> {
         id: &str,
     ) -> Result<bool, Violation> {
         let now = self.moment.now;
+        if status.alias && !alias {
+            return Err(broken("G5", format!("{reference}: an old id stands for its successor after the grace")));
+        }
         self.learn(tenant, id, &status.session_ref)
             .or_else(|error| if alias { Ok(()) } else { Err(error) })?;
         let (must, may) = match self.now(reference)? {
