@@ -1,5 +1,6 @@
 //! Create, and how many sessions a subject may have.
 
+use crate::sabotage::{self, Fault};
 use std::{
     collections::BTreeMap,
     hash::{BuildHasher as _, RandomState},
@@ -95,6 +96,9 @@ impl Sessions {
             (None, None) => new_id(),
         };
         let reference = self.keys.session_ref(&create.tenant, &session_id);
+        if sabotage::on(Fault::IdLogged) {
+            tracing::debug!(session_id, "to be created");
+        }
         let request = create
             .request
             .map(|request| self.keys.request(request.id, request.content));
@@ -226,8 +230,15 @@ impl Sessions {
             return Err(Error::SubjectCap { max });
         }
         let losers = peers.into_iter().take(too_many).map(|(_, reference)| reference);
+        let turn = if sabotage::on(Fault::SubjectCapRace) {
+            drop(turn);
+            tokio::task::yield_now().await;
+            None
+        } else {
+            Some(turn)
+        };
         Ok(Admission {
-            _turn: Some(turn),
+            _turn: turn,
             losers: losers.collect(),
         })
     }

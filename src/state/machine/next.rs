@@ -16,7 +16,10 @@ use super::{
     },
     Successor,
 };
-use crate::time::Time;
+use crate::{
+    sabotage::{self, Fault},
+    time::Time,
+};
 
 /// A changed record.
 #[derive(Debug, Clone)]
@@ -145,7 +148,7 @@ impl Next {
     /// Withdraws warnings whose deadline moved, and warns anew if it is still near.
     pub(super) fn deadlines_moved(&mut self, origin: &Origin, before: Deadlines, cause: Cause, moment: Moment) {
         let after = self.view(origin).plain_deadlines();
-        if after.idle != before.idle {
+        if after.idle != before.idle && !sabotage::on(Fault::ClearedForgotten) {
             self.clear(origin, Limit::Idle, cause, moment);
         }
         if after.absolute != before.absolute {
@@ -273,7 +276,7 @@ pub(super) struct HowEnded {
 /// How many points have fired by `now`, and the smallest lead of them, if there are more than before.
 fn passed(points: &[Duration], fired: Fired, deadline: Time, now: Time) -> Option<(Fired, Duration)> {
     let count = points.iter().take_while(|lead| deadline - **lead <= now).count();
-    if count <= fired.points() {
+    if count <= fired.points() && !(sabotage::on(Fault::WarnedTwice) && count > 0) {
         return None;
     }
     Some((Fired::of(count), points[count - 1]))
