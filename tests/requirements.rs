@@ -68,7 +68,9 @@ async fn r2_it_ends_after_inactivity_and_background_requests_are_no_activity() {
     let client = &mut sidecar.client().await;
     create(client, "ada").await;
     pass(mins(10)).await;
-    touch_with(client, "ada", |touch| touch.set_activity(Activity::User)).await.expect("live");
+    touch_with(client, "ada", |touch| touch.set_activity(Activity::User))
+        .await
+        .expect("live");
     for _ in 0..14 {
         pass(mins(1)).await;
         let poll = touch_with(client, "ada", |touch| touch.set_activity(Activity::Background)).await;

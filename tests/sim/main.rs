@@ -31,10 +31,18 @@ use script::Script;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// What `--year` plays: 53 seeds of a week are 371 days.
-const YEAR: Plan = Plan { from: 1, seeds: 53, days: 7 };
+const YEAR: Plan = Plan {
+    from: 1,
+    seeds: 53,
+    days: 7,
+};
 
 /// What a plain `cargo test` plays, unoptimised.
-const TASTE: Plan = Plan { from: 1, seeds: 2, days: 1 };
+const TASTE: Plan = Plan {
+    from: 1,
+    seeds: 2,
+    days: 1,
+};
 
 /// What must have happened in a year, or the simulation proves nothing.
 const LEAST: [(&str, u64); 24] = [
@@ -108,14 +116,20 @@ fn main() -> ExitCode {
             short.extend((count < least).then(|| format!("only {count} × {what}, not {least}")));
         }
     }
-    short.iter().for_each(|line| println!("the simulation proves too little: {line}"));
+    short
+        .iter()
+        .for_each(|line| println!("the simulation proves too little: {line}"));
     let failures = regressions + u64::from(failed.is_some()) + short.len() as u64;
     if let Some((seed, violation)) = failed {
         println!("\nseed {seed} breaks {}", checker::told(&violation));
         shrink::report(&script::draw(seed, plan.days), &violation);
     }
     println!("{} passed, {failures} failed", played - u64::from(failures > 0));
-    if failures == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if failures == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }
 
 /// Plays a script and reads its history.
@@ -138,7 +152,9 @@ fn play_all(plan: Plan) -> (Tally, u64, Option<(u64, Violation)>) {
                     let mut tally = Tally::new();
                     let played = try_script(&script::draw(seed, plan.days), &mut tally);
                     let mut result = result.lock().expect("no panic");
-                    tally.into_iter().for_each(|(what, count)| *result.0.entry(what).or_default() += count);
+                    tally
+                        .into_iter()
+                        .for_each(|(what, count)| *result.0.entry(what).or_default() += count);
                     result.1 += 1;
                     if let Err(violation) = played {
                         result.2 = Some((seed, violation));
@@ -154,7 +170,12 @@ fn play_all(plan: Plan) -> (Tally, u64, Option<(u64, Violation)>) {
 fn regressions() -> u64 {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/sim/regressions");
     let mut failed = 0;
-    let mut files: Vec<_> = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|file| file.path()).collect();
+    let mut files: Vec<_> = std::fs::read_dir(folder)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|file| file.path())
+        .collect();
     files.retain(|file| file.extension().is_some_and(|ending| ending == "json"));
     files.sort();
     for file in files {
@@ -234,5 +255,9 @@ fn controls(seeds: u64) -> ExitCode {
     });
     let failed = failed.into_inner();
     println!("{} passed, {failed} failed", Fault::ALL.len() as u64 - failed);
-    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if failed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }

@@ -324,7 +324,11 @@ impl Reader<'_> {
         }
         // A token is a place in the log: two watchers of one scope may have the same one, and have read it differently.
         let token = &request.resume_token;
-        let other = self.places.range((token.clone(), 0)..).next().filter(|((known, _), _)| known == token);
+        let other = self
+            .places
+            .range((token.clone(), 0)..)
+            .next()
+            .filter(|((known, _), _)| known == token);
         let own = self.places.get(&(token.clone(), watcher));
         let is_own = own.is_some();
         let Some(place) = own.or(other.map(|(_, place)| place)) else {

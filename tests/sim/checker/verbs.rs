@@ -344,7 +344,9 @@ impl Trial<'_> {
         let now = self.moment.now;
         let name = self.get(reference).map(|session| session.limits.spec.name);
         let newest = name.and_then(|name| self.model.specs.get(name)).cloned();
-        let (Some(spec), Some(session)) = (newest, self.get_mut(reference)) else { return false };
+        let (Some(spec), Some(session)) = (newest, self.get_mut(reference)) else {
+            return false;
+        };
         if spec.revision <= session.limits.spec.revision {
             return false;
         }
@@ -459,7 +461,10 @@ impl Trial<'_> {
     ) -> Result<bool, Violation> {
         let now = self.moment.now;
         if status.alias && !alias {
-            return Err(broken("G5", format!("{reference}: an old id stands for its successor after the grace")));
+            return Err(broken(
+                "G5",
+                format!("{reference}: an old id stands for its successor after the grace"),
+            ));
         }
         self.learn(tenant, id, &status.session_ref)
             .or_else(|error| if alias { Ok(()) } else { Err(error) })?;
@@ -630,7 +635,14 @@ impl Trial<'_> {
         };
         session.extended_until = session.extended_until.max(wanted).min(session.absolute);
         let should_clamp = wanted > session.absolute;
-        self.counted(&reference, before, ClearedCause::Extended, true, expiring(&answer.status), moved);
+        self.counted(
+            &reference,
+            before,
+            ClearedCause::Extended,
+            true,
+            expiring(&answer.status),
+            moved,
+        );
         let Some(session) = self.get_mut(&reference) else {
             return Ok(());
         };
