@@ -109,10 +109,10 @@ impl Sessions {
             return self.created_before(session_id, session, request).await;
         }
         let limits = stricter(&policy, create.idle_timeout, create.absolute_timeout)?;
-        if create.idle_for >= limits.idle_timeout {
+        if limits.enforced && create.idle_for >= limits.idle_timeout {
             return Err(already_past("idle_for", "idle timeout", limits.idle_timeout));
         }
-        if create.authenticated_ago >= limits.absolute_timeout {
+        if limits.enforced && create.authenticated_ago >= limits.absolute_timeout {
             let bound = limits.absolute_timeout;
             return Err(already_past("authenticated_ago", "absolute timeout", bound));
         }

@@ -162,7 +162,8 @@ impl Next {
         } else {
             absolute
         };
-        let until = self.rest.extended_until().max(wanted_until).min(reach);
+        // The deadline that stands, by a hold perhaps, is kept too: the Extend has answered it (G1).
+        let until = before.idle.max(wanted_until).min(reach);
         self.rest.extra_mut().extended_until = Some(until);
         self.rest.extensions = self.rest.extensions.saturating_add(1);
         let granted = self.view(origin).deadlines(moment).expire().0.since(expire_before);

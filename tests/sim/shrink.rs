@@ -14,7 +14,12 @@ const TRIES: usize = 400;
 
 /// Shrinks, tells, and keeps the script.
 pub(crate) fn report(script: &Script, violation: &Violation) {
-    let (small, violation) = shrink(script.clone(), violation.clone());
+    let as_it_is = std::env::args().any(|arg| arg == "--as-it-is");
+    let (small, violation) = if as_it_is {
+        (script.clone(), violation.clone())
+    } else {
+        shrink(script.clone(), violation.clone())
+    };
     println!("shrunk from {} steps to {}:\n", script.steps.len(), small.steps.len());
     story(&small, &violation);
     let file = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("seed-{}.json", script.seed));
@@ -50,8 +55,24 @@ fn shrink(mut script: Script, mut violation: Violation) -> (Script, Violation) {
 pub(crate) fn story(script: &Script, violation: &Violation) {
     let mut history = world::play(script);
     history.retain(|entry| entry.at <= violation.at);
-    let told = Teller::default().tell(&history);
-    let lines: Vec<_> = told.lines().collect();
+    let mut teller = Teller::default();
+    let told = teller.tell(&history);
+    let mut lines: Vec<_> = told.lines().collect();
+    if lines.len() > 200 {
+        // Still long: only what is about the session that it is about, and what befell everybody.
+        let words = violation
+            .text
+            .split(|c: char| !(c.is_ascii_alphanumeric() || c == '-' || c == '_'));
+        let name = words
+            .filter(|word| word.len() == 22)
+            .map(|word| teller.name_of(word))
+            .next()
+            .unwrap_or_default();
+        let everybodys = ["slept", "reloaded", "restarts"];
+        lines.retain(|line| {
+            line.split(' ').any(|word| word == name) || everybodys.iter().any(|word| line.contains(word))
+        });
+    }
     let skipped = lines.len().saturating_sub(60);
     if skipped > 0 {
         println!("({skipped} lines before)");

@@ -422,6 +422,12 @@ impl Session {
                 anew = true;
             }
         }
+        if after.absolute != before.absolute && std::mem::take(&mut self.absolute_fired) > 0 {
+            let (limit, cause) = (Limit::Absolute, ClearedCause::PolicyChanged);
+            let expire = self.deadlines(moment).expire().0;
+            self.owed.push_back(Owed::Cleared { limit, cause, expire });
+            anew = true;
+        }
         if after != before {
             self.changed = moment.now;
         }

@@ -333,22 +333,22 @@ impl Trial<'_> {
             let expiring = expiring(&answer.status);
             session.reports_input |= touch.hints.as_ref().is_some_and(|hints| hints.input_report);
             session.extensions = 0;
-            let moved = self.adopt_policy(&reference);
-            self.counted(&reference, before, ClearedCause::Touched, verdict.user, expiring, moved);
+            self.adopt_policy(&reference);
+            self.counted(&reference, before, ClearedCause::Touched, verdict.user, expiring);
         }
         self.status(&reference, &answer.status, alias)
     }
 
-    /// A newer revision of the policy reaches a session. Answers whether its absolute deadline moved.
-    fn adopt_policy(&mut self, reference: &str) -> bool {
+    /// A newer revision of the policy reaches a session.
+    fn adopt_policy(&mut self, reference: &str) {
         let now = self.moment.now;
         let name = self.get(reference).map(|session| session.limits.spec.name);
         let newest = name.and_then(|name| self.model.specs.get(name)).cloned();
         let (Some(spec), Some(session)) = (newest, self.get_mut(reference)) else {
-            return false;
+            return;
         };
         if spec.revision <= session.limits.spec.revision {
-            return false;
+            return;
         }
         // The absolute deadline never moves later, and not nearer than one idle window from now.
         let mut limits = Limits::new(&spec, session.limits.own_idle, session.limits.own_absolute);
@@ -357,11 +357,8 @@ impl Trial<'_> {
         session.idle_fired = limits::still_told(&session.limits.idle_points, session.idle_fired, &limits.idle_points);
         let told = &session.limits.absolute_points;
         session.absolute_fired = limits::still_told(told, session.absolute_fired, &limits.absolute_points);
-        let absolute = session.authenticated + limits.absolute;
-        let moved = absolute != session.absolute;
-        session.absolute = absolute;
+        session.absolute = session.authenticated + limits.absolute;
         session.limits = limits;
-        moved
     }
 
     /// What any counted activity does. `user`: it is surely a person's.
@@ -372,7 +369,6 @@ impl Trial<'_> {
         cause: ClearedCause,
         user: bool,
         expiring: bool,
-        moved_absolute: bool,
     ) {
         let moment = self.moment;
         let Some(session) = self.get_mut(reference) else { return };
@@ -382,13 +378,6 @@ impl Trial<'_> {
             session.budget_from = None;
         }
         session.moved(before, cause, moment, expiring);
-        if moved_absolute && session.absolute_fired > 0 {
-            session.absolute_fired = 0;
-            let (limit, cause) = (Limit::Absolute, ClearedCause::PolicyChanged);
-            let expire = session.deadlines(moment).expire().0;
-            session.owed.push_back(Owed::Cleared { limit, cause, expire });
-            session.owe_warnings(moment);
-        }
     }
 
     fn check(&mut self, request: &v1::CheckRequest, told: Told<'_, v1::CheckResponse>) -> Result<(), Violation> {
@@ -624,7 +613,7 @@ impl Trial<'_> {
         let expire_before = session.deadlines(moment).expire().0;
         session.active(moment.now);
         session.extensions += 1;
-        let moved = self.adopt_policy(&reference);
+        self.adopt_policy(&reference);
         let Some(session) = self.get_mut(&reference) else {
             return Ok(());
         };
@@ -641,7 +630,6 @@ impl Trial<'_> {
             ClearedCause::Extended,
             true,
             expiring(&answer.status),
-            moved,
         );
         let Some(session) = self.get_mut(&reference) else {
             return Ok(());
