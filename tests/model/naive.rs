@@ -221,7 +221,8 @@ impl Model {
         let until = when.now.saturating_add(wanted.unwrap_or(self.rules.idle_timeout));
         self.history.push(Past::Extend {
             activity: when.now,
-            until,
+            // The deadline that stands is kept: the Extend answers it.
+            until: until.max(before.idle_deadline()),
             absolute: self.absolute_deadline(),
             idle_timeout: self.rules.idle_timeout,
         });
@@ -324,7 +325,7 @@ impl Model {
             if policy.revision >= self.rules.revision {
                 next.rules = policy.resolved(self.own);
             }
-            if ago >= next.rules.absolute_timeout {
+            if next.rules.enforced && ago >= next.rules.absolute_timeout {
                 return (Answer::AuthenticationTooOld, Vec::new());
             }
             next.authenticated = when.now - ago;
@@ -334,7 +335,13 @@ impl Model {
             .retain(|past| !matches!(past, Past::Told { .. } | Past::Withdrawn { .. }));
         next.history.push(Past::Rotated);
         next.requests.granted(request, when.now, Answer::Rotated);
-        let first = next.warn(when);
+        let (expire, limit) = next.expire(when);
+        let mut first = if !next.rules.enforced && expire <= when.now {
+            next.observe(limit, expire, when)
+        } else {
+            Vec::new()
+        };
+        first.extend(next.warn(when));
         self.successor = Some(Box::new((next, first)));
 
         let mut told = self.withdraw(Limit::Idle, Cause::Rotated, when);

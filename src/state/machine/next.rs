@@ -59,9 +59,18 @@ impl Next {
         if let Some(request) = request {
             next.rest.remember(request, moment.now, Outcome::Created);
         }
-        next.warn(origin, moment);
-        next.settle();
+        next.begin(origin, moment);
         next
+    }
+
+    /// Warns at once if it begins inside a window; if the policy only observes, it may begin after its end.
+    pub(super) fn begin(&mut self, origin: &Origin, moment: Moment) {
+        let (expire, limit) = self.view(origin).deadlines(moment).expire();
+        if !self.limits.enforced && moment.now >= expire {
+            self.observe(origin, expire, limit, moment);
+        }
+        self.warn(origin, moment);
+        self.settle();
     }
 
     pub(super) fn after(view: &View<'_>) -> Self {

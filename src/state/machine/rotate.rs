@@ -140,8 +140,7 @@ impl Next {
                 record: Arc::new(record),
             },
         ));
-        next.warn(&origin, moment);
-        next.settle();
+        next.begin(&origin, moment);
         Ok(Successor {
             reference: rotation.to,
             origin,
