@@ -18,6 +18,7 @@ use prometheus_client::{
 };
 use tokio::{
     net::{TcpListener, TcpStream, UnixListener, UnixStream},
+    signal::unix::{SignalKind, signal},
     sync::Semaphore,
 };
 use tokio_util::{either::Either, sync::CancellationToken};
@@ -25,8 +26,10 @@ use tracing::{info, warn};
 
 use crate::{
     admin::{self, Readiness},
+    audit::{self, Audit, Output, SubjectForm},
     config::{Config, Endpoint},
     driver,
+    reload::{self, ReloadMeter},
     rpc::{Api, Caller, Connection, RpcMeter},
     sessions::{Meter, Sessions, Setup, random_key},
     store::MemoryCaps,
@@ -50,21 +53,47 @@ pub struct App {
     admin: Option<TcpListener>,
     drain_timeout: Duration,
     dev: bool,
+    policy_file: Option<(PathBuf, ReloadMeter)>,
     _sockets: Vec<SocketFile>,
 }
 
 impl App {
-    /// Builds the rooms and binds the addresses.
-    pub async fn build(config: Config) -> anyhow::Result<Self> {
+    /// Builds the rooms and binds the addresses. `audit_output` is where the audit log goes, open already.
+    pub async fn build(config: Config, audit_output: Option<Output>) -> anyhow::Result<Self> {
         let mut registry = Registry::with_prefix(PREFIX);
         let build = Family::<[(&str, &str); 1], Gauge>::default();
         build.get_or_create(&[("version", env!("CARGO_PKG_VERSION"))]).set(1);
         registry.register("build_info", "The version that runs", build);
         let meter = Arc::new(RpcMeter::register(&mut registry));
+        let clock = Clock::system();
+        for warning in &config.warnings {
+            warn!("{warning}");
+        }
+        let has_key_file = config.master_key.is_some();
+        let master_key = config.master_key.unwrap_or_else(random_key);
+        let audit = match audit_output {
+            None => Audit::default(),
+            Some(output) => {
+                if config.audit_subjects == SubjectForm::Hash && !has_key_file {
+                    warn!(
+                        "the audit log hashes subjects under a key that is drawn at start: nobody can search it for a subject \
+                         later; give a --key-file"
+                    );
+                }
+                let setup = audit::Setup {
+                    output,
+                    subjects: config.audit_subjects,
+                    master_key: &master_key,
+                    clock: clock.clone(),
+                    queue: AUDIT_QUEUE,
+                };
+                Audit::start(setup, &mut registry).context("the audit log cannot be started")?
+            }
+        };
         let sessions = Sessions::new(
             Setup {
-                clock: Clock::system(),
-                master_key: config.master_key.unwrap_or_else(random_key),
+                clock,
+                master_key,
                 policies: config.policies,
                 caps: MemoryCaps {
                     max_sessions: config.max_sessions,
@@ -73,10 +102,14 @@ impl App {
                 replay_events: config.replay_events,
                 mailbox_size: config.watch_queue,
                 max_watchers: config.max_watchers,
+                audit,
             },
             Meter::register(&mut registry),
         );
         registry.register_collector(Box::new(Levels(Arc::clone(&sessions))));
+        let policy_file = config
+            .policy_file
+            .map(|path| (path, ReloadMeter::register(&mut registry)));
 
         let places = Arc::new(Semaphore::new(config.max_connections));
         let mut incoming: SelectAll<Incoming> = SelectAll::new();
@@ -118,6 +151,7 @@ impl App {
             admin,
             drain_timeout: config.drain_timeout,
             dev: config.dev,
+            policy_file,
             _sockets: sockets,
         })
     }
@@ -130,8 +164,23 @@ impl App {
         driver::spawn_thread("driver", driver::run(Arc::clone(&sessions), clock, alarm))?;
         driver::spawn_thread("router", Arc::clone(sessions.router()).run())?;
 
+        let audit = sessions.audit().clone();
+        if audit.is_on() {
+            let mut hangup = signal(SignalKind::hangup())?;
+            let audit = audit.clone();
+            tokio::spawn(async move {
+                while hangup.recv().await.is_some() {
+                    audit.reopen();
+                }
+            });
+        }
         let draining = CancellationToken::new();
         let stopped = CancellationToken::new();
+        if let Some((path, meter)) = self.policy_file {
+            let sessions = Arc::clone(&sessions);
+            let apply = move |policies| sessions.policies().reload(policies);
+            tokio::spawn(reload::follow(path, apply, meter, draining.clone().cancelled_owned()));
+        }
         let readiness = Readiness::default();
         let admin = self.admin.map(|listener| {
             let stopped = stopped.clone();
@@ -156,7 +205,11 @@ impl App {
         health.not_serving().await;
         draining.cancel();
         health.close().await;
-        match tokio::time::timeout(self.drain_timeout, server).await {
+        let drained = tokio::time::timeout(self.drain_timeout, server).await;
+        // Whoever was answered is written down.
+        let written = tokio::task::spawn_blocking(move || audit.close(AUDIT_TIMEOUT)).await;
+        written.context("the audit log was not closed")?;
+        match drained {
             Ok(ended) => ended.context("the server panicked")?.context("the server failed")?,
             Err(_) => warn!("calls were still under way at the end of the drain timeout; they are dropped"),
         }
@@ -168,6 +221,12 @@ impl App {
         Ok(())
     }
 }
+
+/// How many lines of the audit log may wait to be written: a burst of ends, or a few seconds of a disk that does not answer.
+const AUDIT_QUEUE: usize = 262_144;
+
+/// How long the last lines of the audit log may take to be written at the end.
+const AUDIT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long to wait before accepting again after an error, which is most often that no file descriptor is free.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);

@@ -3,11 +3,14 @@
 
 pub mod admin;
 pub mod app;
+pub mod audit;
 pub mod cli;
+pub mod compliance;
 pub mod config;
 pub mod driver;
 pub mod event;
 pub mod huge_pages;
+pub mod reload;
 pub mod rpc;
 pub mod sessions;
 pub mod state;

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use session_sidecar::{
     app::App,
+    audit::Output,
     cli,
     config::{Cli, Command, Config, LogFormat, ServeArgs, options_markdown},
     huge_pages, telemetry,
@@ -47,6 +48,7 @@ fn dispatch(command: Command) -> ExitCode {
             Err(error) => bad_config(&error),
         },
         Command::Options => cli::print(&options_markdown()),
+        Command::Policy(args) => cli::policy::run(&args.command).unwrap_or_else(|error| bad_config(&error)),
         client => cli::run(client),
     }
 }
@@ -63,7 +65,15 @@ fn serve(args: &ServeArgs) -> ExitCode {
         Ok(config) => config,
         Err(error) => return bad_config(&error),
     };
-    match run(args, config) {
+    // A log that nobody can write is a wrong configuration, not bad luck: it is opened before anything runs.
+    let audit = match Output::open(&config.audit_log) {
+        Ok(audit) => audit,
+        Err(error) => {
+            let error = anyhow::Error::new(error);
+            return bad_config(&error.context(format!("--audit-log {} cannot be opened", config.audit_log)));
+        }
+    };
+    match run(args, config, audit) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");
@@ -72,7 +82,7 @@ fn serve(args: &ServeArgs) -> ExitCode {
     }
 }
 
-fn run(args: &ServeArgs, config: Config) -> anyhow::Result<()> {
+fn run(args: &ServeArgs, config: Config, audit: Option<Output>) -> anyhow::Result<()> {
     // With one processor the single-threaded runtime is faster.
     let workers = match args.workers {
         Some(workers) => workers.get(),
@@ -87,7 +97,7 @@ fn run(args: &ServeArgs, config: Config) -> anyhow::Result<()> {
             .build()?
     };
     let result = runtime.block_on(async {
-        let app = App::build(config).await?;
+        let app = App::build(config, audit).await?;
         for endpoint in &app.endpoints {
             tracing::info!(%endpoint, "listening");
         }

@@ -146,6 +146,17 @@ impl Clock {
         SystemTime::UNIX_EPOCH + Duration::from_nanos(u64::try_from(nanos).unwrap_or(0))
     }
 
+    /// The moment at which the wall clock shows this, by what it shows now: for people who ask about a time of day.
+    #[must_use]
+    pub fn at_wall(&self, wall: SystemTime) -> Time {
+        let nanos = match wall.duration_since(SystemTime::UNIX_EPOCH) {
+            Ok(since) => i64::try_from(since.as_nanos()).unwrap_or(i64::MAX),
+            Err(_) => 0,
+        };
+        let nanos = nanos.saturating_sub(self.0.wall_offset.load(Ordering::Relaxed));
+        Time::from_nanos(u64::try_from(nanos).unwrap_or(0))
+    }
+
     /// Takes over a wall clock that was set. Answers how far it was off if it was.
     #[expect(clippy::disallowed_methods, reason = "the one place where the wall clock is read")]
     pub fn follow_wall_clock(&self) -> Option<Duration> {
@@ -209,6 +220,11 @@ mod tests {
         let clock = Clock::system();
         let moment = clock.now();
         let wall = clock.wall(moment);
+        assert_eq!(clock.at_wall(wall), moment);
+        assert_eq!(
+            clock.at_wall(SystemTime::UNIX_EPOCH - Duration::from_secs(1)),
+            clock.at_wall(SystemTime::UNIX_EPOCH)
+        );
         clock.0.wall_offset.fetch_add(3_600_000_000_000, Ordering::Relaxed);
         assert_eq!(clock.wall(moment), wall + Duration::from_secs(3600));
         assert!(clock.now().since(moment) < Duration::from_secs(60), "no deadline moved");

@@ -69,17 +69,6 @@ async fn g2_every_call_knows_a_passed_deadline_without_the_driver() {
     assert_eq!(reason(&client.create(again).await.unwrap_err()), refused);
 }
 
-/// Lets time pass; from the last second on nobody does any background work.
-async fn pass_without_driver(sidecar: &Sidecar, duration: Duration) {
-    use session_sidecar::driver::{Step, Work as _};
-
-    for _ in 1..duration.as_secs() {
-        pass(secs(1)).await;
-        while sidecar.sessions.step().await == Step::Again {}
-    }
-    pass(secs(1)).await;
-}
-
 fn session_ref(sidecar: &Sidecar, name: &str) -> session_sidecar::state::SessionRef {
     sidecar.sessions.session_ref(session_sidecar::sessions::Name {
         tenant: "",

@@ -501,7 +501,7 @@ fn after(before: &Record, next: Option<Next>) -> After {
 fn rest(record: &Record) -> (Time, u32, Fired, Fired) {
     let rest = &record.rest;
     (
-        rest.extended_until,
+        rest.extended_until(),
         rest.extensions,
         rest.idle_fired,
         rest.absolute_fired,

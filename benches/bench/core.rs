@@ -13,6 +13,7 @@ use anyhow::Context as _;
 use futures_util::FutureExt as _;
 use prometheus_client::registry::Registry;
 use session_sidecar::{
+    audit::Audit,
     driver,
     sessions::{Create, Meter, Name, Sessions, Setup},
     state::{Activity, End, Limits, Policy, Unmatched},
@@ -65,6 +66,7 @@ pub(crate) fn started(max_watchers: usize) -> anyhow::Result<Arc<Sessions>> {
             replay_events: 262_144,
             mailbox_size: 8192,
             max_watchers,
+            audit: Audit::default(),
         },
         Meter::register(&mut Registry::default()),
     );
@@ -112,7 +114,9 @@ fn touch_until(sessions: &Sessions, seed: u64, count: u64, stop: &AtomicBool) ->
                 session_id: std::str::from_utf8(&id).unwrap_or_default(),
             };
             // In memory a touch never waits.
-            let answer = sessions.touch(name, Activity::User, Duration::ZERO).now_or_never();
+            let answer = sessions
+                .touch(name, Activity::User, None, Duration::ZERO)
+                .now_or_never();
             touched += u64::from(matches!(answer, Some(Ok(_))));
         }
     }
@@ -132,6 +136,7 @@ pub(crate) fn create(sessions: &Sessions, number: u64) -> Option<()> {
         idle_timeout: None,
         absolute_timeout: None,
         authenticated_ago: Duration::ZERO,
+        authentication_level: "",
         idle_for: Duration::ZERO,
         request: None,
     });
@@ -146,6 +151,6 @@ pub(crate) async fn end(sessions: &Sessions, number: u64, end: End) -> anyhow::R
         tenant: "",
         session_id: std::str::from_utf8(&id)?,
     };
-    sessions.end(name, end).await?;
+    sessions.end(name, end, None).await?;
     Ok(())
 }

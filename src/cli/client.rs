@@ -12,11 +12,18 @@ use tonic_types::StatusExt as _;
 use tower::service_fn;
 
 use crate::rpc::proto::{
-    dev::test_clock_service_client::TestClockServiceClient, v1::session_service_client::SessionServiceClient,
+    dev::test_clock_service_client::TestClockServiceClient,
+    v1::{session_admin_service_client::SessionAdminServiceClient, session_service_client::SessionServiceClient},
 };
 
 pub(super) async fn sessions(target: &str) -> anyhow::Result<SessionServiceClient<Channel>> {
     Ok(SessionServiceClient::new(connect(target).await?))
+}
+
+pub(super) async fn admin(target: &str) -> anyhow::Result<SessionAdminServiceClient<Channel>> {
+    let client = SessionAdminServiceClient::new(connect(target).await?);
+    // A full page of sessions with all that they may carry.
+    Ok(client.max_decoding_message_size(16 * 1024 * 1024))
 }
 
 pub(super) async fn health(target: &str) -> anyhow::Result<HealthClient<Channel>> {

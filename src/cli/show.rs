@@ -21,6 +21,15 @@ pub(super) fn status(status: &v1::SessionStatus) -> String {
         let limit = limit(status.limit());
         line += &format!(", ends in {} ({limit})", span(status.expires_in.as_ref()));
     }
+    if status.alias {
+        line += ", named by its former id";
+    }
+    if status.read_only {
+        line += ", for reading only";
+    }
+    if status.observed_only {
+        line += ", only observed";
+    }
     if status.may_have_ended {
         line += ", may have ended: ended sessions had to be forgotten early";
     }
@@ -35,10 +44,41 @@ pub(super) fn session(session: &v1::Session) -> String {
     if !session.policy.is_empty() {
         line += &format!(", policy {}", session.policy);
     }
+    if !session.authentication_level.is_empty() {
+        line += &format!(", authenticated {:?}", session.authentication_level);
+    }
+    if !session.predecessor_ref.is_empty() {
+        line += &format!(", was {}", session.predecessor_ref);
+    }
+    for held in &session.holds {
+        line += &format!(", {}", hold(held));
+    }
+    if let Some(would_be) = &session.unenforced_end {
+        line += &format!(", would have ended: {}", end(would_be));
+    }
     if let Some(ended) = &session.end {
         line += &format!(", {}", end(ended));
     }
     line
+}
+
+fn hold(hold: &v1::SessionHold) -> String {
+    let kind = hold.kind().as_str_name().trim_start_matches("HOLD_KIND_");
+    let mut text = format!(
+        "hold {:?} ({kind}) for {} more",
+        hold.hold_id,
+        span(hold.expires_in.as_ref())
+    );
+    if !hold.purpose.is_empty() {
+        text += &format!(", purpose {:?}", hold.purpose);
+    }
+    text
+}
+
+/// The sessions that ended for a new one, a line each.
+pub(super) fn superseded(refs: &[String]) -> impl Iterator<Item = String> {
+    refs.iter()
+        .map(|reference| format!("ended SUPERSEDED {reference}: the subject had too many"))
 }
 
 pub(super) fn end(end: &v1::SessionEnd) -> String {
@@ -51,6 +91,9 @@ pub(super) fn end(end: &v1::SessionEnd) -> String {
         line += &format!(" {:?}", end.actor_id);
     }
     line += &format!(" at {}", time(end.end_time.as_ref()));
+    if !end.successor_ref.is_empty() {
+        line += &format!(", goes on as {}", end.successor_ref);
+    }
     if !end.note.is_empty() {
         line += &format!(", note {:?}", end.note);
     }
@@ -64,9 +107,14 @@ pub(super) fn message(message: &v1::WatchExpiryResponse) -> String {
     let what = match &message.message {
         None => "?".to_owned(),
         Some(Message::Snapshot(snapshot)) => format!(
-            "SNAPSHOT  {}{}",
+            "SNAPSHOT  {}{}{}",
             status(&snapshot.status.clone().unwrap_or_default()),
-            whose(snapshot.session.as_ref())
+            whose(snapshot.session.as_ref()),
+            if snapshot.predecessor_ref.is_empty() {
+                String::new()
+            } else {
+                format!(", was {}", snapshot.predecessor_ref)
+            }
         ),
         Some(Message::SnapshotEnd(end)) => format!("LIVE      after {} snapshots", end.snapshot_count),
         Some(Message::Warning(warning)) => format!(
@@ -113,7 +161,7 @@ pub(super) fn span(duration: Option<&prost_types::Duration>) -> String {
     format!("{seconds}.{tenths}s")
 }
 
-fn time(timestamp: Option<&prost_types::Timestamp>) -> String {
+pub(super) fn time(timestamp: Option<&prost_types::Timestamp>) -> String {
     let time = timestamp.and_then(|timestamp| std::time::SystemTime::try_from(*timestamp).ok());
     time.map_or_else(
         || "?".to_owned(),
@@ -121,7 +169,7 @@ fn time(timestamp: Option<&prost_types::Timestamp>) -> String {
     )
 }
 
-fn limit(limit: v1::Limit) -> &'static str {
+pub(super) fn limit(limit: v1::Limit) -> &'static str {
     limit.as_str_name().trim_start_matches("LIMIT_")
 }
 

@@ -4,7 +4,15 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use super::Listen;
+use super::{
+    Listen,
+    admin_args::{AdminArgs, EndSessionsArgs, ExplainArgs, ListArgs, PoliciesArgs},
+    verb_args::{
+        AdvanceArgs, CheckArgs, CreateArgs, EndArgs, ExtendArgs, HoldArgs, ReleaseArgs, RotateArgs, TargetArgs,
+        TouchArgs, WatchArgs,
+    },
+};
+use crate::audit::{SubjectForm, Target};
 
 /// Judges session timeouts exactly, warns before the end, and says why a session ended.
 #[derive(Debug, Parser)]
@@ -32,12 +40,31 @@ pub enum Command {
     Check(CheckArgs),
     /// Extend a session, as if the person had pressed "stay"; its id is read from standard input or --id-file.
     Extend(ExtendArgs),
+    /// Begin or renew a hold of a session; its id is read from standard input or --id-file.
+    Hold(HoldArgs),
+    /// End a hold of a session; its id is read from standard input or --id-file.
+    Release(ReleaseArgs),
+    /// Give a session a new id, which is read with --new-id-file, or made and printed; the id that it has is read from standard
+    /// input or --id-file.
+    Rotate(RotateArgs),
     /// End a session; its id is read from standard input or --id-file.
     End(EndArgs),
     /// Print warnings and ends as they come, until interrupted.
     Watch(WatchArgs),
+    /// List sessions (needs a listener with verbs=admin).
+    List(ListArgs),
+    /// End all live sessions that match (needs a listener with verbs=admin).
+    EndSessions(EndSessionsArgs),
+    /// Say why a session ended, or what keeps it alive (needs a listener with verbs=admin, or an audit log: --from-log).
+    Explain(Box<ExplainArgs>),
+    /// List the policies in force (needs a listener with verbs=admin).
+    Policies(PoliciesArgs),
+    /// Count a tenant's sessions (needs a listener with verbs=admin).
+    Stats(AdminArgs),
     /// Move the clock of a `serve --dev`.
     Advance(AdvanceArgs),
+    /// Prove a policy file: hold it against standards, document it, show what is in force.
+    Policy(PolicyArgs),
     /// Print the table of all options as Markdown.
     #[command(hide = true)]
     Options,
@@ -57,7 +84,7 @@ pub enum LogFormat {
 pub struct ServeArgs {
     /// Where to serve the API: tcp://ADDRESS:PORT or unix:///PATH?mode=0660, repeatable (the variable: separated by spaces).
     /// Query options: `tenants=a,b` that its callers may name (default: the empty tenant only) and `verbs=` that they may use
-    /// (use, issue, end, watch-own, watch-all; default: all of these).
+    /// (use, issue, end, watch-own, watch-all, admin; default: all of these but admin).
     #[arg(
         long,
         env = "SESSION_SIDECAR_LISTEN",
@@ -116,6 +143,25 @@ pub struct ServeArgs {
     )]
     pub max_watchers: usize,
 
+    /// Where to write the audit log, one line of JSON for each session that is created, rotated, extended or ended and for each
+    /// admin call: a file (appended to, reopened at SIGHUP), stdout, stderr or off.
+    #[arg(
+        long,
+        env = "SESSION_SIDECAR_AUDIT_LOG",
+        value_name = "TARGET",
+        default_value = "off"
+    )]
+    pub audit_log: Target,
+
+    /// How subjects are written into the audit log. Hashes are made with the key of --key-file.
+    #[arg(
+        long,
+        env = "SESSION_SIDECAR_AUDIT_SUBJECT",
+        value_name = "FORM",
+        default_value = "hash"
+    )]
+    pub audit_subject: AuditSubject,
+
     /// How many connections may be open; further ones wait.
     #[arg(
         long,
@@ -165,257 +211,87 @@ pub struct ServeArgs {
     pub dev: bool,
 }
 
-/// Which sidecar to ask.
-#[derive(Debug, Clone, Args)]
-pub struct TargetArgs {
-    /// The sidecar: http://ADDRESS:PORT or unix:/PATH.
-    #[arg(
-        long,
-        env = "SESSION_SIDECAR_TARGET",
-        value_name = "URL",
-        default_value = "http://127.0.0.1:50151"
-    )]
-    pub target: String,
+/// How a subject is written down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum AuditSubject {
+    /// As it is.
+    Plain,
+    /// As a keyed hash.
+    Hash,
+    /// Not at all.
+    None,
 }
 
-/// What all client commands take.
-#[derive(Debug, Clone, Args)]
-pub struct ClientArgs {
-    /// Which sidecar.
+impl From<AuditSubject> for SubjectForm {
+    fn from(form: AuditSubject) -> Self {
+        match form {
+            AuditSubject::Plain => Self::Plain,
+            AuditSubject::Hash => Self::Hash,
+            AuditSubject::None => Self::None,
+        }
+    }
+}
+
+/// Arguments of `policy`.
+#[derive(Debug, Args)]
+pub struct PolicyArgs {
+    /// What to do with the policies.
+    #[command(subcommand)]
+    pub command: PolicyCommand,
+}
+
+/// What can be done with policies without a sidecar.
+#[derive(Debug, Subcommand)]
+pub enum PolicyCommand {
+    /// Name each departure from NIST SP 800-63B-4, PCI DSS 8.2.8, OWASP ASVS 5.0 V7 and WCAG 2.2.1, and the worst case. Exit code 0
+    /// if there is none, 1 if there are, 64 if the file is bad.
+    Lint(PolicyLintArgs),
+    /// Print the page that OWASP ASVS 5.0 V7.1.1 and V7.1.2 ask for, as Markdown. Exit code 0 or 64.
+    Document(PolicyFileArgs),
+    /// Print the policies as they are in force: every key, as a policy file. Exit code 0 or 64.
+    Show(PolicyFileArgs),
+    /// Print what the presets are, as a policy file.
+    Presets,
+}
+
+/// Which policies.
+#[derive(Debug, Args)]
+pub struct PolicyFileArgs {
+    /// Policies, a TOML file; `-` is standard input. Without one it is the policy that a new user meets.
+    #[arg(long, env = "SESSION_SIDECAR_POLICY_FILE", value_name = "FILE")]
+    pub policy_file: Option<PathBuf>,
+}
+
+/// Arguments of `policy lint`.
+#[derive(Debug, Args)]
+pub struct PolicyLintArgs {
+    /// The file.
     #[command(flatten)]
-    pub target: TargetArgs,
+    pub file: PolicyFileArgs,
 
-    /// The tenant.
-    #[arg(long, env = "SESSION_SIDECAR_TENANT", value_name = "NAME", default_value = "")]
-    pub tenant: String,
+    /// Only these standards, repeatable or separated by commas. Default: all.
+    #[arg(long, value_name = "STANDARD", value_delimiter = ',')]
+    pub standard: Vec<StandardArg>,
 
-    /// Print the answer as JSON.
+    /// Print the findings and the worst case as JSON.
     #[arg(long)]
     pub json: bool,
 }
 
-/// Where a session id is read from: never the command line, which other users of the machine can see.
-#[derive(Debug, Clone, Args)]
-pub struct IdArgs {
-    /// A file with the session's id; `-` is standard input.
-    #[arg(long, value_name = "FILE", default_value = "-")]
-    pub id_file: PathBuf,
-}
-
-/// Arguments of `create`.
-#[derive(Debug, Args)]
-pub struct CreateArgs {
-    /// Common ones.
-    #[command(flatten)]
-    pub client: ClientArgs,
-
-    /// A file with the id to use; `-` is standard input. Without it the sidecar makes one.
-    #[arg(long, value_name = "FILE")]
-    pub id_file: Option<PathBuf>,
-
-    /// Whose session it is.
-    #[arg(long, value_name = "TEXT", allow_hyphen_values = true, default_value = "")]
-    pub subject: String,
-
-    /// The policy.
-    #[arg(long, value_name = "NAME", default_value = "default")]
-    pub policy: String,
-
-    /// A label, repeatable.
-    #[arg(long = "label", value_name = "KEY=VALUE")]
-    pub labels: Vec<String>,
-
-    /// A stricter idle timeout.
-    #[arg(long, value_name = "DURATION")]
-    pub idle_timeout: Option<humantime::Duration>,
-
-    /// A stricter absolute timeout.
-    #[arg(long, value_name = "DURATION")]
-    pub absolute_timeout: Option<humantime::Duration>,
-
-    /// How long ago the person authenticated.
-    #[arg(long, value_name = "DURATION")]
-    pub authenticated_ago: Option<humantime::Duration>,
-
-    /// How long ago the last activity was.
-    #[arg(long, value_name = "DURATION")]
-    pub idle_for: Option<humantime::Duration>,
-
-    /// Makes a retry safe.
-    #[arg(long, value_name = "ID", allow_hyphen_values = true, default_value = "")]
-    pub request_id: String,
-}
-
-/// Arguments of `touch`.
-#[derive(Debug, Args)]
-pub struct TouchArgs {
-    /// Common ones.
-    #[command(flatten)]
-    pub client: ClientArgs,
-
-    /// The id.
-    #[command(flatten)]
-    pub id: IdArgs,
-
-    /// The kind of activity.
-    #[arg(long, value_name = "KIND", default_value = "unspecified")]
-    pub activity: ActivityArg,
-
-    /// How long ago it happened.
-    #[arg(long, value_name = "DURATION")]
-    pub idle_for: Option<humantime::Duration>,
-}
-
-/// A kind of activity.
+/// A standard to hold policies against.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum ActivityArg {
-    /// Not said.
-    Unspecified,
-    /// A person's.
-    User,
-    /// Background.
-    Background,
-}
-
-/// Arguments of `check`.
-#[derive(Debug, Args)]
-pub struct CheckArgs {
-    /// Common ones.
-    #[command(flatten)]
-    pub client: ClientArgs,
-
-    /// The id.
-    #[command(flatten)]
-    pub id: IdArgs,
-
-    /// Ask by ref in place of the id.
-    #[arg(
-        long = "ref",
-        value_name = "REF",
-        allow_hyphen_values = true,
-        conflicts_with = "id_file"
-    )]
-    pub session_ref: Option<String>,
-}
-
-/// Arguments of `extend`.
-#[derive(Debug, Args)]
-pub struct ExtendArgs {
-    /// Common ones.
-    #[command(flatten)]
-    pub client: ClientArgs,
-
-    /// The id.
-    #[command(flatten)]
-    pub id: IdArgs,
-
-    /// How long from now it should live; default: one idle timeout.
-    #[arg(long, value_name = "DURATION")]
-    pub wanted: Option<humantime::Duration>,
-
-    /// Makes a retry safe.
-    #[arg(long, value_name = "ID", allow_hyphen_values = true, default_value = "")]
-    pub request_id: String,
-}
-
-/// Arguments of `end`.
-#[derive(Debug, Args)]
-pub struct EndArgs {
-    /// Common ones.
-    #[command(flatten)]
-    pub client: ClientArgs,
-
-    /// The id.
-    #[command(flatten)]
-    pub id: IdArgs,
-
-    /// Why.
-    #[arg(long, value_name = "REASON", default_value = "logout")]
-    pub reason: ReasonArg,
-
-    /// Who; default: user for logout, admin for revoked.
-    #[arg(long, value_name = "ACTOR")]
-    pub actor: Option<ActorArg>,
-
-    /// Which user or program exactly.
-    #[arg(long, value_name = "TEXT", allow_hyphen_values = true, default_value = "")]
-    pub actor_id: String,
-
-    /// For later readers.
-    #[arg(long, value_name = "TEXT", allow_hyphen_values = true, default_value = "")]
-    pub note: String,
-}
-
-/// A reason to end a session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum ReasonArg {
-    /// The person logged out.
-    Logout,
-    /// Somebody or something ended it.
-    Revoked,
-}
-
-/// Who ends a session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum ActorArg {
-    /// The person.
-    User,
-    /// Another person.
-    Admin,
-    /// A policy.
-    Policy,
-    /// A program.
-    System,
-}
-
-/// Arguments of `watch`.
-#[derive(Debug, Args)]
-pub struct WatchArgs {
-    /// Common ones.
-    #[command(flatten)]
-    pub client: ClientArgs,
-
-    /// Watch the sessions whose ids are in a file, one a line; `-` is standard input.
-    #[arg(long, value_name = "FILE", group = "scope")]
-    pub id_file: Option<PathBuf>,
-
-    /// Watch a session by its ref, repeatable.
-    #[arg(long = "ref", value_name = "REF", allow_hyphen_values = true, group = "scope")]
-    pub refs: Vec<String>,
-
-    /// Watch all sessions of a subject.
-    #[arg(long, value_name = "TEXT", allow_hyphen_values = true, group = "scope")]
-    pub subject: Option<String>,
-
-    /// Watch all sessions of --tenant. Without any scope: all sessions of all tenants of this caller.
-    #[arg(long, group = "scope")]
-    pub whole_tenant: bool,
-
-    /// Begin with the state of the sessions.
-    #[arg(long)]
-    pub initial_state: bool,
-
-    /// Go on after the message that carried this token.
-    #[arg(long, value_name = "TOKEN", default_value = "", conflicts_with = "initial_state")]
-    pub resume_token: String,
-
-    /// How often to hear that the stream is alive, from 1s to 5m.
-    #[arg(long, value_name = "DURATION")]
-    pub heartbeat: Option<humantime::Duration>,
-
-    /// Print heartbeats too.
-    #[arg(long)]
-    pub show_heartbeats: bool,
-}
-
-/// Arguments of `advance`.
-#[derive(Debug, Args)]
-pub struct AdvanceArgs {
-    /// Which sidecar.
-    #[command(flatten)]
-    pub target: TargetArgs,
-
-    /// How far, up to 365 days.
-    #[arg(value_name = "DURATION")]
-    pub duration: humantime::Duration,
+pub enum StandardArg {
+    /// NIST SP 800-63B-4 §2.1.3.
+    NistAal1,
+    /// NIST SP 800-63B-4 §2.2.3.
+    NistAal2,
+    /// NIST SP 800-63B-4 §2.3.3.
+    NistAal3,
+    /// PCI DSS 4.0.1, requirement 8.2.8.
+    #[value(name = "pci-dss-8.2.8", alias = "pci-dss")]
+    PciDss,
+    /// OWASP ASVS 5.0, chapter V7.
+    OwaspAsvs,
+    /// WCAG 2.2, success criterion 2.2.1.
+    Wcag,
 }

@@ -1,23 +1,41 @@
 //! The only room that names a flag, an environment variable or a key of a file.
 
+mod admin_args;
 mod args;
 mod listen;
 mod options;
-mod policy_file;
+mod policy;
+mod verb_args;
 
-use std::{collections::BTreeMap, fs, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fs,
+    net::SocketAddr,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::{Context as _, bail};
 
+pub use admin_args::{AdminArgs, EndSessionsArgs, ExplainArgs, FilterArgs, ListArgs, PoliciesArgs, StateArg};
 pub use args::{
-    ActivityArg, ActorArg, AdvanceArgs, CheckArgs, Cli, ClientArgs, Command, CreateArgs, EndArgs, ExtendArgs, IdArgs,
-    LogFormat, ReasonArg, ServeArgs, TargetArgs, TouchArgs, WatchArgs,
+    AuditSubject, Cli, Command, LogFormat, PolicyArgs, PolicyCommand, PolicyFileArgs, PolicyLintArgs, ServeArgs,
+    StandardArg,
 };
 pub use listen::{Endpoint, Listen};
 pub use options::options_markdown;
-pub use policy_file::parse as parse_policies;
+pub use policy::{parse as parse_policies, read as read_policies};
+pub use verb_args::{
+    ActivityArg, ActorArg, AdvanceArgs, CheckArgs, ClientArgs, CreateArgs, EndArgs, ExtendArgs, HintArgs, HoldArgs,
+    HoldKindArg, HoldNameArgs, IdArgs, ReasonArg, ReleaseArgs, RequestArgs, RotateArgs, TargetArgs, TouchArgs,
+    VisibilityArg, WatchArgs,
+};
 
-use crate::state::Policy;
+use crate::{
+    audit::{SubjectForm, Target},
+    state::Policy,
+};
 
 /// What `serve` does, resolved and checked.
 #[derive(Debug)]
@@ -28,6 +46,8 @@ pub struct Config {
     pub admin_listen: Option<SocketAddr>,
     /// The policies by name.
     pub policies: BTreeMap<String, Policy>,
+    /// Where they were read, to be followed.
+    pub policy_file: Option<PathBuf>,
     /// The key of refs, ids and tokens; drawn at random if unset.
     pub master_key: Option<Vec<u8>>,
     /// The cap of live sessions.
@@ -44,8 +64,14 @@ pub struct Config {
     pub watch_queue: usize,
     /// How long a shutdown may take.
     pub drain_timeout: Duration,
+    /// Where the audit log goes.
+    pub audit_log: Target,
+    /// How subjects are written into it.
+    pub audit_subjects: SubjectForm,
     /// Whether this is `serve --dev`.
     pub dev: bool,
+    /// What is allowed, and perhaps not meant.
+    pub warnings: Vec<String>,
 }
 
 impl Config {
@@ -76,14 +102,24 @@ impl Config {
             })?),
         };
         let policies = match &args.policy_file {
-            Some(path) => policy_file::load(path)?,
-            None if args.dev => policy_file::demo()?,
-            None => policy_file::parse("")?,
+            Some(path) => policy::read(path)?,
+            None if args.dev => policy::demo()?,
+            None => policy::parse("")?,
         };
+        let mut warnings = Vec::new();
+        if !policies.contains_key("default") {
+            let names: Vec<_> = policies.keys().map(String::as_str).collect();
+            warnings.push(format!(
+                "no policy is named `default`: a Create that names no policy is refused; there are: {}",
+                names.join(", ")
+            ));
+        }
+        warnings.extend(args.key_file.as_ref().and_then(|path| loose_key(path)));
         Ok(Self {
             listen,
             admin_listen,
             policies,
+            policy_file: args.policy_file.clone(),
             master_key: args.key_file.as_ref().map(read_key).transpose()?,
             max_sessions: at_least_one("--max-sessions", args.max_sessions)?,
             max_tombstones: at_least_one("--max-tombstones", args.max_tombstones)?,
@@ -92,9 +128,26 @@ impl Config {
             replay_events: at_least_one("--replay-events", args.replay_events)?,
             watch_queue: at_least_one("--watch-queue", args.watch_queue)?,
             drain_timeout: args.drain_timeout.into(),
+            audit_log: args.audit_log.clone(),
+            audit_subjects: args.audit_subject.into(),
             dev: args.dev,
+            warnings,
         })
     }
+}
+
+/// Whether people who should not know the key can read its file, or change it. A group that reads it is usual (Kubernetes'
+/// fsGroup).
+fn loose_key(path: &Path) -> Option<String> {
+    const LOOSE: u32 = 0o027;
+    let mode = fs::metadata(path).ok()?.permissions().mode();
+    (mode & LOOSE != 0).then(|| {
+        format!(
+            "--key-file {0} is open to others (mode {1:04o}), who could make refs and resume tokens with it: chmod 600 {0}",
+            path.display(),
+            mode & 0o7777
+        )
+    })
 }
 
 fn at_least_one(flag: &str, value: usize) -> anyhow::Result<usize> {
@@ -106,7 +159,8 @@ fn at_least_one(flag: &str, value: usize) -> anyhow::Result<usize> {
     Ok(value)
 }
 
-fn read_key(path: &PathBuf) -> anyhow::Result<Vec<u8>> {
+/// Reads a --key-file.
+pub fn read_key(path: &PathBuf) -> anyhow::Result<Vec<u8>> {
     let shown = path.display();
     let key = fs::read(path).with_context(|| format!("--key-file {shown} cannot be read"))?;
     if key.len() < 32 {

@@ -2,9 +2,9 @@
 
 use std::fmt::Write as _;
 
-use clap::{Arg, CommandFactory as _};
+use clap::{Arg, Command, CommandFactory as _};
 
-use super::{Cli, policy_file};
+use super::{Cli, policy};
 
 /// All flags, variables and policy keys as Markdown.
 #[must_use]
@@ -15,41 +15,70 @@ pub fn options_markdown() -> String {
     );
     let mut cli = Cli::command();
     cli.build();
-    for command in cli
-        .get_subcommands()
-        .filter(|command| !command.is_hide_set() && command.get_name() != "help")
-    {
-        let about = command.get_about().map(ToString::to_string).unwrap_or_default();
-        let _ = writeln!(page, "\n## `{}`\n\n{about}\n", command.get_name());
-        if command.get_name() == "check-config" {
-            page.push_str("Takes what `serve` takes.\n");
-            continue;
-        }
-        page.push_str("| Flag | Variable | Default | What it says |\n|---|---|---|---|\n");
-        for arg in command
-            .get_arguments()
-            .filter(|arg| !matches!(arg.get_id().as_str(), "help" | "version"))
-        {
-            let _ = writeln!(
-                page,
-                "| {} | {} | {} | {} |",
-                flag(arg),
-                arg.get_env()
-                    .map(|name| format!("`{}`", name.to_string_lossy()))
-                    .unwrap_or_default(),
-                default(arg),
-                help(arg),
-            );
+    for command in shown(&cli) {
+        if command.has_subcommands() {
+            for nested in shown(command) {
+                write_command(
+                    &mut page,
+                    &format!("{} {}", command.get_name(), nested.get_name()),
+                    nested,
+                );
+            }
+        } else {
+            write_command(&mut page, command.get_name(), command);
         }
     }
     page.push_str(
         "\n## Policy file\n\nTOML; each policy is a table `[policy.NAME]`, and an unknown key is refused.\n\n",
     );
     page.push_str("| Key | Default | What it says |\n|---|---|---|\n");
-    for (key, default, help) in policy_file::KEYS {
+    for (key, default, help) in policy::KEYS {
+        let _ = writeln!(page, "| `{key}` | {default} | {help} |");
+    }
+    page.push_str(
+        "\n### Rules\n\nEach is a table `[[policy.NAME.rules]]`. The first one that matches decides; all keys that \
+         are set must match.\n\n",
+    );
+    page.push_str("| Key | Default | What it says |\n|---|---|---|\n");
+    for (key, default, help) in policy::RULE_KEYS {
         let _ = writeln!(page, "| `{key}` | {default} | {help} |");
     }
     page
+}
+
+fn shown(command: &Command) -> impl Iterator<Item = &Command> {
+    let all = command.get_subcommands();
+    all.filter(|command| !command.is_hide_set() && command.get_name() != "help")
+}
+
+fn write_command(page: &mut String, name: &str, command: &Command) {
+    let about = command.get_about().map(ToString::to_string).unwrap_or_default();
+    let _ = writeln!(page, "\n## `{name}`\n\n{about}\n");
+    if name == "check-config" {
+        page.push_str("Takes what `serve` takes.\n");
+        return;
+    }
+    let args = command.get_arguments();
+    let args: Vec<_> = args
+        .filter(|arg| !matches!(arg.get_id().as_str(), "help" | "version"))
+        .collect();
+    if args.is_empty() {
+        page.push_str("Takes no flags.\n");
+        return;
+    }
+    page.push_str("| Flag | Variable | Default | What it says |\n|---|---|---|---|\n");
+    for arg in args {
+        let _ = writeln!(
+            page,
+            "| {} | {} | {} | {} |",
+            flag(arg),
+            arg.get_env()
+                .map(|name| format!("`{}`", name.to_string_lossy()))
+                .unwrap_or_default(),
+            default(arg),
+            help(arg),
+        );
+    }
 }
 
 fn flag(arg: &Arg) -> String {

@@ -24,16 +24,19 @@ pub enum VerbGroup {
     WatchOwn,
     /// WatchExpiry of anything else.
     WatchAll,
+    /// All of SessionAdminService. No caller may use it unless a listener says so.
+    Admin,
 }
 
 impl VerbGroup {
     /// All of them, by the names that configuration uses.
-    pub const ALL: [(&'static str, Self); 5] = [
+    pub const ALL: [(&'static str, Self); 6] = [
         ("use", Self::Use),
         ("issue", Self::Issue),
         ("end", Self::End),
         ("watch-own", Self::WatchOwn),
         ("watch-all", Self::WatchAll),
+        ("admin", Self::Admin),
     ];
 }
 
@@ -60,11 +63,12 @@ impl FromStr for VerbGroup {
 }
 
 impl Default for Caller {
-    /// The tenant "" and every verb.
+    /// The tenant "" and every verb but those of the group `admin`.
     fn default() -> Self {
+        let groups = VerbGroup::ALL.into_iter().map(|(_, group)| group);
         Self {
             tenants: Arc::new(["".into()]),
-            verbs: VerbGroup::ALL.map(|(_, group)| group).into(),
+            verbs: groups.filter(|group| *group != VerbGroup::Admin).collect(),
         }
     }
 }

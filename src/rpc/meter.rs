@@ -19,9 +19,14 @@ pub(super) enum Method {
     Rotate,
     End,
     WatchExpiry,
+    ListSessions,
+    EndSessions,
+    ExplainSession,
+    ListPolicies,
+    GetStats,
 }
 
-const METHODS: [&str; 10] = [
+const METHODS: [&str; 15] = [
     "Create",
     "Touch",
     "BatchTouch",
@@ -32,6 +37,11 @@ const METHODS: [&str; 10] = [
     "Rotate",
     "End",
     "WatchExpiry",
+    "ListSessions",
+    "EndSessions",
+    "ExplainSession",
+    "ListPolicies",
+    "GetStats",
 ];
 
 /// The codes by number, by the names that the gRPC specification gives them.
@@ -66,6 +76,11 @@ impl RpcMeter {
             METHODS.map(|method| CODES.map(|code| calls.get_or_create_owned(&[("method", method), ("code", code)])));
         registry.register("rpcs", "Finished calls, by method and gRPC code", calls);
         Self(meter.into())
+    }
+
+    /// The name of a code, as the gRPC specification gives it.
+    pub(super) fn name(code: Code) -> &'static str {
+        CODES[code as usize]
     }
 
     pub(super) fn count(&self, method: Method, code: Code) {

@@ -1,5 +1,7 @@
 //! The wire: the only room that knows gRPC statuses and generated types.
 
+mod admin_service;
+mod admin_write;
 mod caller;
 mod connection;
 mod error;
@@ -24,10 +26,14 @@ pub use connection::Connection;
 pub use error::DOMAIN;
 pub use meter::RpcMeter;
 
+use admin_service::AdminService;
 use error::CallError;
 use proto::{
     dev::test_clock_service_server::{SERVICE_NAME as TEST_CLOCK, TestClockServiceServer},
-    v1::session_service_server::{SERVICE_NAME, SessionServiceServer},
+    v1::{
+        session_admin_service_server::{SERVICE_NAME as ADMIN, SessionAdminServiceServer},
+        session_service_server::{SERVICE_NAME, SessionServiceServer},
+    },
 };
 use service::Service;
 use test_clock::TestClock;
@@ -68,11 +74,13 @@ impl Health {
     pub async fn close(mut self) {
         self.0.clear_service_status("").await;
         self.0.clear_service_status(SERVICE_NAME).await;
+        self.0.clear_service_status(ADMIN).await;
     }
 
     async fn set(&self, status: ServingStatus) {
         self.0.set_service_status("", status).await;
         self.0.set_service_status(SERVICE_NAME, status).await;
+        self.0.set_service_status(ADMIN, status).await;
     }
 }
 
@@ -90,6 +98,10 @@ impl Api {
         S: Future<Output = ()>,
     {
         let (reporter, health) = tonic_health::server::health_reporter();
+        let admin = AdminService::new(Arc::clone(&self.sessions), Arc::clone(&self.meter));
+        let admin = SessionAdminServiceServer::new(admin)
+            .max_decoding_message_size(LARGEST_MESSAGE)
+            .max_encoding_message_size(16 * LARGEST_MESSAGE);
         let service = Service::new(Arc::clone(&self.sessions), self.meter, self.draining);
         let service = SessionServiceServer::new(service)
             .max_decoding_message_size(LARGEST_MESSAGE)
@@ -99,6 +111,7 @@ impl Api {
                 .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
                 .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
                 .with_service_name(SERVICE_NAME)
+                .with_service_name(ADMIN)
                 .with_service_name("grpc.health.v1.Health")
                 .with_service_name(if self.test_clock { TEST_CLOCK } else { SERVICE_NAME })
         };
@@ -107,6 +120,7 @@ impl Api {
             .then(|| TestClockServiceServer::new(TestClock::new(self.sessions)));
         let server = hardened()
             .add_service(service)
+            .add_service(admin)
             .add_service(health)
             .add_service(reflection().build_v1()?)
             .add_service(reflection().build_v1alpha()?)

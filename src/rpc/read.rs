@@ -1,9 +1,13 @@
 //! From the wire's words to the core's: everything that comes from outside is bounded here, before it reaches a clock or a
 //! table. A refusal names the field and the limit, never the value: it may be a session id.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, SystemTime},
+};
 
 use super::{CallError, proto::v1};
+use crate::sessions::State;
 use crate::state::{Activity, Actor, EndReason, Hints, HoldKind, SessionRef, Visibility};
 
 /// The longest duration that is believed: ten years.
@@ -53,19 +57,19 @@ pub(super) fn text<'a>(field: &str, text: &'a str, longest: usize) -> Read<&'a s
 }
 
 /// Up to eight labels.
-pub(super) fn labels(labels: BTreeMap<String, String>) -> Read<BTreeMap<String, String>> {
+pub(super) fn labels(field: &str, labels: BTreeMap<String, String>) -> Read<BTreeMap<String, String>> {
     const MOST: usize = 8;
     if labels.len() > MOST {
         let problem = format!("has {} labels; at most {MOST} are allowed", labels.len());
-        return Err(CallError::invalid("labels", problem));
+        return Err(CallError::invalid(field, problem));
     }
     for (key, value) in &labels {
         let known = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_-./".contains(&byte);
         if key.is_empty() || key.len() > 63 || !key.bytes().all(known) {
             let problem = "has a key that is not 1 to 63 bytes of a-z, 0-9, `_`, `-`, `.`, `/`";
-            return Err(CallError::invalid("labels", problem));
+            return Err(CallError::invalid(field, problem));
         }
-        text(&format!("labels.{key}"), value, 128)?;
+        text(&format!("{field}.{key}"), value, 128)?;
     }
     Ok(labels)
 }
@@ -192,10 +196,11 @@ pub(super) fn authentication_level<'a>(field: &str, text: &'a str) -> Read<&'a s
     visible_ascii(field, text, 0, 64)
 }
 
-/// The reason and actor of an End.
-pub(super) fn end(reason: i32, actor: i32) -> Read<(EndReason, Actor)> {
+/// The reason of an end, `usual` if it is not said, and the actor.
+pub(super) fn end(reason: i32, actor: i32, usual: EndReason) -> Read<(EndReason, Actor)> {
     let reason = match known("reason", reason, v1::EndReason::try_from(reason))? {
-        v1::EndReason::Unspecified | v1::EndReason::Logout => EndReason::Logout,
+        v1::EndReason::Unspecified => usual,
+        v1::EndReason::Logout => EndReason::Logout,
         v1::EndReason::Revoked => EndReason::Revoked,
         _ => {
             let problem = "must be END_REASON_LOGOUT or END_REASON_REVOKED: nobody can command the others";
@@ -233,6 +238,49 @@ pub(super) fn kinds(numbers: &[i32]) -> Read<[bool; 3]> {
         }
     }
     Ok(kinds)
+}
+
+/// The states of a filter.
+pub(super) fn states(field: &str, numbers: &[i32]) -> Read<Vec<State>> {
+    let mut states = Vec::new();
+    for (place, number) in numbers.iter().enumerate() {
+        let field = format!("{field}[{place}]");
+        let state = match known(&field, *number, v1::SessionState::try_from(*number))? {
+            v1::SessionState::Active => State::Active,
+            v1::SessionState::Expiring => State::Expiring,
+            v1::SessionState::Ended => State::Ended,
+            v1::SessionState::Unspecified | v1::SessionState::Unknown => {
+                let problem = "must be ACTIVE, EXPIRING or ENDED; leave `states` empty for live sessions";
+                return Err(CallError::invalid(field, problem));
+            }
+        };
+        if !states.contains(&state) {
+            states.push(state);
+        }
+    }
+    Ok(states)
+}
+
+/// How many on a page: 100 if it is not said.
+pub(super) fn page_size(field: &str, size: Option<i32>) -> Read<usize> {
+    const USUAL: i32 = 100;
+    const MOST: i32 = 1000;
+    match size.unwrap_or(USUAL) {
+        size @ 1..=MOST => Ok(usize::try_from(size).unwrap_or(1)),
+        size => Err(CallError::invalid(field, format!("is {size}; 1 to {MOST} are allowed"))),
+    }
+}
+
+/// A point in time, if there is one.
+pub(super) fn timestamp(field: &str, at: Option<prost_types::Timestamp>) -> Read<Option<SystemTime>> {
+    // The years 1 to 9999, as the type itself says.
+    const YEARS: std::ops::RangeInclusive<i64> = -62_135_596_800..=253_402_300_799;
+    let Some(at) = at else { return Ok(None) };
+    if !YEARS.contains(&at.seconds) || !(0..1_000_000_000).contains(&at.nanos) {
+        let problem = "must be a time in the years 1 to 9999, with nanos from 0 to 999,999,999";
+        return Err(CallError::invalid(field, problem));
+    }
+    Ok(SystemTime::try_from(at).ok())
 }
 
 fn known<T>(field: &str, number: i32, value: Result<T, prost::UnknownEnumValue>) -> Read<T> {

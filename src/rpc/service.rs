@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     sessions::{self, Create, Name, Report, Rotate, Scope, Sessions, Subscriber},
-    state::{End, HoldWish, SessionRef},
+    state::{End, EndReason, HoldWish, SessionRef},
 };
 
 const MOST_TOUCHES: usize = 1000;
@@ -80,7 +80,7 @@ impl Service {
                     "" => "default",
                     name => name,
                 },
-                labels: read::labels(request.labels)?,
+                labels: read::labels("labels", request.labels)?,
                 idle_timeout: read::span("idle_timeout", request.idle_timeout)?,
                 absolute_timeout: read::span("absolute_timeout", request.absolute_timeout)?,
                 authenticated_ago: read::ago("authenticated_ago", request.authenticated_ago)?,
@@ -296,7 +296,7 @@ impl Service {
         let content = [b"End ".as_slice(), &request.encode_to_vec()].concat();
         own_tenant(&caller, "tenant", &request.tenant)?;
         let session_id = read::session_id("session_id", &request.session_id)?;
-        let (reason, actor) = read::end(request.reason, request.actor)?;
+        let (reason, actor) = read::end(request.reason, request.actor, EndReason::Logout)?;
         let end = End {
             reason,
             actor,
@@ -431,7 +431,7 @@ impl Service {
 }
 
 /// What the caller of a request may do, and the request.
-fn open<T>(request: Request<T>) -> Called<(Arc<Caller>, T)> {
+pub(super) fn open<T>(request: Request<T>) -> Called<(Arc<Caller>, T)> {
     let caller = Arc::clone(caller(&request)?);
     Ok((caller, request.into_inner()))
 }
@@ -442,7 +442,7 @@ fn caller<T>(request: &Request<T>) -> Called<&Arc<Caller>> {
     request.extensions().get::<Arc<Caller>>().ok_or_else(missing)
 }
 
-fn allow(caller: &Caller, group: VerbGroup) -> Called<()> {
+pub(super) fn allow(caller: &Caller, group: VerbGroup) -> Called<()> {
     if caller.may(group) {
         return Ok(());
     }
@@ -451,7 +451,7 @@ fn allow(caller: &Caller, group: VerbGroup) -> Called<()> {
     )))
 }
 
-fn own_tenant<'a>(caller: &'a Caller, field: &str, name: &str) -> Called<&'a Arc<str>> {
+pub(super) fn own_tenant<'a>(caller: &'a Caller, field: &str, name: &str) -> Called<&'a Arc<str>> {
     let name = read::tenant(field, name)?;
     caller.tenant(name).ok_or_else(|| {
         CallError::Denied(format!(
@@ -468,7 +468,7 @@ fn own_name<'a>(caller: &Caller, tenant: &'a str, session_id: &'a str) -> Called
     Ok(Name { tenant, session_id })
 }
 
-fn within(field: &str, count: usize, most: usize) -> Called<()> {
+pub(super) fn within(field: &str, count: usize, most: usize) -> Called<()> {
     if (1..=most).contains(&count) {
         return Ok(());
     }

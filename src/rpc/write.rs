@@ -294,7 +294,7 @@ pub(super) fn clamp(clamp: Option<Clamp>) -> v1::HoldClamp {
     }
 }
 
-fn actor(actor: Actor) -> v1::Actor {
+pub(super) fn actor(actor: Actor) -> v1::Actor {
     match actor {
         Actor::User => v1::Actor::User,
         Actor::Admin => v1::Actor::Admin,

@@ -349,6 +349,17 @@ pub enum Error {
 }
 
 impl Error {
+    /// The same about the id to go on under.
+    pub(super) fn about_the_new_id(self) -> Self {
+        match self {
+            Self::Invalid { problem, .. } => Self::Invalid {
+                field: "new_session_id",
+                problem,
+            },
+            other => other,
+        }
+    }
+
     /// Why the state machine refused a command on a session.
     pub(super) fn refused(reference: SessionRef, refusal: Refusal) -> Self {
         match refusal {

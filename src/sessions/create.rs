@@ -196,13 +196,16 @@ impl Sessions {
         let Some(max) = policy.max_sessions_per_subject.filter(|_| policy.limits.enforced) else {
             return Ok(open);
         };
-        // A name that is taken takes no place: the commit will say so.
-        if subject.is_empty() || !matches!(self.store.find(newcomer).await?, Found::Unknown { .. }) {
+        if subject.is_empty() {
             return Ok(open);
         }
         let hash = self.admissions.hasher.hash_one((tenant, subject)) as usize;
         let turns = &self.admissions.turns;
         let turn = turns[hash % turns.len()].lock().await;
+        // A name that is taken, perhaps by a retry of the same request just now, takes no place: the commit will say so.
+        if !matches!(self.store.find(newcomer).await?, Found::Unknown { .. }) {
+            return Ok(open);
+        }
         let mut peers = Vec::new();
         for reference in self.memory.of_subject(tenant, subject) {
             let Found::Live(session) = self.store.find(reference).await? else {

@@ -5,7 +5,7 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 use super::{Error, Examined, PLAIN, Sessions, Status};
 use crate::{
     driver::{BEAT, Step, Work},
-    state::{Actor, Command, Happening, Moment, Refusal, Reply, SessionRef, View, decide},
+    state::{Actor, Command, Happening, Moment, Refusal, Reply, View, decide},
     store::{Commit, Committed, Expected, Found, Session, Unavailable},
     time::Time,
     timeline::fires_at,
@@ -64,12 +64,15 @@ impl Sessions {
     pub(super) fn created(&self, session: &Arc<Session>, happenings: &Happenings) {
         self.meter.created.inc();
         tracing::debug!(session = %session.reference(), "created");
-        self.tell(session.reference(), happenings);
+        self.audit.created(session);
+        self.tell(session, happenings);
     }
 
     /// Counts what happened, and tells the log of the process by ref only (G15).
-    fn tell(&self, session: SessionRef, happenings: &Happenings) {
+    fn tell(&self, of: &Session, happenings: &Happenings) {
+        let session = of.reference();
         for (_, happening) in happenings {
+            self.audit.happened(of, happening);
             match happening {
                 Happening::Warning { limit, .. } => {
                     self.meter.warned(*limit);
@@ -155,18 +158,19 @@ impl Sessions {
                 at: moment.now,
             };
             session = match self.store.commit(commit).await? {
-                Committed::Done(session) => {
-                    self.tell(reference, &happenings);
+                Committed::Done(done) => {
+                    self.tell(&session, &happenings);
                     let next_action = match successor {
                         Some(successor) => {
-                            self.tell(session.reference(), &successor.next.happenings);
+                            self.audit.rotated(reference, &happenings, &successor);
+                            self.tell(&done, &successor.next.happenings);
                             successor.next.view(&successor.origin).next_action(moment)
                         }
                         None => next_action,
                     };
                     // What moves a deadline earlier arms the session at once; what moves it later leaves that to the driver.
-                    if next_action < session.armed_for() {
-                        self.arm(&session, next_action);
+                    if next_action < done.armed_for() {
+                        self.arm(&done, next_action);
                     }
                     return Ok(Changed {
                         reply: decision.reply,

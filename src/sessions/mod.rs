@@ -3,10 +3,13 @@
 //! A touch of a known session is two calls: find it in the table, raise its pulse. Everything else reads the record, lets the
 //! state machine decide, and commits; if somebody was faster, it decides again.
 
+mod admin;
 mod answer;
 mod create;
+mod explain;
 mod judge;
 mod meter;
+mod page;
 mod policies;
 mod resolve;
 mod rotate;
@@ -20,16 +23,19 @@ use std::{collections::BTreeMap, sync::Arc};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
+pub use admin::{EndMany, Ended, Filter, Listed, Stats};
 pub use answer::{
     Details, EndAnswer, Error, ExtendAnswer, HoldAnswer, ReleaseAnswer, Report, State, Status, TouchAnswer, TouchResult,
 };
 pub use create::{Create, Created};
+pub use explain::{Explanation, Period, Target, reason_in_words};
 pub use meter::Meter;
-pub use policies::Policies;
+pub use policies::{Policies, Reloaded};
 pub use rotate::{Rotate, Rotated};
 pub use watch::{Scope, Subscriber, Watch, WatchContent, WatchError, WatchMessage};
 
 use crate::{
+    audit::Audit,
     driver::Alarm,
     event::{Log, Router, Tokens},
     state::{Keys, Moment, Policy, Rest, SessionRef, Tombstone},
@@ -40,6 +46,7 @@ use crate::{
 
 use create::Admissions;
 use judge::Backlog;
+use page::Pages;
 use vigil::Vigil;
 
 /// How the core is set up.
@@ -58,6 +65,8 @@ pub struct Setup {
     pub mailbox_size: usize,
     /// How many watchers there may be.
     pub max_watchers: usize,
+    /// Where creations, extensions, rotations and ends are written down for auditors.
+    pub audit: Audit,
 }
 
 /// All sessions of this process.
@@ -79,6 +88,10 @@ pub struct Sessions {
     backlog: tokio::sync::Mutex<Backlog>,
     alarm: Arc<Alarm>,
     meter: Meter,
+    audit: Audit,
+    pages: Pages,
+    /// Places for scans of all sessions.
+    scans: Semaphore,
 }
 
 /// The caller's name for a session.
@@ -113,6 +126,9 @@ impl Sessions {
         Arc::new(Self {
             vigil: Vigil::new(clock.clone()),
             tokens: Tokens::new(keys.tokens(), random()),
+            pages: Pages::new(keys.pages()),
+            audit: setup.audit,
+            scans: Semaphore::new(admin::SCANS),
             keys,
             policies: Policies::new(setup.policies),
             admissions: Admissions::default(),
@@ -134,6 +150,12 @@ impl Sessions {
     #[must_use]
     pub fn clock(&self) -> &Clock {
         &self.clock
+    }
+
+    /// What is written down for auditors.
+    #[must_use]
+    pub fn audit(&self) -> &Audit {
+        &self.audit
     }
 
     /// What is in memory.

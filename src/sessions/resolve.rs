@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{Error, Examined, Name, Report, Sessions, too_short};
 use crate::{
-    state::{SessionRef, Tombstone},
+    state::{Hold, SessionRef, Tombstone},
     store::{Found, Session},
     time::Time,
 };
@@ -136,7 +136,7 @@ impl Sessions {
     }
 
     /// Refuses the ref of a known session where an id is due: somebody mixed them up.
-    pub(super) async fn refuse_ref(&self, tenant: &str, session_id: &str) -> Result<(), Error> {
+    pub async fn refuse_ref(&self, tenant: &str, session_id: &str) -> Result<(), Error> {
         let Ok(reference) = session_id.parse::<SessionRef>() else {
             return Ok(());
         };
@@ -149,8 +149,9 @@ impl Sessions {
         })
     }
 
-    /// Whether a live hold of this id is the session's.
-    pub(super) fn has_hold(session: &Session, id: &str, now: Time) -> bool {
-        session.read(|view| view.rest.live_holds(now).any(|hold| *hold.id == *id))
+    /// Whether a live hold of this id is the session's, and was so when its former name ended.
+    pub(super) fn has_hold(session: &Session, id: &str, former: &Tombstone, now: Time) -> bool {
+        let moved = |hold: &Hold| *hold.id == *id && hold.started <= former.end.at;
+        session.read(|view| view.rest.live_holds(now).any(moved))
     }
 }

@@ -39,14 +39,13 @@ pub struct Rotated {
 impl Sessions {
     /// Gives a session a new id.
     pub async fn rotate(&self, rotate: Rotate<'_>) -> Result<Rotated, Error> {
+        let from = self.session_ref(rotate.name);
         loop {
             let done = self.try_rotate(&rotate).await;
             // Somebody else rotated it meanwhile: this is a retry of the same request, or it goes on from the successor.
-            if let Err(Error::Ended(ended, tombstone)) = &done
-                && *ended == self.session_ref(rotate.name)
-                && tombstone
-                    .successor
-                    .is_some_and(|next| self.clock.now() < next.alias_until)
+            if let Err(Error::Ended(_, tombstone)) = &done
+                && tombstone.successor.is_some()
+                && self.live(rotate.name, from).await.is_ok()
             {
                 continue;
             }
@@ -62,7 +61,8 @@ impl Sessions {
             .map(|request| self.keys.request(request.id, request.content));
         let session_id = match (rotate.new_session_id, rotate.request) {
             (Some(own), _) => {
-                self.refuse_ref(tenant, own).await?;
+                let refused = self.refuse_ref(tenant, own).await;
+                refused.map_err(Error::about_the_new_id)?;
                 own.to_owned()
             }
             (None, Some(request)) => self.keys.id_for_rotation(tenant, from, request.id),
@@ -79,13 +79,7 @@ impl Sessions {
         let policy = self.policies.get(&limits.policy);
         let min = policy.as_ref().map_or(1, |policy| policy.min_id_length);
         if session_id.len() < min {
-            return Err(match too_short(min) {
-                Error::Invalid { problem, .. } => Error::Invalid {
-                    field: "new_session_id",
-                    problem,
-                },
-                other => other,
-            });
+            return Err(too_short(min).about_the_new_id());
         }
         let identity = resolved.session.origin().identity.clone();
         let new_subject = rotate.subject.is_some_and(|subject| subject != identity.subject());
@@ -128,7 +122,8 @@ impl Sessions {
         changed.reply.map_err(|refusal| Error::refused(reference, refusal))
     }
 
-    /// What a retry is answered: the session that the same request made of this name before.
+    /// What a retry is answered: the session that the same request made of this name before, or, if the name was an alias
+    /// then, of the one that it stood for.
     async fn rotated_before(
         &self,
         from: SessionRef,
@@ -137,21 +132,25 @@ impl Sessions {
         tenant: &str,
         request: RequestId,
     ) -> Result<Option<Rotated>, Error> {
-        let Found::Ended(tombstone) = self.store.find(from).await? else {
-            return Ok(None);
+        let mut at = from;
+        let tombstone = loop {
+            let Found::Ended(tombstone) = self.store.find(at).await? else {
+                return Ok(None);
+            };
+            let Some(succession) = tombstone.successor else {
+                return Ok(None);
+            };
+            match tombstone.request.filter(|known| known.key == request.key) {
+                Some(known) if known.content == request.content && succession.reference == to => break tombstone,
+                Some(_) if at == from => return Err(Error::RequestIdReused(from)),
+                _ => at = succession.reference,
+            }
         };
-        let (Some(known), Some(succession)) = (tombstone.request, tombstone.successor) else {
-            return Ok(None);
-        };
-        if known.key != request.key {
-            return Ok(None);
-        }
-        if known.content != request.content || succession.reference != to {
-            return Err(Error::RequestIdReused(from));
-        }
         let report = self.report(tenant, to).await?;
-        if let Some(end) = report.details.as_ref().and_then(|details| details.end.clone()) {
-            return Err(Error::Ended(to, end));
+        match report.details.as_ref().map(|details| details.end.clone()) {
+            Some(None) => {}
+            Some(Some(end)) => return Err(Error::Ended(to, end)),
+            None => return Err(Error::Unknown(to)),
         }
         Ok(Some(Rotated {
             session_id: session_id.to_owned(),

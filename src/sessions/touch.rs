@@ -2,9 +2,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Error, Name, PLAIN, Sessions, Status, TouchAnswer, TouchResult, resolve::Resolved};
+use super::{Error, Examined, Name, PLAIN, Sessions, Status, TouchAnswer, TouchResult, resolve::Resolved};
 use crate::{
-    state::{Activity, Command, Hints, Limits, Moment, Pulse, Reply, Touched, View},
+    state::{Activity, Command, Hints, Limits, Moment, Pulse, Reply, Touched, Verdict, View},
     store::Session,
 };
 
@@ -44,50 +44,50 @@ impl Sessions {
     ) -> Result<TouchAnswer, Error> {
         let reference = self.session_ref(name);
         let moment = self.moment();
-        let resolved = match self.memory.get(reference) {
-            Some(session) => Resolved { session, alias: false },
-            None => self.live(name, reference).await?,
-        };
-        let session = &resolved.session;
-        let limits = session.limits();
-        if limits.passive && limits.enforced && hints.is_some_and(|hints| writes(hints)) {
-            // Refused only if it is live: an end is told first.
-            let resolved = self.live(name, reference).await?;
-            return Err(Error::ReadOnly(resolved.session.reference()));
-        }
-        let reports_input = || session.read(|view| view.rest.reports_input());
-        let verdict = limits.rules.judge(activity, hints, reports_input, limits.unmatched);
-        let input_report = verdict.counts && hints.is_some_and(|hints| hints.input_report);
-        let newer = || self.newer(&limits).filter(|_| verdict.counts);
-        let plain = !(limits.superseded.is_set() && verdict.counts) && !(input_report && !reports_input());
-        while plain {
-            let seen = session.pulse();
-            let (result, pulse) = match seen.touch(session.origin(), &limits, ago, moment) {
-                Touched::Dead | Touched::Slow => break,
-                Touched::Raised(_) | Touched::Stale if !verdict.counts => (TouchResult::Ignored, seen),
-                Touched::Stale => (TouchResult::Stale, seen),
-                Touched::Raised(raised) => (TouchResult::Counted, raised),
-            };
-            // Nothing to raise is nothing to swap; and whoever loses the race looks again.
-            if pulse == seen || session.swap_pulse(seen, pulse) {
-                session.tally(&verdict.rule, result == TouchResult::Counted, moment.now);
-                let mut status = plain_status(session, &limits, pulse, moment);
-                status.alias = resolved.alias;
-                return Ok(TouchAnswer {
-                    status,
-                    result,
-                    rule: verdict.rule,
-                });
+        if let Some(session) = self.memory.get(reference) {
+            if let Some(answer) = touch_plainly(&session, activity, hints, ago, moment) {
+                return Ok(answer);
             }
+            let resolved = Resolved { session, alias: false };
+            // In a box: the short way should not pay for the size of the long one.
+            return Box::pin(self.touch_slowly(resolved, activity, hints, ago, moment)).await;
         }
+        let resolved = self.live(name, reference).await?;
+        Box::pin(self.touch_slowly(resolved, activity, hints, ago, moment)).await
+    }
+
+    /// A touch on which more than the pulse has a say: the state machine decides.
+    async fn touch_slowly(
+        &self,
+        resolved: Resolved,
+        activity: Activity,
+        hints: Option<&Hints<'_>>,
+        ago: Duration,
+        moment: Moment,
+    ) -> Result<TouchAnswer, Error> {
+        let limits = Arc::clone(&resolved.session.limits());
+        if limits.passive && limits.enforced && hints.is_some_and(writes) {
+            let reference = resolved.session.reference();
+            // An end is told first.
+            return Err(match self.examine(resolved.session).await? {
+                Examined::Live(_) => Error::ReadOnly(reference),
+                Examined::Ended(tombstone) => Error::Ended(reference, tombstone),
+            });
+        }
+        let verdict = judge(&resolved.session, &limits, activity, hints);
+        // A touch that comes late brings no limits by which the session would be over, or warned of, already.
+        let is_near = |newer: &Arc<Limits>| {
+            let own = limits.own_idle_timeout.unwrap_or(newer.idle_timeout);
+            ago < newer.idle_timeout.min(own) / 2
+        };
         let command = Command::Touch {
             counts: verdict.counts,
             user: verdict.user,
-            input_report,
+            input_report: verdict.counts && hints.is_some_and(|hints| hints.input_report),
             ago,
-            newer: newer(),
+            newer: self.newer(&limits).filter(|newer| verdict.counts && is_near(newer)),
         };
-        drop(limits);
+        let before = resolved.session.pulse().last_activity();
         let acted = self.act(resolved, &command, moment).await?;
         let result = match acted.reply {
             Reply::Counted => TouchResult::Counted,
@@ -95,7 +95,7 @@ impl Sessions {
             _ => TouchResult::Ignored,
         };
         let counted = result == TouchResult::Counted;
-        acted.session.tally(&verdict.rule, counted, moment.now);
+        acted.session.tally(&verdict.rule, counted, before, moment.now);
         Ok(TouchAnswer {
             status: acted.status,
             result,
@@ -110,6 +110,46 @@ impl Sessions {
         }
         self.policies.current(&limits.policy)
     }
+}
+
+/// A touch on which only the pulse has a say; `None` if more has.
+fn touch_plainly(
+    session: &Session,
+    activity: Activity,
+    hints: Option<&Hints<'_>>,
+    ago: Duration,
+    moment: Moment,
+) -> Option<TouchAnswer> {
+    let limits = session.limits();
+    if limits.superseded.is_set() || limits.passive || hints.is_some_and(|hints| hints.input_report) {
+        return None;
+    }
+    let verdict = judge(session, &limits, activity, hints);
+    loop {
+        let seen = session.pulse();
+        let (result, pulse) = match seen.touch(session.origin(), &limits, ago, moment) {
+            Touched::Dead | Touched::Slow => return None,
+            Touched::Raised(_) | Touched::Stale if !verdict.counts => (TouchResult::Ignored, seen),
+            Touched::Stale => (TouchResult::Stale, seen),
+            Touched::Raised(raised) => (TouchResult::Counted, raised),
+        };
+        // Nothing to raise is nothing to swap; and whoever loses the race looks again.
+        if pulse == seen || session.swap_pulse(seen, pulse) {
+            let counted = result == TouchResult::Counted;
+            session.tally(&verdict.rule, counted, seen.last_activity(), moment.now);
+            return Some(TouchAnswer {
+                status: plain_status(session, &limits, pulse, moment),
+                result,
+                rule: verdict.rule,
+            });
+        }
+    }
+}
+
+/// Whether a touch counts.
+fn judge(session: &Session, limits: &Limits, activity: Activity, hints: Option<&Hints<'_>>) -> Verdict {
+    let reports_input = || session.read(|view| view.rest.reports_input());
+    limits.rules.judge(activity, hints, reports_input, limits.unmatched)
 }
 
 /// Whether a request may change something.

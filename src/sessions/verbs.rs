@@ -83,7 +83,9 @@ impl Sessions {
         match self.live(name, reference).await {
             Err(Error::Ended(ended, tombstone)) if tombstone.successor.is_some() => {
                 match self.lead(name, reference, Follow::Hold).await {
-                    Ok(resolved) if Self::has_hold(&resolved.session, hold, self.clock.now()) => Ok(resolved),
+                    Ok(resolved) if Self::has_hold(&resolved.session, hold, &tombstone, self.clock.now()) => {
+                        Ok(resolved)
+                    }
                     _ => Err(Error::Ended(ended, tombstone)),
                 }
             }

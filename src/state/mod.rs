@@ -4,21 +4,26 @@
 //! command and the moment, and answers the record after it and what happened. Nothing else changes a record, except that the
 //! hot path raises a pulse by the same [`Pulse::touch`] that the machine calls.
 
+pub mod end;
+pub mod happening;
 pub mod hold;
+pub mod identity;
 pub mod machine;
 pub mod name;
 pub mod policy;
 pub mod pulse;
 pub mod record;
 pub mod rules;
+pub mod view;
 
+pub use end::{Actor, End, EndReason, Succession, Tombstone};
+pub use happening::{Cause, Happening};
 pub use hold::{Clamp, Hold, HoldKind, HoldWish, PresenceEnd};
+pub use identity::Identity;
 pub use machine::{Command, Decision, Next, Refusal, Reply, Rotation, Successor, decide};
 pub use name::{Keys, SessionRef};
-pub use policy::{AtSubjectCap, Limits, Policy, PresenceLimits, Superseded, Unmatched, WorkLimits};
+pub use policy::{AtSubjectCap, Limits, Policy, PresenceLimits, Superseded, WorkLimits};
 pub use pulse::{Pulse, Touched};
-pub use record::{
-    Actor, Cause, Deadlines, End, EndReason, Extra, Fired, Happening, Identity, Limit, Moment, Origin, Outcome,
-    Recalled, Record, RequestId, Rest, Succession, Tombstone, View,
-};
-pub use rules::{Activity, Hints, Rule, RuleName, Rules, Verdict, Visibility};
+pub use record::{Extra, Fired, Limit, Moment, Origin, Outcome, Recalled, RequestId, Rest};
+pub use rules::{Activity, Hints, OneOf, Pattern, Rule, RuleName, Rules, Unmatched, Verdict, Visibility, When, Word};
+pub use view::{Deadlines, Record, View};

@@ -71,6 +71,8 @@ pub struct Keys {
     rotations: [u8; 32],
     requests: [u8; 32],
     tokens: [u8; 32],
+    pages: [u8; 32],
+    subjects: [u8; 32],
 }
 
 impl Keys {
@@ -83,6 +85,8 @@ impl Keys {
             rotations: blake3::derive_key("session-sidecar 2026 ids made from rotation requests", master),
             requests: blake3::derive_key("session-sidecar 2026 remembered requests", master),
             tokens: blake3::derive_key("session-sidecar 2026 resume tokens", master),
+            pages: blake3::derive_key("session-sidecar 2026 page tokens", master),
+            subjects: blake3::derive_key("session-sidecar 2026 subjects in the audit log", master),
         }
     }
 
@@ -117,6 +121,18 @@ impl Keys {
             key: first_word(&blake3::keyed_hash(&self.requests, request_id.as_bytes())),
             content: first_word(&blake3::keyed_hash(&self.requests, content)),
         }
+    }
+
+    /// What stands for a subject in an audit log that must not name people: the same person gives the same text.
+    #[must_use]
+    pub fn subject_hash(&self, tenant: &str, subject: &str) -> String {
+        URL_SAFE_NO_PAD.encode(&pair(&self.subjects, tenant, subject).as_bytes()[..16])
+    }
+
+    /// The key of page tokens.
+    #[must_use]
+    pub fn pages(&self) -> [u8; 32] {
+        self.pages
     }
 
     /// The key of resume tokens.

@@ -9,14 +9,14 @@ use std::{
     time::Duration,
 };
 
-use super::rules::Rules;
+use super::rules::{Rules, Unmatched};
 
 /// A named set of limits and rules.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
     /// The limits of a session that asked for nothing stricter.
     pub limits: Arc<Limits>,
-    /// The shortest session id that Create accepts, in bytes. Default 16 (128 bits: OWASP ASVS 5.0 7.2.3).
+    /// The shortest session id that Create accepts, in bytes.
     pub min_id_length: usize,
     /// How many live sessions a subject may have under this policy.
     pub max_sessions_per_subject: Option<u32>,
@@ -62,7 +62,8 @@ pub struct Limits {
     pub presence: Option<PresenceLimits>,
     /// Whether the session is for reading only, without an idle limit.
     pub passive: bool,
-    /// Whether a shared store must round the idle time down, never up.
+    /// Whether the timeouts are promised as upper bounds: a shared store must round the idle time down, never up, and an
+    /// Extend reaches one idle timeout at most.
     pub at_most: bool,
     /// Whether time ends the session; else it is only observed.
     pub enforced: bool,
@@ -98,15 +99,6 @@ pub struct PresenceLimits {
     pub max_live: u32,
 }
 
-/// What a touch is that declares no activity kind.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Unmatched {
-    /// It counts.
-    Count,
-    /// It does not.
-    Ignore,
-}
-
 /// A flag that all limits of one revision of a policy share.
 #[derive(Clone, Default)]
 pub struct Superseded(Arc<AtomicBool>);
@@ -121,6 +113,12 @@ impl Superseded {
     #[must_use]
     pub fn is_set(&self) -> bool {
         self.0.load(Ordering::Acquire)
+    }
+
+    /// Whether other limits share it: those of sessions that asked for stricter ones.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        Arc::strong_count(&self.0) > 1
     }
 }
 
@@ -223,20 +221,38 @@ impl Limits {
         }
     }
 
-    /// The limits of a live session, authenticated `age` ago, under a newer revision. The absolute deadline only moves nearer,
-    /// and not nearer than one idle timeout from now: a reload ends nobody.
+    /// The limits of a live session that a newer revision of its policy reaches, at an activity, `age` after its
+    /// authentication. What Create asked for stays in force. The absolute deadline only moves earlier, and not nearer than one
+    /// idle window from that activity: a reload ends nobody early and warns nobody by surprise.
     #[must_use]
     pub fn adopted(&self, newer: &Self, age: Duration) -> Self {
-        let adopted = newer.stricter(self.own_idle_timeout, self.own_absolute_timeout);
-        let soonest = age.saturating_add(adopted.idle_timeout);
-        let absolute_timeout = adopted.absolute_timeout.max(soonest).min(self.absolute_timeout);
+        let limits = newer.stricter(self.own_idle_timeout, self.own_absolute_timeout);
+        let window = limits
+            .idle_timeout
+            .min(if newer.passive { NO_IDLE_WINDOW } else { Self::NEVER });
+        let nearest = age.saturating_add(window);
+        let absolute = self.absolute_timeout.min(limits.absolute_timeout.max(nearest));
         Self {
-            absolute_points: warning_points(&newer.absolute_points, absolute_timeout),
-            absolute_timeout,
-            ..adopted
+            absolute_timeout: absolute,
+            absolute_points: warning_points(&newer.absolute_points, absolute),
+            ..limits
+        }
+    }
+
+    /// How far from now an Extend reaches: as far as was wanted, one idle timeout if nothing was. Where the timeouts are
+    /// promised to be `at_most`, never further than that, or a caller could move the idle deadline to the absolute one.
+    #[must_use]
+    pub fn extension(&self, wanted: Option<Duration>) -> Duration {
+        match wanted {
+            Some(wanted) if self.at_most => wanted.min(self.idle_timeout),
+            Some(wanted) => wanted,
+            None => self.idle_timeout,
         }
     }
 }
+
+/// What stands for the idle window of a policy without an idle limit when its absolute limit moves: people need time to finish.
+const NO_IDLE_WINDOW: Duration = Duration::from_secs(15 * 60);
 
 /// Leads as they are in force under a timeout: longest first, none over half of it, each once.
 #[must_use]
@@ -257,5 +273,83 @@ mod tests {
         assert_eq!(*points, [120 * SECOND, 60 * SECOND]);
         let points = warning_points(&points, 60 * SECOND);
         assert_eq!(*points, [30 * SECOND], "both collapse to one point");
+    }
+
+    #[test]
+    fn a_newer_revision_moves_the_absolute_deadline_only_earlier_and_leaves_an_idle_window() {
+        let newer = |idle: u32, absolute: u32| Limits {
+            revision: 2,
+            idle_timeout: idle * MINUTE,
+            absolute_timeout: absolute * MINUTE,
+            absolute_points: warning_points(&[20 * MINUTE, MINUTE], absolute * MINUTE),
+            ..Limits::default()
+        };
+        let old = Limits {
+            revision: 1,
+            absolute_timeout: 600 * MINUTE,
+            ..Limits::default()
+        };
+        for (case, own, newer, age, absolute, points) in [
+            ("later is never", None, newer(15, 900), 60, 600, vec![20, 1]),
+            ("earlier", None, newer(15, 300), 60, 300, vec![20, 1]),
+            ("one idle window away", None, newer(15, 300), 290, 305, vec![20, 1]),
+            ("long past", None, newer(15, 300), 400, 415, vec![20, 1]),
+            ("not past the old one", None, newer(15, 300), 595, 600, vec![20, 1]),
+            ("its own stays", Some(120), newer(15, 300), 60, 120, vec![20, 1]),
+            (
+                "its own is not passed",
+                Some(120),
+                newer(15, 300),
+                115,
+                120,
+                vec![20, 1],
+            ),
+            ("leads fit", None, newer(2, 30), 1, 30, vec![15, 1]),
+        ] {
+            let own = own.map(|own: u32| own * MINUTE);
+            let adopted = old.stricter(None, own).adopted(&newer, age * MINUTE);
+            assert_eq!(adopted.absolute_timeout, absolute * MINUTE, "{case}");
+            let points: Vec<_> = points.into_iter().map(|lead: u32| lead * MINUTE).collect();
+            assert_eq!(*adopted.absolute_points, points, "{case}");
+            assert_eq!((adopted.revision, adopted.own_absolute_timeout), (2, own), "{case}");
+        }
+    }
+
+    #[test]
+    fn a_newer_revision_keeps_a_stricter_idle_timeout_and_fits_the_points() {
+        let newer = Limits {
+            idle_timeout: 30 * MINUTE,
+            idle_points: [10 * MINUTE].into(),
+            ..Limits::default()
+        };
+        let old = Limits::default();
+        assert_eq!(
+            old.adopted(&newer, MINUTE).idle_timeout,
+            30 * MINUTE,
+            "longer or shorter"
+        );
+        let adopted = old.stricter(Some(4 * MINUTE), None).adopted(&newer, MINUTE);
+        assert_eq!(adopted.idle_timeout, 4 * MINUTE);
+        assert_eq!(*adopted.idle_points, [2 * MINUTE]);
+        newer.superseded.set();
+        assert!(adopted.superseded.is_set(), "the next revision will reach it too");
+        // Without an idle limit a quarter of an hour stays.
+        let passive = Limits {
+            idle_timeout: Limits::NEVER,
+            passive: true,
+            absolute_timeout: HOUR,
+            ..Limits::default()
+        };
+        assert_eq!(old.adopted(&passive, 2 * HOUR).absolute_timeout, 2 * HOUR + 15 * MINUTE);
+    }
+
+    #[test]
+    fn an_extension_reaches_as_far_as_wanted_unless_timeouts_are_at_most() {
+        let mut limits = Limits::default();
+        assert_eq!(limits.extension(None), 15 * MINUTE);
+        assert_eq!(limits.extension(Some(HOUR)), HOUR);
+        limits.at_most = true;
+        assert_eq!(limits.extension(Some(HOUR)), 15 * MINUTE);
+        assert_eq!(limits.extension(Some(MINUTE)), MINUTE);
     }
 }

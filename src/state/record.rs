@@ -1,17 +1,12 @@
-//! A session's record, and the one formula of its deadlines.
+//! A session's record: what is fixed, and what only the state machine changes.
 
-use std::{
-    collections::BTreeMap,
-    fmt,
-    sync::{Arc, atomic::AtomicU32},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use super::{
+    end::Tombstone,
     hold::{Hold, HoldKind, PresenceEnd},
-    name::SessionRef,
+    identity::Identity,
     policy::Limits,
-    pulse::Pulse,
 };
 use crate::time::Time;
 
@@ -24,67 +19,6 @@ pub enum Limit {
     Absolute,
     /// The browser is gone.
     Presence,
-}
-
-/// Why a session ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum EndReason {
-    /// No counted activity for the idle timeout.
-    IdleTimeout,
-    /// The absolute timeout passed.
-    AbsoluteTimeout,
-    /// The person logged out.
-    Logout,
-    /// Somebody or something ended it for them.
-    Revoked,
-    /// The last page was left or lost, and the grace passed.
-    BrowserClosed,
-    /// A newer session of the same subject took its place.
-    Superseded,
-    /// It goes on under another name.
-    Rotated,
-}
-
-impl From<Limit> for EndReason {
-    fn from(limit: Limit) -> Self {
-        match limit {
-            Limit::Idle => Self::IdleTimeout,
-            Limit::Absolute => Self::AbsoluteTimeout,
-            Limit::Presence => Self::BrowserClosed,
-        }
-    }
-}
-
-/// Who ended a session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Actor {
-    /// The person whose session it was.
-    User,
-    /// Another person.
-    Admin,
-    /// A limit of the policy.
-    Policy,
-    /// A program.
-    System,
-}
-
-/// What withdrew a warning.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Cause {
-    /// A counted touch.
-    Touched,
-    /// An Extend.
-    Extended,
-    /// A hold.
-    Held,
-    /// The release of a hold moved the deadline nearer.
-    Released,
-    /// The session goes on under another name.
-    Rotated,
-    /// A newer revision of the policy moved the absolute deadline.
-    PolicyChanged,
-    /// The deadline passed, and the policy only observes.
-    NotEnforced,
 }
 
 /// When a question is asked or a command given.
@@ -111,112 +45,18 @@ impl Moment {
     }
 }
 
-/// Who and what a session is for: carried by its events. Most sessions of a single-tenant site without subjects have nothing
-/// to say here, and pay one word for it.
-#[derive(Debug, Clone, Default)]
-pub struct Identity(Option<Arc<Known>>);
-
-#[derive(Debug)]
-struct Known {
-    tenant: Arc<str>,
-    subject: Box<str>,
-    authentication_level: Box<str>,
-    predecessor: Option<SessionRef>,
-    #[expect(
-        clippy::box_collection,
-        reason = "most have none, and a million of them pay for the empty map"
-    )]
-    labels: Option<Box<BTreeMap<String, String>>>,
-}
-
-impl Identity {
-    /// An identity; an empty subject or level is none.
-    #[must_use]
-    pub fn new(
-        tenant: Arc<str>,
-        subject: &str,
-        authentication_level: &str,
-        labels: BTreeMap<String, String>,
-        predecessor: Option<SessionRef>,
-    ) -> Self {
-        let nothing = subject.is_empty() && authentication_level.is_empty() && predecessor.is_none();
-        if tenant.is_empty() && labels.is_empty() && nothing {
-            return Self::default();
-        }
-        Self(Some(Arc::new(Known {
-            tenant,
-            subject: subject.into(),
-            authentication_level: authentication_level.into(),
-            predecessor,
-            labels: (!labels.is_empty()).then(|| Box::new(labels)),
-        })))
-    }
-
-    /// The identity of the session in whose place it goes on as `predecessor`'s successor.
-    #[must_use]
-    pub fn succeeding(&self, predecessor: SessionRef, subject: Option<&str>, level: Option<&str>) -> Self {
-        let tenant = self
-            .0
-            .as_ref()
-            .map_or_else(|| "".into(), |known| Arc::clone(&known.tenant));
-        Self::new(
-            tenant,
-            subject.unwrap_or(self.subject()),
-            level.unwrap_or(self.authentication_level()),
-            self.labels(),
-            Some(predecessor),
-        )
-    }
-
-    /// The tenant.
-    #[must_use]
-    pub fn tenant(&self) -> &str {
-        self.0.as_ref().map_or("", |known| &known.tenant)
-    }
-
-    /// The subject, or empty.
-    #[must_use]
-    pub fn subject(&self) -> &str {
-        self.0.as_ref().map_or("", |known| &known.subject)
-    }
-
-    /// How strong the authentication was, in the caller's word, or empty.
-    #[must_use]
-    pub fn authentication_level(&self) -> &str {
-        self.0.as_ref().map_or("", |known| &known.authentication_level)
-    }
-
-    /// The session in whose place it goes on.
-    #[must_use]
-    pub fn predecessor(&self) -> Option<SessionRef> {
-        self.0.as_ref().and_then(|known| known.predecessor)
-    }
-
-    /// Whether it carries these labels, with these values.
-    #[must_use]
-    pub fn carries(&self, wanted: &BTreeMap<String, String>) -> bool {
-        let labels = self.0.as_ref().and_then(|known| known.labels.as_deref());
-        let has = |(key, value): (&String, &String)| labels.is_some_and(|labels| labels.get(key) == Some(value));
-        wanted.iter().all(has)
-    }
-
-    /// The caller's labels.
-    #[must_use]
-    pub fn labels(&self) -> BTreeMap<String, String> {
-        let labels = self.0.as_ref().and_then(|known| known.labels.as_deref());
-        labels.cloned().unwrap_or_default()
-    }
-}
-
 /// What is fixed for the whole life of a session.
+///
+/// In this order, because a touch needs the first only: see `store::Session`.
 #[derive(Debug, Clone)]
+#[repr(C)]
 pub struct Origin {
-    /// Who and what it is for.
-    pub identity: Identity,
-    /// When the sidecar came to know it.
-    pub created: Time,
     /// When the person authenticated.
     pub authenticated: Time,
+    /// When the sidecar came to know it.
+    pub created: Time,
+    /// Who and what it is for.
+    pub identity: Identity,
 }
 
 impl Origin {
@@ -230,8 +70,6 @@ impl Origin {
 /// The part of a record that only the state machine changes.
 #[derive(Debug, Clone)]
 pub struct Rest {
-    /// Up to when Extends moved the idle deadline; the beginning of time if they did not.
-    pub extended_until: Time,
     /// Extends in a row since the last counted touch.
     pub extensions: u32,
     /// Which idle warning points have fired for the deadline as it stands.
@@ -275,6 +113,8 @@ impl Fired {
 /// What few sessions have.
 #[derive(Debug, Clone, Default)]
 pub struct Extra {
+    /// Up to when Extends moved the idle deadline, if that has a say.
+    pub extended_until: Option<Time>,
     /// Live holds, and lapsed ones that nobody has noticed yet.
     pub holds: Vec<Hold>,
     /// The latest end of a WORK hold that is over.
@@ -294,7 +134,6 @@ pub struct Extra {
 impl Rest {
     /// The rest of a session on whose deadline only the pulse has a say.
     pub const PLAIN: Self = Self {
-        extended_until: Time::ZERO,
         extensions: 0,
         idle_fired: Fired::NONE,
         absolute_fired: Fired::NONE,
@@ -305,6 +144,13 @@ impl Rest {
     #[must_use]
     pub fn end(&self) -> Option<&Arc<Tombstone>> {
         self.extra.as_ref().and_then(|extra| extra.end.as_ref())
+    }
+
+    /// Up to when Extends moved the idle deadline; the beginning of time if they did not.
+    #[must_use]
+    pub fn extended_until(&self) -> Time {
+        let extended = self.extra.as_ref().and_then(|extra| extra.extended_until);
+        extended.unwrap_or(Time::ZERO)
     }
 
     /// The holds that live at a moment.
@@ -347,13 +193,14 @@ impl Rest {
     /// Whether this has a say in the deadlines, beside the pulse.
     pub(super) fn has_a_say(&self) -> bool {
         let extra = self.extra.as_ref().is_some_and(|extra| {
-            !extra.holds.is_empty()
+            extra.extended_until.is_some()
+                || !extra.holds.is_empty()
                 || extra.work_ended.is_some()
                 || extra.budget_from.is_some()
                 || extra.presence_ended.is_some()
                 || extra.unenforced.is_some()
         });
-        extra || self.extensions > 0 || self.extended_until > Time::ZERO
+        extra || self.extensions > 0
     }
 
     /// What few sessions have, to be changed.
@@ -437,339 +284,4 @@ pub enum Recalled {
     Same(Outcome),
     /// A different request came with this id.
     OtherContent,
-}
-
-/// How a session ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct End {
-    /// Why.
-    pub reason: EndReason,
-    /// Who.
-    pub actor: Actor,
-    /// Which user or program exactly, or empty.
-    pub actor_id: Box<str>,
-    /// For later readers, or empty.
-    pub note: Box<str>,
-    /// When: for a timeout the deadline itself.
-    pub at: Time,
-}
-
-/// What stays of an ended session.
-#[derive(Debug)]
-pub struct Tombstone {
-    /// What was fixed.
-    pub origin: Origin,
-    /// The limits that were in force.
-    pub limits: Arc<Limits>,
-    /// The latest counted activity.
-    pub last_activity: Time,
-    /// The idle deadline at the end.
-    pub idle_deadline: Time,
-    /// Extends in a row at the end.
-    pub extensions: u32,
-    /// The last version.
-    pub version: u32,
-    /// The end.
-    pub end: End,
-    /// Until when it is remembered.
-    pub forget_at: Time,
-    /// The session that goes on in its place.
-    pub successor: Option<Succession>,
-    /// The request that ended it.
-    pub request: Option<RequestId>,
-    /// Whether nobody is told, and nothing is remembered: a session of a policy that only observes is over when nobody has
-    /// used it for long.
-    pub silent: bool,
-    /// To how many watchers the end was sent.
-    pub told: AtomicU32,
-}
-
-/// What a rotated session goes on as.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Succession {
-    /// The session that goes on.
-    pub reference: SessionRef,
-    /// Until when the old id stands for it.
-    pub alias_until: Time,
-    /// Whether the person authenticated anew.
-    pub reauthenticated: bool,
-}
-
-/// What happened to a session. Watchers are told of some of it, see [`Happening::is_public`]; its history keeps nearly all.
-#[derive(Debug, Clone)]
-pub enum Happening {
-    /// It will end soon.
-    Warning {
-        /// The limit whose deadline is near.
-        limit: Limit,
-        /// The lead that was reached.
-        point: Duration,
-        /// The deadline.
-        expire: Time,
-        /// Whether an Extend would help.
-        can_extend: bool,
-    },
-    /// The warnings of a limit are withdrawn.
-    Cleared {
-        /// The limit.
-        limit: Limit,
-        /// What moved its deadline.
-        cause: Cause,
-        /// When it ends now.
-        expire: Time,
-    },
-    /// It goes on in the place of another one: the snapshot for those who watched that.
-    Succeeded {
-        /// The other one.
-        predecessor: SessionRef,
-        /// The session as it begins.
-        record: Arc<Record>,
-    },
-    /// It ended.
-    Ended(Arc<Tombstone>),
-    /// An Extend was granted.
-    Extended {
-        /// How far the expire time moved.
-        granted: Duration,
-        /// Whether the absolute deadline cut it short.
-        clamped: bool,
-    },
-    /// A touch ended a row of Extends.
-    ExtensionsReset,
-    /// A hold began.
-    HoldStarted(Hold),
-    /// A hold was renewed.
-    HoldRenewed,
-    /// A hold is over.
-    HoldEnded {
-        /// The hold.
-        hold: Hold,
-        /// When.
-        at: Time,
-        /// Whether its owner released it; else it lapsed.
-        released: bool,
-    },
-    /// A newer revision of the policy reached it.
-    PolicyAdopted {
-        /// The revision.
-        revision: u64,
-    },
-    /// Its browser reported input itself for the first time.
-    InputReported,
-    /// Time would have ended it, if its policy were enforced.
-    UnenforcedEnd {
-        /// The limit.
-        limit: Limit,
-        /// The deadline.
-        at: Time,
-    },
-}
-
-impl Happening {
-    /// Whether watchers are told.
-    #[must_use]
-    pub fn is_public(&self) -> bool {
-        match self {
-            Self::Warning { .. } | Self::Cleared { .. } | Self::Succeeded { .. } => true,
-            Self::Ended(tombstone) => !tombstone.silent,
-            _ => false,
-        }
-    }
-
-    /// Whether it is worth a line in the session's history.
-    #[must_use]
-    pub fn is_history(&self) -> bool {
-        !matches!(
-            self,
-            Self::ExtensionsReset | Self::HoldRenewed | Self::InputReported | Self::Ended(_)
-        )
-    }
-}
-
-/// A session's record, as a value.
-#[derive(Debug, Clone)]
-pub struct Record {
-    /// What is fixed.
-    pub origin: Origin,
-    /// The limits in force.
-    pub limits: Arc<Limits>,
-    /// The pulse.
-    pub pulse: Pulse,
-    /// The rest.
-    pub rest: Rest,
-    /// Grows with every change except last activity alone.
-    pub version: u32,
-}
-
-impl Record {
-    /// This record, to be read.
-    #[must_use]
-    pub fn view(&self) -> View<'_> {
-        View {
-            origin: &self.origin,
-            limits: &self.limits,
-            pulse: self.pulse,
-            rest: &self.rest,
-            version: self.version,
-        }
-    }
-}
-
-/// The deadlines of a live session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Deadlines {
-    /// `max(max(last activity, furthest WORK end) + idle_timeout, extended_until)`, or the end of a hold on expiries.
-    pub idle: Time,
-    /// Authentication + absolute_timeout.
-    pub absolute: Time,
-    /// When the session ends because its browser is gone, if it is.
-    pub presence: Option<Time>,
-}
-
-impl Deadlines {
-    /// The one formula: the nearest deadline. On a tie the absolute one, and any other rather than presence.
-    #[must_use]
-    pub fn expire(self) -> (Time, Limit) {
-        let (nearest, limit) = if self.idle < self.absolute {
-            (self.idle, Limit::Idle)
-        } else {
-            (self.absolute, Limit::Absolute)
-        };
-        match self.presence {
-            Some(presence) if presence < nearest => (presence, Limit::Presence),
-            _ => (nearest, limit),
-        }
-    }
-
-    /// Whether inactivity is the nearest limit: idle points fire only then.
-    #[must_use]
-    pub fn idle_is_nearest(self) -> bool {
-        self.expire().1 == Limit::Idle
-    }
-}
-
-/// A live session's record, to be read.
-#[derive(Clone, Copy)]
-pub struct View<'a> {
-    /// What is fixed.
-    pub origin: &'a Origin,
-    /// The limits in force.
-    pub limits: &'a Arc<Limits>,
-    /// The pulse.
-    pub pulse: Pulse,
-    /// The rest.
-    pub rest: &'a Rest,
-    /// Grows with every change except last activity alone.
-    pub version: u32,
-}
-
-impl View<'_> {
-    /// This record as a value.
-    #[must_use]
-    pub fn record(&self) -> Record {
-        Record {
-            origin: self.origin.clone(),
-            limits: Arc::clone(self.limits),
-            pulse: self.pulse,
-            rest: self.rest.clone(),
-            version: self.version,
-        }
-    }
-
-    /// The deadlines, each as it will be if nothing else happens: live holds lapse at their time. No hold on expiries.
-    #[must_use]
-    pub fn plain_deadlines(&self) -> Deadlines {
-        let activity = self.pulse.last_activity();
-        let work = self.rest.work_reaches();
-        let idle = work.map_or(activity, |reach| reach.max(activity)) + self.limits.idle_timeout;
-        Deadlines {
-            idle: idle.max(self.rest.extended_until),
-            absolute: self.origin.absolute_deadline(self.limits),
-            presence: self.presence_deadline(activity, work),
-        }
-    }
-
-    /// The later of the last PRESENCE end and the last counted activity, plus the grace; not before WORK is over.
-    fn presence_deadline(&self, activity: Time, work: Option<Time>) -> Option<Time> {
-        let limits = self.limits.presence.as_ref()?;
-        let end = self.rest.presence_ends()?;
-        let grace = if end.released {
-            limits.leave_grace
-        } else {
-            limits.lost_grace
-        };
-        let deadline = end.at.max(activity) + grace;
-        Some(work.map_or(deadline, |reach| reach.max(deadline)))
-    }
-
-    /// The deadlines in force at a moment: there is no presence deadline while a hold lives, and while expiries are held (G14)
-    /// an idle or presence deadline is not before the end of that.
-    #[must_use]
-    pub fn deadlines(&self, moment: Moment) -> Deadlines {
-        let mut deadlines = self.plain_deadlines();
-        if deadlines.presence.is_some() && self.rest.live_holds(moment.now).next().is_some() {
-            deadlines.presence = None;
-        }
-        if moment.holds() {
-            deadlines.idle = deadlines.idle.max(moment.held_until);
-            deadlines.presence = deadlines.presence.map(|at| at.max(moment.held_until));
-        }
-        deadlines
-    }
-
-    /// Whether an Extend would be accepted and could still move the expire time.
-    #[must_use]
-    pub fn can_extend(&self, moment: Moment) -> bool {
-        let (_, limit) = self.deadlines(moment).expire();
-        let left = self.limits.max_extensions.is_none_or(|max| self.rest.extensions < max);
-        limit != Limit::Absolute && (left || !self.limits.enforced)
-    }
-
-    /// When the next warning is due if nothing else happens. It may be due already.
-    #[must_use]
-    pub fn next_warning(&self, moment: Moment) -> Option<Time> {
-        if self.rest.unenforced().is_some() {
-            return None;
-        }
-        let deadlines = self.deadlines(moment);
-        let limits = self.limits;
-        let idle = limits.idle_points.get(self.rest.idle_fired.points());
-        let idle = idle.filter(|_| deadlines.idle_is_nearest());
-        let absolute = limits.absolute_points.get(self.rest.absolute_fired.points());
-        let idle = idle.map(|lead| deadlines.idle - *lead);
-        let absolute = absolute.map(|lead| deadlines.absolute - *lead);
-        let expire = deadlines.expire().0;
-        idle.into_iter().chain(absolute).min().filter(|at| *at < expire)
-    }
-
-    /// When somebody must look at this session again if nothing else happens.
-    #[must_use]
-    pub fn next_action(&self, moment: Moment) -> Time {
-        if self.rest.unenforced().is_some() {
-            return self.forgotten_at();
-        }
-        // A hold that lapses brings a presence deadline; while expiries are held it is not before the end of that.
-        let lapse = self.plain_deadlines().presence.filter(|at| *at > moment.now);
-        let expire = self.deadlines(moment).expire().0;
-        self.next_warning(moment)
-            .into_iter()
-            .chain(lapse)
-            .fold(expire, Time::min)
-    }
-
-    /// When a session that time has ended for a policy that only observes is forgotten.
-    pub(super) fn forgotten_at(&self) -> Time {
-        let over = self.rest.unenforced().map_or(Time::ZERO, |(_, at)| at);
-        over.max(self.pulse.last_activity()) + self.limits.tombstone_ttl
-    }
-}
-
-impl fmt::Debug for View<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("View")
-            .field("pulse", &self.pulse)
-            .field("version", &self.version)
-            .field("deadlines", &self.plain_deadlines())
-            .finish_non_exhaustive()
-    }
 }

@@ -157,8 +157,10 @@ impl Memory {
     /// What is kept of a session's life, if anything.
     #[must_use]
     pub fn story(&self, reference: SessionRef) -> Story {
-        if let Some(session) = self.table.get(&reference) {
-            return session.story(|story| story.as_deref().cloned()).unwrap_or_default();
+        let live = self.table.get(&reference);
+        // That of an ended one is with its tombstone already.
+        if let Some(story) = live.and_then(|session| session.story(|story| story.as_deref().cloned())) {
+            return story;
         }
         self.shelf.tombstones.story(reference).unwrap_or_default()
     }
@@ -278,15 +280,16 @@ impl Memory {
         let ends = next.rest.end().cloned();
         let identity = session.origin().identity.clone();
         let done = session.change(pulse, version, next, |mut next, story| {
-            if let Some(tombstone) = &ends {
+            if ends.is_some() {
                 // The listener publishes the end itself.
                 next.happenings.pop();
-                if !tombstone.silent {
-                    self.shelf.tombstones.insert(reference, Arc::clone(tombstone), at);
-                }
+            }
+            self.shelf.publish(reference, &identity, next, at, story);
+            if let Some(tombstone) = ends.as_ref().filter(|tombstone| !tombstone.silent) {
+                let tombstone = Arc::clone(tombstone);
+                self.shelf.tombstones.insert(reference, tombstone, story.take(), at);
             }
             meanwhile();
-            self.shelf.publish(reference, &identity, next, at, story);
         });
         if done && ends.is_some() {
             self.table.invalidate(&reference);
@@ -374,9 +377,6 @@ impl Shelf {
         self.live.fetch_sub(1, Ordering::AcqRel);
         if tombstone.silent {
             return;
-        }
-        if let Some(story) = session.story(Option::take) {
-            self.tombstones.keep_story(reference, story);
         }
         self.log.append(Event {
             seq: 0,

@@ -68,6 +68,27 @@ impl Story {
         }
     }
 
+    /// Counts more touches of a rule that counted.
+    pub fn add_up(&mut self, rule: &RuleName, count: u32, first: Time, last: Time) {
+        let last = last.max(first);
+        let known = self
+            .tallies
+            .iter_mut()
+            .find(|tally| tally.counted && tally.rule == *rule);
+        if let Some(tally) = known {
+            tally.count = tally.count.saturating_add(count);
+            tally.last = tally.last.max(last);
+            return;
+        }
+        self.tallies.push(Tally {
+            rule: rule.clone(),
+            first,
+            last,
+            count,
+            counted: true,
+        });
+    }
+
     /// When the last touch came that was ignored.
     #[must_use]
     pub fn last_ignored(&self) -> Option<Time> {

@@ -54,8 +54,14 @@ impl Tombstones {
         }
     }
 
-    /// Adds a tombstone. At the cap the oldest goes, and is counted.
-    pub(super) fn insert(&self, reference: SessionRef, tombstone: Arc<Tombstone>, now: Time) {
+    /// Adds a tombstone and the history of its session. At the cap the oldest goes, and is counted.
+    pub(super) fn insert(
+        &self,
+        reference: SessionRef,
+        tombstone: Arc<Tombstone>,
+        story: Option<Box<Story>>,
+        now: Time,
+    ) {
         let mut shard = self.shard(reference);
         shard.forget(now, 2);
         if shard.order.len() >= self.max_per_shard
@@ -66,15 +72,8 @@ impl Tombstones {
             self.dropped_until.fetch_max(forget_at.as_nanos(), Ordering::AcqRel);
         }
         shard.order.push_back((reference, tombstone.forget_at));
-        let grave = Grave { tombstone, story: None };
+        let grave = Grave { tombstone, story };
         shard.by_ref.insert(reference, grave);
-    }
-
-    /// Keeps the history of a session that has just ended.
-    pub(super) fn keep_story(&self, reference: SessionRef, story: Box<Story>) {
-        if let Some(grave) = self.shard(reference).by_ref.get_mut(&reference) {
-            grave.story = Some(story);
-        }
     }
 
     /// The history of an ended session, if there is any.

@@ -21,14 +21,23 @@ CLIENTS = {
     "grpc-js": ["node", str(HERE / "run.mjs")],
 }
 TRANSPORTS = {"tcp": lambda sidecar: sidecar.tcp, "uds": lambda sidecar: sidecar.uds}
+VERBS = ["use", "issue", "end", "watch-own", "watch-all", "admin"]
 PATIENCE = 120  # seconds for one run
+
+
+def arguments(directory: Path) -> list[str]:
+    """What the sidecar is started with. Its key is always the same: pages are in the order of refs."""
+    key = directory / "key"
+    key.touch(mode=0o600)
+    key.write_bytes(bytes(range(32)))
+    return ["--dev", "--policy-file", str(HERE / "policy.toml"), "--key-file", str(key)]
 
 
 def transcript(binary: Path, client: str, transport: str) -> tuple[str, list[str]]:
     """What a client printed, and what was wrong beside it."""
     with (
         tempfile.TemporaryDirectory() as directory,
-        Sidecar(binary, Path(directory), "--dev", "--policy-file", str(HERE / "policy.toml")) as sidecar,
+        Sidecar(binary, Path(directory), *arguments(Path(directory)), query="?verbs=" + ",".join(VERBS)) as sidecar,
         (Path(directory) / "complaints").open("w+") as complaints,
     ):
         command = [*CLIENTS[client], TRANSPORTS[transport](sidecar)]

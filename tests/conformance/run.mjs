@@ -6,10 +6,16 @@ import grpc from "@grpc/grpc-js";
 import loader from "@grpc/proto-loader";
 
 const PATIENCE = 30_000; // ms; only a failing run waits as long
+const FOR_PEOPLE = new Set(["summary", "explanation", "problem", "toml"]); // may be reworded
 
 const tests = fileURLToPath(new URL("..", import.meta.url));
 const definition = loader.loadSync(
-  ["sessionsidecar/v1/session_service.proto", "sessionsidecar/dev/v1/test_clock_service.proto", "google/rpc/errors.proto"],
+  [
+    "sessionsidecar/v1/session_service.proto",
+    "sessionsidecar/v1/session_admin_service.proto",
+    "sessionsidecar/dev/v1/test_clock_service.proto",
+    "google/rpc/errors.proto",
+  ],
   { includeDirs: [`${tests}/../proto`, `${tests}/support/proto`], keepCase: true, longs: String, enums: String },
 );
 const { v1, dev } = grpc.loadPackageDefinition(definition).sessionsidecar;
@@ -17,6 +23,12 @@ const { v1, dev } = grpc.loadPackageDefinition(definition).sessionsidecar;
 /** What ids and refs are called in the transcript, where they must not stand themselves. */
 class Names {
   byValue = new Map();
+
+  /** A page token is told as `<token:page>`, and meant by `$page.token`. */
+  learnPage(token) {
+    for (const [value, shown] of this.byValue) if (shown === "<token:page>") this.byValue.delete(value);
+    this.byValue.set(token, "<token:page>");
+  }
 
   learn(alias, created) {
     this.#setDefault(created.session_id, `<id:${alias}>`);
@@ -44,8 +56,8 @@ class Names {
 }
 
 // The API's naming rule tells the well-known types apart in what proto-loader decodes to plain objects.
-const isTime = (key) => key.endsWith("_time");
-const isDuration = (key) => /(_duration|_timeout|_in|^point)$/.test(key);
+const isTime = (key) => /(^|_)time$/.test(key);
+const isDuration = (key) => /(_duration|_timeout|_in|_ttl|^point|^duration)$/.test(key);
 const isNow = (key) => key === "server_time" || key === "emit_time";
 
 /** Of a Duration or Timestamp. */
@@ -84,6 +96,8 @@ function flatten(names, message, prefix = "", now = findNow(message)) {
         lines.push(`${path} = now ${duration(seconds(item) - now)}`);
       } else if (isDuration(key)) {
         lines.push(`${path} = ${duration(seconds(item))}`);
+      } else if (FOR_PEOPLE.has(key)) {
+        lines.push(`${path} = <text>`);
       } else if (typeof item === "object") {
         const inner = flatten(names, item, `${path}.`, findNow(item) ?? now);
         lines.push(...(inner.length > 0 ? inner : [`${path} = {}`]));
@@ -206,6 +220,7 @@ class Runner {
   constructor(target) {
     this.target = target;
     this.sessions = connect(v1.SessionService, target);
+    this.support = connect(v1.SessionAdminService, target);
     this.clock = connect(dev.v1.TestClockService, target);
   }
 
@@ -214,17 +229,26 @@ class Runner {
     return JSON.parse(text, encodable);
   }
 
-  async call(step) {
+  call(step) {
+    return this.#ask(step, step.call, this.sessions);
+  }
+
+  admin(step) {
+    return this.#ask(step, step.admin, this.support);
+  }
+
+  async #ask(step, verb, service) {
     let outcome;
     try {
-      const answer = await call(this.sessions, step.call, this.request(step.request));
+      const answer = await call(service, verb, this.request(step.request));
       if (step.as) this.names.learn(step.as, answer);
+      if (answer.next_page_token) this.names.learnPage(answer.next_page_token);
       outcome = ["OK", ...indented(flatten(this.names, answer))];
     } catch (error) {
       if (error.code === undefined) throw error;
       outcome = failed(this.names, error);
     }
-    return [`${step.call} ${json(step.request)}`, ...indented(outcome)];
+    return [`${verb} ${json(step.request)}`, ...indented(outcome)];
   }
 
   async advance(step) {

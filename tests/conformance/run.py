@@ -11,9 +11,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import grpc
 from google.protobuf import json_format
 
-from support.api import Client, dev, error_details, v1
+from support.api import Client, admin_v1, dev, error_details, v1
 
 PATIENCE = 30  # seconds; only a failing run waits as long
+FOR_PEOPLE = {"summary", "explanation", "problem", "toml"}  # may be reworded
 
 
 class Names:
@@ -22,7 +23,12 @@ class Names:
     def __init__(self) -> None:
         self.by_value: dict[str, str] = {}
 
-    def learn(self, alias: str, created: v1.CreateResponse) -> None:
+    def learn_page(self, token: str) -> None:
+        """A page token is told as `<token:page>`, and meant by `$page.token`."""
+        self.by_value = {value: shown for value, shown in self.by_value.items() if shown != "<token:page>"}
+        self.by_value[token] = "<token:page>"
+
+    def learn(self, alias: str, created: v1.CreateResponse | v1.RotateResponse) -> None:
         self.by_value.setdefault(created.session_id, f"<id:{alias}>")
         self.by_value.setdefault(created.session.status.session_ref, f"<ref:{alias}>")
 
@@ -94,6 +100,8 @@ def flatten(names: Names, message: object, prefix: str = "", now: float | None =
                 lines += flatten(names, item, f"{path}.", find_now(item) or now) or [f"{path} = {{}}"]
             elif field.enum_type:
                 lines.append(f"{path} = {field.enum_type.values_by_number[item].name}")
+            elif field.name in FOR_PEOPLE:
+                lines.append(f"{path} = <text>")
             elif isinstance(item, str):
                 lines.append(f"{path} = {names.shown(field.name, item)}")
             else:
@@ -166,16 +174,24 @@ class Runner:
         return json_format.Parse(text, kind())
 
     def call(self, step: dict) -> list[str]:
-        request = self.request(getattr(v1, f"{step['call']}Request"), step["request"])
+        return self.ask(step, step["call"], v1, self.client.sessions)
+
+    def admin(self, step: dict) -> list[str]:
+        return self.ask(step, step["admin"], admin_v1, self.client.admin)
+
+    def ask(self, step: dict, verb: str, messages: object, service: object) -> list[str]:
+        request = self.request(getattr(messages, f"{verb}Request"), step["request"])
         try:
-            answer = getattr(self.client.sessions, step["call"])(request, timeout=PATIENCE)
+            answer = getattr(service, verb)(request, timeout=PATIENCE)
         except grpc.RpcError as error:
             outcome = failed(self.names, error)
         else:
             if "as" in step:
                 self.names.learn(step["as"], answer)
+            if token := getattr(answer, "next_page_token", ""):
+                self.names.learn_page(token)
             outcome = ["OK", *(f"  {line}" for line in flatten(self.names, answer))]
-        return [f"{step['call']} {json.dumps(step['request'])}", *(f"  {line}" for line in outcome)]
+        return [f"{verb} {json.dumps(step['request'])}", *(f"  {line}" for line in outcome)]
 
     def advance(self, step: dict) -> list[str]:
         self.client.clock.Advance(self.request(dev.AdvanceRequest, {"duration": step["advance"]}), timeout=PATIENCE)

@@ -3,7 +3,7 @@
 import grpc
 import pytest
 
-from support.api import Client, Code, error_details, reason, v1
+from support.api import Client, Code, admin_v1, error_details, reason, v1
 from support.process import free_port
 
 ID = "an-id-of-at-least-16-bytes"
@@ -15,8 +15,10 @@ CALLS = {
         ("BatchTouch", v1.BatchTouchRequest(touches=[v1.TouchRequest(session_id=ID)])),
         ("Check", v1.CheckRequest(session_id=ID)),
         ("Extend", v1.ExtendRequest(session_id=ID)),
+        ("Hold", v1.HoldRequest(session_id=ID, hold_id="h", kind=v1.HOLD_KIND_WORK, ttl={"seconds": 1})),
+        ("Release", v1.ReleaseRequest(session_id=ID, hold_id="h")),
     ],
-    "issue": [("Create", v1.CreateRequest())],
+    "issue": [("Create", v1.CreateRequest()), ("Rotate", v1.RotateRequest(session_id=ID))],
     "end": [("End", v1.EndRequest(session_id=ID))],
     "watch-own": [("WatchExpiry", v1.WatchExpiryRequest(scope=OWN))],
     "watch-all": [
@@ -28,13 +30,21 @@ CALLS = {
             v1.WatchScope(everything=True),
         )
     ],
+    "admin": [
+        ("ListSessions", admin_v1.ListSessionsRequest()),
+        ("EndSessions", admin_v1.EndSessionsRequest(whole_tenant=True, dry_run=True)),
+        ("ExplainSession", admin_v1.ExplainSessionRequest(session_id=ID)),
+        ("ListPolicies", admin_v1.ListPoliciesRequest()),
+        ("GetStats", admin_v1.GetStatsRequest()),
+    ],
 }
 
 
 def code_of(client: Client, verb: str, request: object) -> Code:
     """How a call ends; a watch that stands is OK."""
     try:
-        answer = getattr(client.sessions, verb)(request, timeout=10)
+        service = client.admin if hasattr(client.admin, verb) else client.sessions
+        answer = getattr(service, verb)(request, timeout=10)
         if verb == "WatchExpiry":
             next(answer)
             answer.cancel()

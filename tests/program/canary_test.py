@@ -67,7 +67,15 @@ def test_ids_leak_nowhere(serve, directory, log_format):
         for session_id in ids[:2] + made:
             client.sessions.Extend(v1.ExtendRequest(session_id=session_id))
             attempt("Extend", v1.ExtendRequest(session_id=session_id))
-        client.end(ids[0], note="a note", actor_id="desk")
+        work = {"hold_id": "upload", "kind": v1.HOLD_KIND_WORK, "ttl": {"seconds": 1}}
+        client.sessions.Hold(v1.HoldRequest(session_id=ids[3], **work))
+        client.sessions.Release(v1.ReleaseRequest(session_id=ids[3], hold_id="upload"))
+        rotated = [v1.RotateRequest(session_id=ids[3], new_session_id=canary("rotated"), request_id=canary("rotation"))]
+        rotated += [v1.RotateRequest(session_id=ids[4]), v1.RotateRequest(session_id=made[1], authenticated_ago={})]
+        for request in rotated:
+            secrets.add(client.sessions.Rotate(request).session_id)
+            attempt("Touch", v1.TouchRequest(session_id=request.session_id))
+        client.end(ids[0], note="a note", actor_id="desk", request_id=canary("end"))
 
         # All that can go wrong, with an id in it.
         bad = canary("bad")
@@ -86,6 +94,11 @@ def test_ids_leak_nowhere(serve, directory, log_format):
             attempt("Check", v1.CheckRequest(session_id=session_id, sessions=[v1.SessionName(session_id=session_id)]))
             attempt("Check", v1.CheckRequest(session_ref=session_id))
             attempt("Extend", v1.ExtendRequest(session_id=session_id, request_id=f"{CANARY} blank"))
+            attempt("Hold", v1.HoldRequest(session_id=session_id, hold_id=f"{CANARY} blank"))
+            attempt("Hold", v1.HoldRequest(session_id=session_id, **work))
+            attempt("Release", v1.ReleaseRequest(session_id=session_id))
+            attempt("Rotate", v1.RotateRequest(session_id=session_id, new_session_id=ids[2]))
+            attempt("Rotate", v1.RotateRequest(session_id=ids[2], new_session_id=session_id, request_id=f"{CANARY} x"))
             attempt("End", v1.EndRequest(session_id=session_id, reason=v1.END_REASON_IDLE_TIMEOUT))
             touches = [v1.TouchRequest(session_id=session_id, tenant=tenant) for tenant in ("", bad)]
             answer = attempt("BatchTouch", v1.BatchTouchRequest(touches=touches))

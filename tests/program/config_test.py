@@ -59,6 +59,29 @@ def test_a_bad_policy_is_named(binary, directory, text, named):
     assert named in refused.stderr
 
 
+def test_a_policy_file_without_default_is_said_aloud(binary, directory, serve):
+    policy = directory / "policy.toml"
+    policy.write_text('[policy.staff]\nidle_timeout = "15m"\n')
+    checked = check(binary, "--policy-file", str(policy))
+    assert checked.returncode == 0
+    assert "warning" in checked.stdout and "`default`" in checked.stdout and "staff" in checked.stdout
+    assert "no policy is named `default`" in serve("--policy-file", str(policy)).output()
+    policy.write_text("[policy.default]\n")
+    assert "warning" not in check(binary, "--policy-file", str(policy)).stdout
+
+
+def test_a_key_file_that_others_can_read_is_said_aloud(binary, directory, serve):
+    key = directory / "key"
+    key.write_bytes(bytes(range(32)))
+    for mode, loose in ((0o600, False), (0o440, False), (0o644, True), (0o460, True)):
+        key.chmod(mode)
+        checked = check(binary, "--key-file", str(key))
+        assert checked.returncode == 0
+        assert ("chmod 600" in checked.stdout) == loose, f"{mode:o}"
+        assert (f"{mode:04o}" in checked.stdout) == loose
+    assert "chmod 600" in serve("--key-file", str(key)).output()
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

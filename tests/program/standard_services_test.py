@@ -11,9 +11,10 @@ from support.api import Client, Code
 from support.process import run, tool
 
 SERVICE = "sessionsidecar.v1.SessionService"
+ADMIN = "sessionsidecar.v1.SessionAdminService"
 
 
-@pytest.mark.parametrize("service", ["", SERVICE])
+@pytest.mark.parametrize("service", ["", SERVICE, ADMIN])
 def test_health_is_serving(serve, service):
     with Client(serve().tcp) as client:
         answer = health_pb2_grpc.HealthStub(client.channel).Check(health_pb2.HealthCheckRequest(service=service))
@@ -47,7 +48,11 @@ def test_reflection_v1_lists_the_methods_that_are_served(serve, dev):
         capture_output=True, text=True, check=True,
     ).stdout.split()  # fmt: skip
     verbs = {method.rpartition("/")[2] for method in listed if method.startswith(f"{SERVICE}/")}
-    assert verbs == {"Create", "Touch", "BatchTouch", "Check", "Extend", "End", "WatchExpiry"}
+    assert verbs == {
+        "Create", "Touch", "BatchTouch", "Check", "Extend", "Hold", "Release", "Rotate", "End", "WatchExpiry",
+    }  # fmt: skip
+    administered = {method.rpartition("/")[2] for method in listed if method.startswith(f"{ADMIN}/")}
+    assert administered == {"ListSessions", "EndSessions", "ExplainSession", "ListPolicies", "GetStats"}
     assert "grpc.health.v1.Health/Check" in listed
     assert ("sessionsidecar.dev.v1.TestClockService/Advance" in listed) == dev
 
@@ -55,7 +60,7 @@ def test_reflection_v1_lists_the_methods_that_are_served(serve, dev):
 def test_reflection_v1alpha_describes_the_service(serve):
     with Client(serve().tcp) as client:
         reflection = ProtoReflectionDescriptorDatabase(client.channel)
-        assert {SERVICE, "grpc.health.v1.Health"} <= set(reflection.get_services())
+        assert {SERVICE, ADMIN, "grpc.health.v1.Health"} <= set(reflection.get_services())
         file = reflection.FindFileContainingSymbol(SERVICE)
         assert file.package == "sessionsidecar.v1"
 

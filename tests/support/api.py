@@ -16,6 +16,7 @@ from . import REPOSITORY
 
 sys.path[:0] = [str(REPOSITORY / "proto"), str(REPOSITORY / "tests/support/proto")]
 v1, _services = grpc.protos_and_services("sessionsidecar/v1/session_service.proto")
+admin_v1, _admin_services = grpc.protos_and_services("sessionsidecar/v1/session_admin_service.proto")
 dev, _dev_services = grpc.protos_and_services("sessionsidecar/dev/v1/test_clock_service.proto")
 errors = grpc.protos("google/rpc/errors.proto")
 
@@ -34,11 +35,12 @@ CHANNEL_OPTIONS = {
 
 
 class Client:
-    """A connection to a sidecar. Each verb is a method of `sessions`; the test clock is `advance`."""
+    """A connection to a sidecar. Each verb is a method of `sessions` or `admin`; the test clock is `advance`."""
 
     def __init__(self, target: str, **options: int) -> None:
         self.channel = grpc.insecure_channel(target, list((CHANNEL_OPTIONS | options).items()))
         self.sessions = _services.SessionServiceStub(self.channel)
+        self.admin = _admin_services.SessionAdminServiceStub(self.channel)
         self.clock = _dev_services.TestClockServiceStub(self.channel)
 
     def __enter__(self) -> "Client":

@@ -10,11 +10,15 @@ use std::{io, sync::Arc, time::Duration};
 use hyper_util::rt::TokioIo;
 use prometheus_client::{encoding::text::encode, registry::Registry};
 use session_sidecar::{
+    audit::Audit,
     config::parse_policies,
     driver,
     rpc::{
-        Api, Caller, Connection, RpcMeter,
-        proto::v1::{self, session_service_client::SessionServiceClient, watch_expiry_response::Message},
+        Api, Caller, Connection, RpcMeter, VerbGroup,
+        proto::v1::{
+            self, session_admin_service_client::SessionAdminServiceClient,
+            session_service_client::SessionServiceClient, watch_expiry_response::Message,
+        },
     },
     sessions::{Meter, Sessions, Setup},
     store::MemoryCaps,
@@ -31,6 +35,7 @@ use tonic::{
 use tonic_types::StatusExt as _;
 
 pub type Client = SessionServiceClient<Channel>;
+pub type Admin = SessionAdminServiceClient<Channel>;
 
 /// A quarter of an hour, warned at two minutes and at one: the policy that a new user meets.
 pub const DEFAULT: &str = "";
@@ -44,6 +49,7 @@ pub struct Options {
     pub max_watchers: usize,
     pub driver: bool,
     pub key: u8,
+    pub audit: Audit,
 }
 
 impl Default for Options {
@@ -59,6 +65,7 @@ impl Default for Options {
             max_watchers: 1_000,
             driver: true,
             key: 7,
+            audit: Audit::default(),
         }
     }
 }
@@ -97,6 +104,7 @@ impl Sidecar {
                 replay_events: options.replay_events,
                 mailbox_size: options.mailbox_size,
                 max_watchers: options.max_watchers,
+                audit: options.audit,
             },
             Meter::register(&mut registry),
         );
@@ -127,6 +135,12 @@ impl Sidecar {
         }
     }
 
+    /// Puts other policies in force, as a changed file does.
+    pub fn reload(&self, policies: &str) {
+        let policies = parse_policies(policies).expect("good policies");
+        self.sessions.policies().reload(policies).expect("reloads");
+    }
+
     /// A client on a connection of its own, that may do what is the default.
     pub async fn client(&self) -> Client {
         self.client_of(Caller::default()).await
@@ -142,6 +156,28 @@ impl Sidecar {
     }
 
     pub async fn client_of(&self, caller: Caller) -> Client {
+        SessionServiceClient::new(self.channel(caller).await)
+    }
+
+    /// A client of the admin service, on a listener that serves nothing else.
+    pub async fn admin(&self) -> Admin {
+        self.admin_for(&[""]).await
+    }
+
+    /// A client of the admin service whose listener serves these tenants.
+    pub async fn admin_for(&self, tenants: &[&str]) -> Admin {
+        self.admin_of(Caller {
+            tenants: tenants.iter().map(|tenant| Arc::from(*tenant)).collect(),
+            verbs: vec![VerbGroup::Admin],
+        })
+        .await
+    }
+
+    pub async fn admin_of(&self, caller: Caller) -> Admin {
+        SessionAdminServiceClient::new(self.channel(caller).await)
+    }
+
+    async fn channel(&self, caller: Caller) -> Channel {
         let connections = self.connections.clone();
         let caller = Arc::new(caller);
         let connector = tower::service_fn(move |_| {
@@ -152,13 +188,12 @@ impl Sidecar {
                 Ok::<_, io::Error>(TokioIo::new(near))
             }
         });
-        let channel = Endpoint::from_static("http://sidecar")
+        Endpoint::from_static("http://sidecar")
             // As small as the protocol's default, so that a watcher that does not read is soon noticed.
             .initial_stream_window_size(65_535)
             .connect_with_connector(connector)
             .await
-            .expect("the pipe connects");
-        SessionServiceClient::new(channel)
+            .expect("the pipe connects")
     }
 
     /// What /metrics would say.
@@ -183,6 +218,17 @@ impl Sidecar {
 /// Lets virtual time pass, from one timer to the next.
 pub async fn pass(duration: Duration) {
     tokio::time::sleep(duration).await;
+}
+
+/// Lets time pass; from the last second on nobody does any background work.
+pub async fn pass_without_driver(sidecar: &Sidecar, duration: Duration) {
+    use session_sidecar::driver::{Step, Work as _};
+
+    for _ in 1..duration.as_secs() {
+        pass(secs(1)).await;
+        while sidecar.sessions.step().await == Step::Again {}
+    }
+    pass(secs(1)).await;
 }
 
 pub const fn secs(seconds: u64) -> Duration {
@@ -256,6 +302,89 @@ pub async fn end(client: &mut Client, name: &str) -> Result<v1::EndResponse, Sta
     client.end(request).await.map(tonic::Response::into_inner)
 }
 
+pub async fn hold(
+    client: &mut Client,
+    name: &str,
+    kind: v1::HoldKind,
+    hold_id: &str,
+    ttl: Duration,
+) -> Result<v1::HoldResponse, Status> {
+    let request = v1::HoldRequest {
+        session_id: id(name),
+        hold_id: hold_id.to_owned(),
+        kind: kind.into(),
+        ttl: wire(ttl),
+        ..Default::default()
+    };
+    client.hold(request).await.map(tonic::Response::into_inner)
+}
+
+/// A WORK hold, by a usual name.
+pub async fn work(client: &mut Client, name: &str, ttl: Duration) -> Result<v1::HoldResponse, Status> {
+    hold(client, name, v1::HoldKind::Work, "work", ttl).await
+}
+
+/// A PRESENCE hold of a tab.
+pub async fn page(client: &mut Client, name: &str, tab: &str, ttl: Duration) -> v1::HoldResponse {
+    let held = hold(client, name, v1::HoldKind::Presence, tab, ttl).await;
+    held.expect("held")
+}
+
+pub async fn release(client: &mut Client, name: &str, hold_id: &str) -> Result<v1::ReleaseResponse, Status> {
+    let request = v1::ReleaseRequest {
+        session_id: id(name),
+        hold_id: hold_id.to_owned(),
+        ..Default::default()
+    };
+    client.release(request).await.map(tonic::Response::into_inner)
+}
+
+/// Rotates to an own id.
+pub async fn rotate(client: &mut Client, from: &str, to: &str) -> v1::RotateResponse {
+    rotate_with(client, from, to, |_| {}).await.expect("rotated")
+}
+
+pub async fn rotate_with(
+    client: &mut Client,
+    from: &str,
+    to: &str,
+    change: impl FnOnce(&mut v1::RotateRequest),
+) -> Result<v1::RotateResponse, Status> {
+    let mut request = v1::RotateRequest {
+        session_id: id(from),
+        new_session_id: id(to),
+        ..Default::default()
+    };
+    change(&mut request);
+    client.rotate(request).await.map(tonic::Response::into_inner)
+}
+
+/// A touch that declares nothing, with hints.
+pub async fn touch_hinted(
+    client: &mut Client,
+    name: &str,
+    change: impl FnOnce(&mut v1::TouchHints),
+) -> Result<v1::TouchResponse, Status> {
+    let mut hints = v1::TouchHints::default();
+    change(&mut hints);
+    touch_with(client, name, |touch| touch.hints = Some(hints)).await
+}
+
+/// A touch that declares a person.
+pub async fn touch_user(client: &mut Client, name: &str) -> v1::TouchResponse {
+    let touched = touch_with(client, name, |touch| touch.activity = v1::Activity::User.into()).await;
+    touched.expect("live")
+}
+
+pub async fn check_ref(client: &mut Client, reference: &str) -> v1::Session {
+    let request = v1::CheckRequest {
+        name: Some(v1::check_request::Name::SessionRef(reference.to_owned())),
+        ..Default::default()
+    };
+    let answer = client.check(request).await.expect("a question is answered");
+    answer.into_inner().session.expect("a session")
+}
+
 pub async fn check(client: &mut Client, name: &str) -> v1::Session {
     let request = v1::CheckRequest {
         name: Some(v1::check_request::Name::SessionId(id(name))),
@@ -267,6 +396,42 @@ pub async fn check(client: &mut Client, name: &str) -> v1::Session {
 
 pub fn status(session: &v1::Session) -> &v1::SessionStatus {
     session.status.as_ref().expect("a status")
+}
+
+/// How long a session has, and the limit that says so.
+pub async fn left(client: &mut Client, name: &str) -> (Duration, v1::Limit) {
+    left_of(&check(client, name).await)
+}
+
+pub fn left_of(session: &v1::Session) -> (Duration, v1::Limit) {
+    let status = status(session);
+    (span(status.expires_in), status.limit())
+}
+
+/// How long it is from one moment of the wire to another.
+pub fn between(from: Option<&prost_types::Timestamp>, to: Option<&prost_types::Timestamp>) -> Duration {
+    let at = |stamp: Option<&prost_types::Timestamp>| {
+        let stamp = stamp.expect("a moment");
+        i128::from(stamp.seconds) * 1_000_000_000 + i128::from(stamp.nanos)
+    };
+    Duration::from_nanos(u64::try_from(at(to) - at(from)).expect("later"))
+}
+
+/// When and why a session ended: since its creation.
+pub fn ended_after(session: &v1::Session) -> (Duration, v1::EndReason) {
+    let end = session.end.as_ref().expect("an end");
+    (
+        between(session.create_time.as_ref(), end.end_time.as_ref()),
+        end.reason(),
+    )
+}
+
+/// The metadata of a refusal.
+pub fn metadata(status: &Status, key: &str) -> String {
+    let details = status.get_error_details();
+    let info = details.error_info();
+    info.and_then(|info| info.metadata.get(key).cloned())
+        .unwrap_or_default()
 }
 
 pub async fn state(client: &mut Client, name: &str) -> v1::SessionState {
@@ -310,6 +475,21 @@ pub fn by_id(names: &[&str]) -> v1::WatchExpiryRequest {
     scoped(v1::watch_scope::Scope::Sessions(v1::SessionNames {
         names: names.collect(),
     }))
+}
+
+pub fn by_ref(reference: &str) -> v1::WatchExpiryRequest {
+    let name = Some(v1::session_name::Name::SessionRef(reference.to_owned()));
+    scoped(v1::watch_scope::Scope::Sessions(v1::SessionNames {
+        names: vec![v1::SessionName { name }],
+    }))
+}
+
+pub fn by_subject(subject: &str) -> v1::WatchExpiryRequest {
+    scoped(v1::watch_scope::Scope::Subject(subject.to_owned()))
+}
+
+pub fn whole_tenant() -> v1::WatchExpiryRequest {
+    scoped(v1::watch_scope::Scope::WholeTenant(true))
 }
 
 pub fn scoped(scope: v1::watch_scope::Scope) -> v1::WatchExpiryRequest {

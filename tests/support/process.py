@@ -68,7 +68,8 @@ def run(
 
 
 class Sidecar:
-    """`session-sidecar serve` on a free TCP port and a socket in `directory`, ready when the constructor returns."""
+    """`session-sidecar serve` on a free TCP port and a socket in `directory`, both with `query`; ready when the constructor
+    returns."""
 
     def __init__(
         self,
@@ -76,6 +77,7 @@ class Sidecar:
         directory: Path,
         *arguments: str,
         listen: list[str] | None = None,
+        query: str = "",
         env: dict[str, str] | None = None,
     ) -> None:
         self.binary = binary
@@ -83,7 +85,7 @@ class Sidecar:
         self.admin_port = free_port()
         self.socket_path = directory / "sidecar.sock"
         self.output_path = directory / "output.log"
-        listeners = listen or [f"tcp://127.0.0.1:{self.port}", f"unix://{self.socket_path}"]
+        listeners = listen or [f"tcp://127.0.0.1:{self.port}{query}", f"unix://{self.socket_path}{query}"]
         command = [str(binary), "serve", *arguments, "--admin-listen", f"127.0.0.1:{self.admin_port}"]
         for listener in listeners:
             command += ["--listen", listener]

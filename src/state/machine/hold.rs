@@ -1,14 +1,15 @@
 //! Holds: begun, renewed, released, lapsed.
 
-use std::time::Duration;
-
 use super::{
     super::{
-        hold::{Hold, PresenceEnd},
-        policy::Limits,
+        happening::{Cause, Happening},
+        hold::{Clamp, Hold, HoldKind, HoldWish, PresenceEnd},
+        record::Moment,
+        view::View,
     },
-    Cause, Clamp, Happening, HoldKind, HoldWish, Moment, Next, Refusal, Reply, Time, View,
+    Next, Refusal, Reply,
 };
+use crate::time::Time;
 
 impl Next {
     /// Takes note of holds that have lapsed.
@@ -70,7 +71,9 @@ impl Next {
         // A renewal never shortens what was granted (G1).
         let until = known.as_ref().map_or(until, |known| until.max(known.until));
         if until <= now {
-            return Err(self.nothing_left(limits));
+            return Err(Refusal::HoldBudget {
+                budget: limits.work.budget,
+            });
         }
         let granted = until.since(now);
         let created = known.is_none();
@@ -142,10 +145,5 @@ impl Next {
     fn budget_from(&self, now: Time) -> Time {
         let from = self.rest.extra.as_ref().and_then(|extra| extra.budget_from);
         from.unwrap_or(now)
-    }
-
-    fn nothing_left(&self, limits: &Limits) -> Refusal {
-        let budget: Duration = limits.work.budget;
-        Refusal::HoldBudget { budget }
     }
 }

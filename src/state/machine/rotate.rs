@@ -4,11 +4,17 @@ use std::{sync::Arc, time::Duration};
 
 use super::{
     super::{
+        end::{Actor, End, EndReason, Succession},
+        happening::{Cause, Happening},
+        identity::Identity,
         name::SessionRef,
-        record::{Actor, Fired, Identity},
+        policy::Limits,
+        pulse::Pulse,
+        record::{Fired, Limit, Moment, Origin, Outcome, Recalled, RequestId},
+        view::{Record, View},
     },
-    Cause, End, EndReason, Happening, HowEnded, Limit, Limits, Moment, Next, Origin, Outcome, Pulse, Recalled, Record,
-    Refusal, Reply, RequestId, Succession, View,
+    Next, Refusal, Reply,
+    next::HowEnded,
 };
 use crate::time::Time;
 
@@ -109,9 +115,9 @@ impl Next {
             // NIST SP 800-63B-4 section 5.2: reauthentication begins both deadlines anew.
             origin.authenticated = now - ago;
             next.pulse = Pulse::new(now.max(view.pulse.last_activity()));
-            next.rest.extended_until = Time::ZERO;
             if next.rest.extra.is_some() {
                 let extra = next.rest.extra_mut();
+                extra.extended_until = None;
                 extra.budget_from = None;
                 extra.unenforced = None;
             }

@@ -1,13 +1,12 @@
-//! What the verbs do beside the guarantees: the rules that must not be guessed.
-
-mod support;
+//! Create, Extend, End and WatchExpiry.
 
 use std::time::Duration;
 
 use session_sidecar::rpc::proto::v1;
-use support::*;
 use tonic::Code;
 use v1::{SessionState, watch_expiry_response::Message};
+
+use crate::support::*;
 
 #[tokio::test(start_paused = true)]
 async fn create_answers_the_whole_session_and_makes_an_id_if_none_is_given() {

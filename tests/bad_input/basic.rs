@@ -1,62 +1,11 @@
-//! Every bad input gets an error that names the field and the limit, changes nothing, and leaves the server answering.
-
-mod support;
+//! Create, Touch, Check, Extend, End, WatchExpiry, and what a listener does not give.
 
 use std::time::Duration;
 
 use session_sidecar::rpc::{Caller, VerbGroup, proto::v1};
-use support::*;
-use tonic::{Code, Status};
+use tonic::Code;
 
-/// A client and a session that must be as it was after each bad input.
-struct Bench {
-    _sidecar: Sidecar,
-    client: Client,
-    before: v1::Session,
-}
-
-impl Bench {
-    async fn set_up() -> Self {
-        let sidecar = Sidecar::start();
-        let mut client = sidecar.client().await;
-        create(&mut client, "alice").await;
-        let before = check(&mut client, "alice").await;
-        Self {
-            _sidecar: sidecar,
-            client,
-            before,
-        }
-    }
-
-    /// The refusal names the field, and nothing has changed.
-    async fn refuses(&mut self, what: &str, named: &str, result: Result<(), Status>) -> Status {
-        let status = result.expect_err(what);
-        assert_eq!(status.code(), Code::InvalidArgument, "{what}: {status:?}");
-        assert_eq!(field(&status), named, "{what}");
-        assert!(status.message().contains(named), "{what}: {}", status.message());
-        assert_eq!(check(&mut self.client, "alice").await, self.before, "{what}");
-        status
-    }
-
-    async fn touch(&mut self, change: impl FnOnce(&mut v1::TouchRequest)) -> Result<(), Status> {
-        touch_with(&mut self.client, "alice", change).await.map(drop)
-    }
-
-    async fn create(&mut self, change: impl FnOnce(&mut v1::CreateRequest)) -> Result<(), Status> {
-        let mut request = v1::CreateRequest {
-            session_id: id("bob"),
-            ..Default::default()
-        };
-        change(&mut request);
-        self.client.create(request).await.map(drop)
-    }
-
-    async fn watch(&mut self, change: impl FnOnce(&mut v1::WatchExpiryRequest)) -> Result<(), Status> {
-        let mut request = everything();
-        change(&mut request);
-        self.client.watch_expiry(request).await.map(drop)
-    }
-}
+use super::{Bench, support::*};
 
 #[tokio::test(start_paused = true)]
 async fn ids_and_tenants() {

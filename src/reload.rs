@@ -1,0 +1,172 @@
+//! Follows the policy file: a change is taken over while sessions live. See `docs/adr/0008-the-policy-file-is-polled.md`.
+
+use std::{
+    collections::BTreeMap,
+    io::{self, Read as _},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use prometheus_client::{
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    registry::Registry,
+};
+use tracing::{info, warn};
+
+use crate::{config::parse_policies, sessions::Reloaded, state::Policy};
+
+/// How often the file is looked at.
+const POLL: Duration = Duration::from_secs(2);
+
+/// How long after a first look at other content the second one comes, which must see the same: an editor that writes in place
+/// leaves half a file for a moment, and half a file can be a valid one.
+const SETTLE: Duration = Duration::from_millis(250);
+
+/// A longer file is no policy file. It is what the reader of policies takes at most, and one byte to see that there is more.
+const MOST_BYTES: u64 = (1 << 20) + 1;
+
+/// What is counted about reloads.
+#[derive(Clone)]
+pub struct ReloadMeter {
+    applied: Counter,
+    unchanged: Counter,
+    refused: Counter,
+    in_force: Gauge,
+}
+
+impl ReloadMeter {
+    /// A meter whose metrics are in `registry`.
+    pub fn register(registry: &mut Registry) -> Self {
+        let outcomes = Family::<[(&'static str, &'static str); 1], Counter>::default();
+        let outcome = |outcome| outcomes.get_or_create_owned(&[("outcome", outcome)]);
+        let meter = Self {
+            applied: outcome("applied"),
+            unchanged: outcome("unchanged"),
+            refused: outcome("refused"),
+            in_force: Gauge::default(),
+        };
+        // What was read at start is in force.
+        meter.in_force.set(1);
+        registry.register(
+            "policy_reloads",
+            "Contents of the policy file that were read while running, by what became of them",
+            outcomes,
+        );
+        registry.register(
+            "policy_file_in_force",
+            "1 if the policy file as it is now is in force, 0 if it is bad and older policies are",
+            meter.in_force.clone(),
+        );
+        meter
+    }
+}
+
+/// Follows a policy file until `stop` is done. Each new content is parsed and given to `apply` once; a bad one is told once and
+/// changes nothing.
+///
+/// The first look applies what is there, in case the file changed since the start: if it did not, that changes nothing.
+pub async fn follow<A, S>(path: PathBuf, apply: A, meter: ReloadMeter, stop: S)
+where
+    A: Fn(BTreeMap<String, Policy>) -> Result<Reloaded, String>,
+    S: Future<Output = ()>,
+{
+    tokio::pin!(stop);
+    let mut follower = Follower {
+        apply,
+        meter,
+        settled: None,
+        candidate: None,
+    };
+    loop {
+        let looked = look(path.clone()).await;
+        let nap = follower.saw(&path, looked);
+        tokio::select! {
+            () = &mut stop => return,
+            () = tokio::time::sleep(nap) => {}
+        }
+    }
+}
+
+/// What a look at the file found: its content, or why there is none.
+type Look = Result<String, String>;
+
+/// Reads the whole file, whichever it is now: through all symlinks, and in a thread that may hang with a file system.
+async fn look(path: PathBuf) -> Look {
+    let read = tokio::task::spawn_blocking(move || read(&path)).await;
+    match read {
+        Ok(Ok(text)) => Ok(text),
+        Ok(Err(error)) => Err(format!("cannot be read: {error}")),
+        Err(error) => Err(format!("cannot be read: {error}")),
+    }
+}
+
+fn read(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    std::fs::File::open(path)?.take(MOST_BYTES).read_to_string(&mut text)?;
+    Ok(text)
+}
+
+struct Follower<A> {
+    apply: A,
+    meter: ReloadMeter,
+    /// What was dealt with last.
+    settled: Option<Look>,
+    /// Something else, seen once.
+    candidate: Option<Look>,
+}
+
+impl<A> Follower<A>
+where
+    A: Fn(BTreeMap<String, Policy>) -> Result<Reloaded, String>,
+{
+    /// Deals with a look, and answers when to look again.
+    fn saw(&mut self, path: &Path, look: Look) -> Duration {
+        if self.settled.as_ref() == Some(&look) {
+            self.candidate = None;
+            return POLL;
+        }
+        if self.candidate.as_ref() != Some(&look) {
+            self.candidate = Some(look);
+            return SETTLE;
+        }
+        self.candidate = None;
+        match self.take_over(&look) {
+            Ok(reloaded) => self.applied(path, &reloaded),
+            Err(error) => {
+                self.meter.refused.inc();
+                self.meter.in_force.set(0);
+                warn!(file = %path.display(), %error, "the policy file is bad: the policies stay as they were");
+            }
+        }
+        self.settled = Some(look);
+        POLL
+    }
+
+    fn take_over(&self, look: &Look) -> Result<Reloaded, String> {
+        let text = look.as_ref().map_err(Clone::clone)?;
+        let policies = parse_policies(text).map_err(|error| format!("{error:#}"))?;
+        (self.apply)(policies)
+    }
+
+    fn applied(&self, path: &Path, reloaded: &Reloaded) {
+        self.meter.in_force.set(1);
+        for name in &reloaded.kept_newer {
+            warn!(file = %path.display(), policy = %name, "its revision is lower than the one in force, which stays");
+        }
+        if reloaded.is_nothing() {
+            self.meter.unchanged.inc();
+            return;
+        }
+        self.meter.applied.inc();
+        info!(
+            file = %path.display(),
+            added = %reloaded.added.join(", "),
+            changed = %reloaded.changed.join(", "),
+            removed = %reloaded.removed.join(", "),
+            "the policy file changed; each session follows at its next counted activity"
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests;

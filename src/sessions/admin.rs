@@ -1,0 +1,416 @@
+//! What operators ask for: lists, ends of many sessions, numbers. A scan of all sessions takes a while: it never runs on a
+//! thread that serves calls.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet},
+    sync::Arc,
+};
+
+use super::{Error, Examined, Report, Sessions, State, Status};
+use crate::{
+    state::{Actor, End, EndReason, HoldKind, Identity, Moment, SessionRef},
+    store::{Session, Unavailable},
+    time::Time,
+};
+
+/// Which sessions of a tenant. A session must match all that is set.
+#[derive(Debug, Clone, Default)]
+pub struct Filter {
+    /// The tenant.
+    pub tenant: Arc<str>,
+    /// Whose, or empty.
+    pub subject: String,
+    /// In which states. Empty: live ones.
+    pub states: Vec<State>,
+    /// Labels that they carry.
+    pub labels: BTreeMap<String, String>,
+    /// Under which policy, or empty.
+    pub policy: String,
+}
+
+/// A page of a list.
+pub struct Listed {
+    /// The sessions, in the order of the bytes of their refs.
+    pub reports: Vec<Report>,
+    /// Where the next page begins, if there is one.
+    pub next_page: Option<String>,
+}
+
+/// An end of many sessions.
+pub struct EndMany {
+    /// Which.
+    pub filter: Filter,
+    /// But not these.
+    pub except: BTreeSet<SessionRef>,
+    /// Only count them.
+    pub dry_run: bool,
+    /// Why.
+    pub reason: EndReason,
+    /// Who.
+    pub actor: Actor,
+    /// Which user or program exactly, or empty.
+    pub actor_id: Box<str>,
+    /// For later readers, or empty.
+    pub note: Box<str>,
+}
+
+/// What an end of many sessions did.
+#[derive(Debug, Clone, Default)]
+pub struct Ended {
+    /// How many live sessions matched.
+    pub matched: u64,
+    /// How many of them this call ended.
+    pub ended: u64,
+    /// The first of those that matched.
+    pub refs: Vec<SessionRef>,
+}
+
+/// A tenant's sessions in numbers.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Live, and no warning stands.
+    pub active: u64,
+    /// Live, and a warning stands.
+    pub expiring: u64,
+    /// Remembered ends by reason.
+    pub ended: Vec<(EndReason, u64)>,
+    /// Live ones of which all traffic since their last counted activity was ignored.
+    pub ghosts: u64,
+    /// Live ones with a WORK hold.
+    pub working: u64,
+    /// Live ones that would have ended if their policy were enforced.
+    pub unenforced: u64,
+}
+
+/// How many refs an end of many answers.
+const MOST_REFS: usize = 1000;
+
+/// How often an end of many looks again for sessions that a Rotate hid from it. Each time it found some: so often is enough.
+const MOST_PASSES: usize = 8;
+
+/// How many scans of all sessions may run at once.
+pub(super) const SCANS: usize = 2;
+
+/// After so many sessions other calls get their turn.
+const TURN: usize = 256;
+
+impl Filter {
+    fn wants(&self, state: State) -> bool {
+        match self.states.as_slice() {
+            [] => matches!(state, State::Active | State::Expiring),
+            states => states.contains(&state),
+        }
+    }
+
+    fn wants_live(&self) -> bool {
+        self.wants(State::Active) || self.wants(State::Expiring)
+    }
+
+    fn covers(&self, identity: &Identity, policy: &str) -> bool {
+        identity.tenant() == &*self.tenant
+            && (self.subject.is_empty() || identity.subject() == self.subject)
+            && (self.policy.is_empty() || policy == self.policy)
+            && identity.carries(&self.labels)
+    }
+
+    fn covers_report(&self, report: &Report) -> bool {
+        let covered = |details: &super::Details| self.covers(&details.origin.identity, &details.limits.policy);
+        self.wants(report.status.state) && report.details.as_ref().is_some_and(covered)
+    }
+
+    /// Whether it names nothing but a tenant and states: all of it is meant, or somebody forgot the rest.
+    #[must_use]
+    pub fn is_whole_tenant(&self) -> bool {
+        self.subject.is_empty() && self.labels.is_empty() && self.policy.is_empty()
+    }
+
+    /// What page tokens are bound to.
+    fn binding(&self) -> [u8; 32] {
+        let mut hasher = blake3::Hasher::new();
+        let mut add = |text: &str| {
+            hasher.update(&text.len().to_le_bytes()).update(text.as_bytes());
+        };
+        add(&self.tenant);
+        add(&self.subject);
+        add(&self.policy);
+        let states = [State::Active, State::Expiring, State::Ended].map(|state| self.wants(state));
+        add(&format!("{states:?} {}", self.labels.len()));
+        for (key, value) in &self.labels {
+            add(key);
+            add(value);
+        }
+        *hasher.finalize().as_bytes()
+    }
+}
+
+/// What a live session is at a moment, before anybody has judged it. `None`: its end is decided, a tombstone says so.
+fn state_of(session: &Session, moment: Moment) -> Option<State> {
+    session.read(|view| {
+        if view.rest.end().is_some() || view.pulse.is_dead() {
+            return None;
+        }
+        let over = view.limits.enforced && view.deadlines(moment).expire().0 <= moment.now;
+        Some(if over {
+            State::Ended
+        } else {
+            Status::live(session.reference(), view, moment).state
+        })
+    })
+}
+
+impl Sessions {
+    /// A page of the sessions that match, each judged now.
+    pub async fn list(
+        self: &Arc<Self>,
+        filter: Filter,
+        page_size: usize,
+        page_token: Option<&str>,
+    ) -> Result<Listed, Error> {
+        let binding = filter.binding();
+        let mut after = match page_token {
+            None => None,
+            Some(token) => Some(self.pages.open(token, &binding).ok_or_else(|| Error::Invalid {
+                field: "page_token",
+                problem:
+                    "is not a token of this list; begin without one, and keep the filter from page to page".to_owned(),
+            })?),
+        };
+        let filter = Arc::new(filter);
+        let mut reports: Vec<Report> = Vec::new();
+        loop {
+            // One more than fits tells whether there is a next page.
+            let most = page_size + 1 - reports.len();
+            let found = self.scan(&filter, after, most).await?;
+            let exhausted = found.len() < most;
+            for reference in found {
+                after = Some(reference);
+                let report = self.report(&filter.tenant, reference).await?;
+                // It may have changed since it was found.
+                if filter.covers_report(&report) {
+                    reports.push(report);
+                }
+            }
+            if reports.len() > page_size {
+                reports.truncate(page_size);
+                let last = reports.last().map(|report| report.status.reference);
+                return Ok(Listed {
+                    reports,
+                    next_page: last.map(|last| self.pages.issue(last, &binding)),
+                });
+            }
+            if exhausted {
+                return Ok(Listed {
+                    reports,
+                    next_page: None,
+                });
+            }
+        }
+    }
+
+    /// The first sessions after a ref that match as things are, in order.
+    async fn scan(
+        self: &Arc<Self>,
+        filter: &Arc<Filter>,
+        after: Option<SessionRef>,
+        most: usize,
+    ) -> Result<Vec<SessionRef>, Unavailable> {
+        let filter = Arc::clone(filter);
+        self.aside(move |sessions| {
+            let behind = |reference: SessionRef| after.is_none_or(|after| reference > after);
+            let moment = sessions.moment();
+            // Live ones first: what ends meanwhile is then among the ended ones.
+            let mut found: Vec<SessionRef> = Vec::new();
+            for session in sessions.candidates(&filter) {
+                if behind(session.reference())
+                    && filter.covers(&session.origin().identity, &session.limits().policy)
+                    && state_of(&session, moment).is_some_and(|state| filter.wants(state))
+                {
+                    found.push(session.reference());
+                }
+            }
+            if filter.wants(State::Ended) {
+                for (reference, tombstone) in sessions.memory.all_ended() {
+                    if behind(reference) && filter.covers(&tombstone.origin.identity, &tombstone.limits.policy) {
+                        found.push(reference);
+                    }
+                }
+            }
+            if found.len() > most {
+                found.select_nth_unstable(most);
+                found.truncate(most);
+            }
+            found.sort_unstable();
+            found.dedup();
+            found
+        })
+        .await
+    }
+
+    /// The live sessions among which those of a filter are.
+    fn candidates(&self, filter: &Filter) -> Vec<Arc<Session>> {
+        if filter.subject.is_empty() {
+            return self.memory.all_live();
+        }
+        let refs = self.memory.of_subject(&filter.tenant, &filter.subject);
+        refs.into_iter()
+            .filter_map(|reference| self.memory.get(reference))
+            .collect()
+    }
+
+    /// Ends all live sessions that match and that began before this call, or counts them. It goes on to its end even if the
+    /// caller goes away: half of a revocation is worse than either.
+    pub async fn end_many(self: &Arc<Self>, wanted: EndMany) -> Result<Ended, Error> {
+        let sessions = Arc::clone(self);
+        let done = tokio::spawn(async move { sessions.end_all(wanted).await });
+        done.await.map_err(|_| Unavailable)?
+    }
+
+    async fn end_all(self: Arc<Self>, wanted: EndMany) -> Result<Ended, Error> {
+        let EndMany { filter, except, .. } = &wanted;
+        let filter = Arc::new(filter.clone());
+        if !filter.wants_live() {
+            return Ok(Ended::default());
+        }
+        let began = self.moment().now;
+        let mut seen: HashSet<SessionRef> = HashSet::new();
+        let mut ended = Ended::default();
+        for _ in 0..MOST_PASSES {
+            let mut found = self.scan(&filter, None, usize::MAX).await?;
+            found.retain(|reference| seen.insert(*reference) && !except.contains(reference));
+            let news = found.len();
+            for (place, reference) in found.into_iter().enumerate() {
+                if place % TURN == TURN - 1 {
+                    tokio::task::yield_now().await;
+                }
+                self.end_one(&wanted, &filter, reference, began, &mut ended).await?;
+            }
+            // A session that was rotated while we looked may have been seen under neither name: its successor is there now.
+            if wanted.dry_run || news == 0 {
+                break;
+            }
+        }
+        Ok(ended)
+    }
+
+    async fn end_one(
+        &self,
+        wanted: &EndMany,
+        filter: &Filter,
+        reference: SessionRef,
+        began: Time,
+        ended: &mut Ended,
+    ) -> Result<(), Error> {
+        let report = self.report(&filter.tenant, reference).await?;
+        let Some(details) = report.details.as_ref().filter(|_| filter.covers_report(&report)) else {
+            return Ok(());
+        };
+        let origin = &details.origin;
+        let spared = |name: SessionRef| wanted.except.contains(&name);
+        // A successor keeps the time at which the session began.
+        if origin.created > began || origin.identity.predecessor().is_some_and(spared) {
+            return Ok(());
+        }
+        ended.matched += 1;
+        if ended.refs.len() < MOST_REFS {
+            ended.refs.push(reference);
+        }
+        if wanted.dry_run {
+            return Ok(());
+        }
+        let end = End {
+            reason: wanted.reason,
+            actor: wanted.actor,
+            actor_id: wanted.actor_id.clone(),
+            note: wanted.note.clone(),
+            at: self.clock.now(),
+        };
+        if self.end_by_ref(reference, end).await?.is_some() {
+            ended.ended += 1;
+        }
+        Ok(())
+    }
+
+    /// The names that are spared if this one is: itself and those that went on in its place.
+    pub async fn with_successors(&self, reference: SessionRef) -> Vec<SessionRef> {
+        let mut names = self.successors_of(reference).await;
+        names.push(reference);
+        names
+    }
+
+    /// A tenant's sessions in numbers.
+    pub async fn stats(self: &Arc<Self>, tenant: &str) -> Result<Stats, Error> {
+        let tenant: Arc<str> = tenant.into();
+        let own = Arc::clone(&tenant);
+        let (mut stats, live, over) = self.aside(move |sessions| sessions.count_live(&own)).await?;
+        for session in over {
+            if let Examined::Live(_) = self.examine(session).await? {
+                // A touch was faster: it lives.
+                stats.active += 1;
+            }
+        }
+        let ended = self.aside(move |sessions| {
+            let ended = sessions.memory.all_ended();
+            let own = ended.into_iter().filter(|(reference, tombstone)| {
+                // Counted as live, ended since: once is enough.
+                tombstone.origin.identity.tenant() == &*tenant && !live.contains(reference)
+            });
+            own.fold(Vec::<(EndReason, u64)>::new(), |mut counts, (_, tombstone)| {
+                let reason = tombstone.end.reason;
+                match counts.iter_mut().find(|(known, _)| *known == reason) {
+                    Some((_, count)) => *count += 1,
+                    None => counts.push((reason, 1)),
+                }
+                counts
+            })
+        });
+        stats.ended = ended.await?;
+        Ok(stats)
+    }
+
+    /// Counts live sessions. Answers also which they were, and those whose deadline has passed unnoticed.
+    fn count_live(&self, tenant: &str) -> (Stats, HashSet<SessionRef>, Vec<Arc<Session>>) {
+        let moment = self.moment();
+        let mut stats = Stats::default();
+        let mut live = HashSet::new();
+        let mut over = Vec::new();
+        for session in self.memory.all_live() {
+            if session.origin().identity.tenant() != tenant {
+                continue;
+            }
+            match state_of(&session, moment) {
+                Some(State::Active) => stats.active += 1,
+                Some(State::Expiring) => stats.expiring += 1,
+                Some(_) => {
+                    over.push(session);
+                    continue;
+                }
+                None => continue,
+            }
+            live.insert(session.reference());
+            let last_activity = session.pulse().last_activity();
+            let ignored = session.last_ignored();
+            stats.ghosts += u64::from(ignored.is_some_and(|ignored| ignored > last_activity));
+            let (working, unenforced) = session.read(|view| {
+                let working = view.rest.live_holds(moment.now).any(|hold| hold.kind == HoldKind::Work);
+                let over = view.deadlines(moment).expire().0 <= moment.now;
+                (working, view.rest.unenforced().is_some() || over)
+            });
+            stats.working += u64::from(working);
+            stats.unenforced += u64::from(unenforced);
+        }
+        (stats, live, over)
+    }
+
+    /// Does what takes a while on a thread that serves no calls, and not more than two of those at once: they share the
+    /// processors with those that do.
+    pub(super) async fn aside<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Self) -> T + Send + 'static,
+    ) -> Result<T, Unavailable> {
+        let _turn = self.scans.acquire().await.map_err(|_| Unavailable)?;
+        let sessions = Arc::clone(self);
+        tokio::task::spawn_blocking(move || work(&sessions))
+            .await
+            .map_err(|_| Unavailable)
+    }
+}

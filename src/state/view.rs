@@ -1,0 +1,198 @@
+//! A record to be read, and the one formula of its deadlines.
+
+use std::{fmt, sync::Arc};
+
+use super::{
+    policy::Limits,
+    pulse::Pulse,
+    record::{Limit, Moment, Origin, Rest},
+};
+use crate::time::Time;
+
+/// A session's record, as a value.
+#[derive(Debug, Clone)]
+pub struct Record {
+    /// What is fixed.
+    pub origin: Origin,
+    /// The limits in force.
+    pub limits: Arc<Limits>,
+    /// The pulse.
+    pub pulse: Pulse,
+    /// The rest.
+    pub rest: Rest,
+    /// Grows with every change except last activity alone.
+    pub version: u32,
+}
+
+impl Record {
+    /// This record, to be read.
+    #[must_use]
+    pub fn view(&self) -> View<'_> {
+        View {
+            origin: &self.origin,
+            limits: &self.limits,
+            pulse: self.pulse,
+            rest: &self.rest,
+            version: self.version,
+        }
+    }
+}
+
+/// The deadlines of a live session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Deadlines {
+    /// `max(max(last activity, furthest WORK end) + idle_timeout, extended_until)`, or the end of a hold on expiries.
+    pub idle: Time,
+    /// Authentication + absolute_timeout.
+    pub absolute: Time,
+    /// When the session ends because its browser is gone, if it is.
+    pub presence: Option<Time>,
+}
+
+impl Deadlines {
+    /// The one formula: the nearest deadline. On a tie the absolute one, and any other rather than presence.
+    #[must_use]
+    pub fn expire(self) -> (Time, Limit) {
+        let (nearest, limit) = if self.idle < self.absolute {
+            (self.idle, Limit::Idle)
+        } else {
+            (self.absolute, Limit::Absolute)
+        };
+        match self.presence {
+            Some(presence) if presence < nearest => (presence, Limit::Presence),
+            _ => (nearest, limit),
+        }
+    }
+
+    /// Whether inactivity is the nearest limit: idle points fire only then.
+    #[must_use]
+    pub fn idle_is_nearest(self) -> bool {
+        self.expire().1 == Limit::Idle
+    }
+}
+
+/// A live session's record, to be read.
+#[derive(Clone, Copy)]
+pub struct View<'a> {
+    /// What is fixed.
+    pub origin: &'a Origin,
+    /// The limits in force.
+    pub limits: &'a Arc<Limits>,
+    /// The pulse.
+    pub pulse: Pulse,
+    /// The rest.
+    pub rest: &'a Rest,
+    /// Grows with every change except last activity alone.
+    pub version: u32,
+}
+
+impl View<'_> {
+    /// This record as a value.
+    #[must_use]
+    pub fn record(&self) -> Record {
+        Record {
+            origin: self.origin.clone(),
+            limits: Arc::clone(self.limits),
+            pulse: self.pulse,
+            rest: self.rest.clone(),
+            version: self.version,
+        }
+    }
+
+    /// The deadlines, each as it will be if nothing else happens: live holds lapse at their time. No hold on expiries.
+    #[must_use]
+    pub fn plain_deadlines(&self) -> Deadlines {
+        let activity = self.pulse.last_activity();
+        let work = self.rest.work_reaches();
+        let idle = work.map_or(activity, |reach| reach.max(activity)) + self.limits.idle_timeout;
+        Deadlines {
+            idle: idle.max(self.rest.extended_until()),
+            absolute: self.origin.absolute_deadline(self.limits),
+            presence: self.presence_deadline(activity, work),
+        }
+    }
+
+    /// The later of the last PRESENCE end and the last counted activity, plus the grace; not before WORK is over.
+    fn presence_deadline(&self, activity: Time, work: Option<Time>) -> Option<Time> {
+        let limits = self.limits.presence.as_ref()?;
+        let end = self.rest.presence_ends()?;
+        let grace = if end.released {
+            limits.leave_grace
+        } else {
+            limits.lost_grace
+        };
+        let deadline = end.at.max(activity) + grace;
+        Some(work.map_or(deadline, |reach| reach.max(deadline)))
+    }
+
+    /// The deadlines in force at a moment: there is no presence deadline while a hold lives, and while expiries are held (G14)
+    /// an idle or presence deadline is not before the end of that.
+    #[must_use]
+    pub fn deadlines(&self, moment: Moment) -> Deadlines {
+        let mut deadlines = self.plain_deadlines();
+        if deadlines.presence.is_some() && self.rest.live_holds(moment.now).next().is_some() {
+            deadlines.presence = None;
+        }
+        if moment.holds() {
+            deadlines.idle = deadlines.idle.max(moment.held_until);
+            deadlines.presence = deadlines.presence.map(|at| at.max(moment.held_until));
+        }
+        deadlines
+    }
+
+    /// Whether an Extend would be accepted and could still move the expire time.
+    #[must_use]
+    pub fn can_extend(&self, moment: Moment) -> bool {
+        let (_, limit) = self.deadlines(moment).expire();
+        let left = self.limits.max_extensions.is_none_or(|max| self.rest.extensions < max);
+        limit != Limit::Absolute && (left || !self.limits.enforced)
+    }
+
+    /// When the next warning is due if nothing else happens. It may be due already.
+    #[must_use]
+    pub fn next_warning(&self, moment: Moment) -> Option<Time> {
+        if self.rest.unenforced().is_some() {
+            return None;
+        }
+        let deadlines = self.deadlines(moment);
+        let limits = self.limits;
+        let idle = limits.idle_points.get(self.rest.idle_fired.points());
+        let idle = idle.filter(|_| deadlines.idle_is_nearest());
+        let absolute = limits.absolute_points.get(self.rest.absolute_fired.points());
+        let idle = idle.map(|lead| deadlines.idle - *lead);
+        let absolute = absolute.map(|lead| deadlines.absolute - *lead);
+        let expire = deadlines.expire().0;
+        idle.into_iter().chain(absolute).min().filter(|at| *at < expire)
+    }
+
+    /// When somebody must look at this session again if nothing else happens.
+    #[must_use]
+    pub fn next_action(&self, moment: Moment) -> Time {
+        if self.rest.unenforced().is_some() {
+            return self.forgotten_at();
+        }
+        // A hold that lapses brings a presence deadline; while expiries are held it is not before the end of that.
+        let lapse = self.plain_deadlines().presence.filter(|at| *at > moment.now);
+        let expire = self.deadlines(moment).expire().0;
+        self.next_warning(moment)
+            .into_iter()
+            .chain(lapse)
+            .fold(expire, Time::min)
+    }
+
+    /// When a session that time has ended for a policy that only observes is forgotten.
+    pub(super) fn forgotten_at(&self) -> Time {
+        let over = self.rest.unenforced().map_or(Time::ZERO, |(_, at)| at);
+        over.max(self.pulse.last_activity()) + self.limits.tombstone_ttl
+    }
+}
+
+impl fmt::Debug for View<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("View")
+            .field("pulse", &self.pulse)
+            .field("version", &self.version)
+            .field("deadlines", &self.plain_deadlines())
+            .finish_non_exhaustive()
+    }
+}
