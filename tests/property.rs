@@ -267,7 +267,7 @@ fn r5_work_holds_reach_as_far_as_they_may_and_no_further() {
     let tally = histories(mix, 80_000, nothing_else);
     tally.saw([
         ("holds", &tally.held, 5_000),
-        ("renewals", &tally.renewed, 3_000),
+        ("renewals", &tally.renewed, 1_000),
         ("TTLs cut short", &tally.cut_short, 3_000),
         ("spent budgets", &tally.budget_spent, 100),
         ("full", &tally.hold_caps, 500),
