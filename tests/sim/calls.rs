@@ -438,7 +438,7 @@ pub(crate) fn watch(
             scope: Some(wanted),
         }),
         kinds: (1..=3).filter(|kind| kinds & (1 << (kind - 1)) != 0).collect(),
-        heartbeat_interval: wire(if watcher % 4 == 0 { 60_000 } else { 300_000 }),
+        heartbeat_interval: wire(if watcher.is_multiple_of(4) { 60_000 } else { 300_000 }),
         include_initial_state: initial,
         resume_token: String::new(),
     }

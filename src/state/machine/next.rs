@@ -226,17 +226,42 @@ impl Next {
             return;
         }
         self.limits = adopted;
-        // Leads that were told for a deadline that stays are not told again.
-        let rest = &mut self.rest;
-        rest.idle_fired = still_fired(&before.idle_points, rest.idle_fired, &self.limits.idle_points);
-        rest.absolute_fired = still_fired(
-            &before.absolute_points,
-            rest.absolute_fired,
-            &self.limits.absolute_points,
-        );
+        self.still_fired(&before);
         self.happened(Happening::PolicyAdopted {
             revision: newer.revision,
         });
+    }
+
+    /// Leads that were told for a deadline that stays are not told again: what has fired of the newer policy's points.
+    fn still_fired(&mut self, before: &Limits) {
+        let limits = Arc::clone(&self.limits);
+        let kept = self
+            .rest
+            .extra
+            .as_ref()
+            .map(|extra| extra.told_before)
+            .unwrap_or_default();
+        let sides = [
+            (self.rest.idle_fired, &before.idle_points, &limits.idle_points),
+            (
+                self.rest.absolute_fired,
+                &before.absolute_points,
+                &limits.absolute_points,
+            ),
+        ];
+        let mut fired = [Fired::NONE; 2];
+        for (side, (was, old, new)) in sides.into_iter().enumerate() {
+            let last = was.points().checked_sub(1).and_then(|last| old.get(last)).copied();
+            let Some(told) = last.or(kept[side]).filter(|_| was.stands()) else {
+                continue;
+            };
+            let count = new.iter().filter(|lead| **lead >= told).count();
+            fired[side] = Fired::of(count);
+            if count == 0 {
+                self.rest.extra_mut().told_before[side] = Some(told);
+            }
+        }
+        [self.rest.idle_fired, self.rest.absolute_fired] = fired;
     }
 
     /// Notes the end that time would have brought, if the policy were enforced: once, until somebody is active again.
@@ -289,15 +314,4 @@ fn passed(points: &[Duration], fired: Fired, deadline: Time, now: Time) -> Optio
         return None;
     }
     Some((Fired::of(count), points[count - 1]))
-}
-
-/// What has fired of the new points if so much of the old ones has: a warning that stands goes on to stand.
-fn still_fired(old: &[Duration], fired: Fired, new: &[Duration]) -> Fired {
-    if !fired.stands() {
-        return fired;
-    }
-    let told = fired.points().checked_sub(1).and_then(|last| old.get(last)).copied();
-    // Told under a revision before, of a lead that this one did not have: all of its points are smaller.
-    let told = told.unwrap_or(Duration::MAX);
-    Fired::of(new.iter().filter(|lead| **lead >= told).count())
 }

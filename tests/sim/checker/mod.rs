@@ -149,11 +149,9 @@ impl Checker {
                 What::Message {
                     watcher: AUDITOR,
                     message,
-                } => {
-                    if message.message.as_ref().and_then(session_of).is_some() {
-                        self.streams.logged(first + place, entry.at, message, tally);
-                        events.push(message);
-                    }
+                } if message.message.as_ref().and_then(session_of).is_some() => {
+                    self.streams.logged(first + place, entry.at, message, tally);
+                    events.push(message);
                 }
                 What::Closed {
                     watcher: AUDITOR,

@@ -242,7 +242,13 @@ impl Session {
             return Ok(());
         }
         self.check_warnings_came(moment)?;
-        let (at, limit) = self.deadlines(moment).expire();
+        let plain = self.plain(moment.now).expire();
+        // What only would have ended had passed before expiries were held, though nobody has asked since.
+        let (at, limit) = if !self.enforced() && plain.0 + PROMPT < moment.held_from {
+            plain
+        } else {
+            self.deadlines(moment).expire()
+        };
         let forgettable = !self.enforced() && self.noted.is_some();
         if at > moment.now && !forgettable {
             return Ok(());
@@ -283,6 +289,15 @@ impl Session {
             actor_id: String::new(),
         });
         Ok(())
+    }
+
+    /// A session begins.
+    pub(super) fn begin(&mut self, moment: Moment) {
+        let (expire, limit) = self.deadlines(moment).expire();
+        if !self.enforced() {
+            self.note_unenforced(expire, limit, moment);
+        }
+        self.owe_warnings(moment);
     }
 
     fn note_unenforced(&mut self, at: Ns, limit: Limit, moment: Moment) {

@@ -83,7 +83,8 @@ impl Trial<'_> {
         };
         let own = |duration: &Option<prost_types::Duration>| duration.is_some().then(|| ns(duration));
         let limits = Limits::new(&spec, own(&request.idle_timeout), own(&request.absolute_timeout));
-        let past = ns(&request.idle_for) >= limits.idle || ns(&request.authenticated_ago) >= limits.absolute;
+        let past = spec.enforced
+            && (ns(&request.idle_for) >= limits.idle || ns(&request.authenticated_ago) >= limits.absolute);
         let content = request.encode_to_vec();
         let answered = match told {
             Ok(created) => {
@@ -166,8 +167,8 @@ impl Trial<'_> {
                         granted: None,
                     });
                 }
-                // Created inside a window: warned at once.
-                session.owe_warnings(moment);
+                // Created inside a window: warned at once. Created after its end: noted, if the policy only observes.
+                session.begin(moment);
                 self.changed.insert(reference.clone(), session);
                 self.session(&reference, created.session.as_ref(), false)
             }
@@ -372,8 +373,10 @@ impl Trial<'_> {
     ) {
         let moment = self.moment;
         let Some(session) = self.get_mut(reference) else { return };
-        // An absolute deadline that has passed stays passed.
-        session.noted = session.noted.filter(|(_, limit)| *limit == Limit::Absolute);
+        // Activity takes back the note if it gives the session time again: no activity moves an absolute deadline.
+        if session.enforced() || session.deadlines(moment).expire().0 > moment.now {
+            session.noted = None;
+        }
         if user {
             session.budget_from = None;
         }
@@ -622,7 +625,7 @@ impl Trial<'_> {
             None if session.limits.idle >= FAR => FAR,
             None => moment.now + session.limits.idle,
         };
-        session.extended_until = session.extended_until.max(wanted).min(session.absolute);
+        session.extended_until = before.idle.max(wanted).min(session.absolute);
         let should_clamp = wanted > session.absolute;
         self.counted(
             &reference,
@@ -734,7 +737,11 @@ impl Trial<'_> {
             }
         };
         let before = session.plain(now);
-        let absolute = if spec.enforced { session.absolute - now } else { FAR };
+        let absolute = if spec.enforced || session.absolute > now {
+            session.absolute - now
+        } else {
+            FAR
+        };
         let granted = ns(&request.ttl).min(max_ttl).min(budget).min(absolute);
         let until = known.as_ref().map_or(-FAR, |hold| hold.until).max(now + granted);
         let told_ttl = ns(&answer.granted_ttl);
@@ -907,7 +914,7 @@ impl Trial<'_> {
             .filter(|_| subject_changes && !session.subject.is_empty());
         let others = self.of_subject(&session.tenant, &session.subject, old.limits.spec.name);
         self.supersede(cap, others, &answer.superseded_refs)?;
-        session.owe_warnings(moment);
+        session.begin(moment);
         self.changed.insert(new.clone(), session);
         if let Some(old) = self.get_mut(&reference) {
             for (limit, fired) in [(Limit::Idle, old.idle_fired), (Limit::Absolute, old.absolute_fired)] {
