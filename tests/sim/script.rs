@@ -229,11 +229,11 @@ impl Author {
         let mut now = self.rng.within(SECOND, 10 * HOUR);
         while now < self.until {
             let end = self.visit(now, tenant, policy, subject);
-            // The next visit: soon, with the old session still there, or tomorrow.
+            // The next visit: soon, with the old session still there, or on another day. People are mostly away.
             now = match self.rng.below(10) {
                 0..3 => now + self.rng.within(10 * SECOND, 10 * MINUTE),
                 3..6 => end + self.rng.within(MINUTE, 4 * HOUR),
-                _ => end + self.rng.within(6 * HOUR, 20 * HOUR),
+                _ => end + self.rng.within(6 * HOUR, 5 * DAY),
             };
         }
     }

@@ -301,10 +301,9 @@ impl Session {
     }
 
     fn note_unenforced(&mut self, at: Ns, limit: Limit, moment: Moment) {
-        let known = self.noted.map(|(_, known)| known);
         if at > moment.now {
             // Nothing new has passed.
-        } else if known.is_none() || (limit == Limit::Absolute && known != Some(Limit::Absolute)) {
+        } else if self.noted.is_none() {
             self.noted = Some((at, limit));
             for (limit, fired) in [
                 (Limit::Idle, &mut self.idle_fired),

@@ -355,11 +355,17 @@ impl Trial<'_> {
         let mut limits = Limits::new(&spec, session.limits.own_idle, session.limits.own_absolute);
         let soonest = (now - session.authenticated).saturating_add(limits.idle);
         limits.shorten_absolute(limits.absolute.max(soonest).min(session.limits.absolute));
+        let before = session.clone();
         session.idle_fired = limits::still_told(&session.limits.idle_points, session.idle_fired, &limits.idle_points);
         let told = &session.limits.absolute_points;
         session.absolute_fired = limits::still_told(told, session.absolute_fired, &limits.absolute_points);
         session.absolute = session.authenticated + limits.absolute;
         session.limits = limits;
+        // It ends nobody: if the activity was so long ago that the session would be over, it waits for later activity.
+        let after = session.plain(now);
+        if after.idle <= now || after.presence.is_some_and(|at| at <= now) {
+            *session = before;
+        }
     }
 
     /// What any counted activity does. `user`: it is surely a person's.
@@ -660,11 +666,12 @@ impl Trial<'_> {
         self.status(&reference, &answer.status, alias)
     }
 
-    /// A hold that lives may be renewed, and released, through an old id even after the grace.
+    /// A hold that moved with a rotation may be renewed, and released, through the old id even after the grace, while it lives.
     fn resolve_hold(&mut self, tenant: &str, id: &str, hold: &str) -> (String, bool) {
         let (reference, alias) = self.resolve(tenant, id).unwrap_or_default();
         let now = self.moment.now;
         let mut at = reference.clone();
+        let rotated = self.get(&at).and_then(|session| session.end.as_ref()).map(|end| end.at);
         while let Some(end) = self
             .get(&at)
             .and_then(|session| session.end.as_ref())
@@ -673,9 +680,10 @@ impl Trial<'_> {
             at = end.successor.clone();
         }
         if at != reference
-            && self
-                .get(&at)
-                .is_some_and(|session| session.live_hold(hold, now).is_some() && session.is_live(self.moment))
+            && self.get(&at).is_some_and(|session| {
+                let held = session.live_hold(hold, now);
+                held.is_some_and(|held| rotated.is_some_and(|at| held.start <= at)) && session.is_live(self.moment)
+            })
         {
             return (at, true);
         }
