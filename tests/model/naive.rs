@@ -186,6 +186,7 @@ impl Model {
                 self.history.push(touched(self.rules.idle_timeout));
             } else {
                 told.push(Told::Adopted(self.rules.revision));
+                self.warned_before(&before, when);
             }
         } else {
             self.history.push(touched(self.rules.idle_timeout));
@@ -230,6 +231,7 @@ impl Model {
             clamped: until > self.absolute_deadline(),
         };
         self.requests.granted(request, when.now, answer.clone());
+        self.warned_before(&before, when);
         told.extend(self.moved(&before, Cause::Extended, when));
         self.unless_over(&before, answer, told, when)
     }
@@ -372,6 +374,29 @@ impl Model {
         let soonest = when.now.saturating_sub(self.authenticated) + rules.idle_timeout;
         rules.absolute_timeout = rules.absolute_timeout.max(soonest).min(self.rules.absolute_timeout);
         Some(rules)
+    }
+
+    /// A reload warns nobody by surprise: whoever has been warned of a deadline that stays is not warned of points of the newer
+    /// policy that are past by now.
+    fn warned_before(&mut self, before: &Self, when: When) {
+        if before.rules.revision == self.rules.revision {
+            return;
+        }
+        for (limit, deadline, was) in [
+            (Limit::Idle, self.idle_deadline(), before.idle_deadline()),
+            (Limit::Absolute, self.absolute_deadline(), before.absolute_deadline()),
+        ] {
+            if deadline != was || self.told_lead(limit).is_none() {
+                continue;
+            }
+            let past = self
+                .untold(limit)
+                .into_iter()
+                .filter(|lead| deadline - lead <= when.now);
+            if let Some(lead) = past.min() {
+                self.history.push(Past::Told { limit, deadline, lead });
+            }
+        }
     }
 
     /// A policy that only observed until now may be enforced from this activity on: what had passed its absolute deadline ends.

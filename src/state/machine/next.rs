@@ -198,8 +198,7 @@ impl Next {
     /// A newer revision of the policy reaches the session. It ends nobody and warns nobody by surprise: if the activity was so
     /// long ago that the session would be over under it, it waits for later activity.
     pub(super) fn adopt(&mut self, newer: &Arc<Limits>, origin: &Origin, moment: Moment) {
-        let before = Arc::clone(&self.limits);
-        let adopted = before.adopted(newer, moment.now.since(origin.authenticated));
+        let adopted = self.limits.adopted(newer, moment.now.since(origin.authenticated));
         let adopted = if adopted == **newer {
             Arc::clone(newer)
         } else {
@@ -214,13 +213,14 @@ impl Next {
             return;
         }
         self.limits = adopted;
-        // Leads that were told for a deadline that stays are not told again.
-        let rest = &mut self.rest;
-        rest.idle_fired = still_fired(&before.idle_points, rest.idle_fired, &self.limits.idle_points);
+        // Whoever has been warned of a deadline that stays is not warned again of points that are past by now.
+        let (rest, limits) = (&mut self.rest, &self.limits);
+        rest.idle_fired = still_fired(rest.idle_fired, &limits.idle_points, deadlines.idle, moment.now);
         rest.absolute_fired = still_fired(
-            &before.absolute_points,
             rest.absolute_fired,
-            &self.limits.absolute_points,
+            &limits.absolute_points,
+            deadlines.absolute,
+            moment.now,
         );
         self.happened(Happening::PolicyAdopted {
             revision: newer.revision,
@@ -272,20 +272,23 @@ pub(super) struct HowEnded {
 
 /// How many points have fired by `now`, and the smallest lead of them, if there are more than before.
 fn passed(points: &[Duration], fired: Fired, deadline: Time, now: Time) -> Option<(Fired, Duration)> {
-    let count = points.iter().take_while(|lead| deadline - **lead <= now).count();
+    let count = past(points, deadline, now);
     if count <= fired.points() {
         return None;
     }
     Some((Fired::of(count), points[count - 1]))
 }
 
-/// What has fired of the new points if so much of the old ones has: a warning that stands goes on to stand.
-fn still_fired(old: &[Duration], fired: Fired, new: &[Duration]) -> Fired {
-    if !fired.stands() {
-        return fired;
+/// What counts as fired of the points of a newer policy: a warning that stands goes on to stand, for all that are past.
+fn still_fired(fired: Fired, points: &[Duration], deadline: Time, now: Time) -> Fired {
+    if fired.stands() {
+        Fired::of(past(points, deadline, now))
+    } else {
+        fired
     }
-    let told = fired.points().checked_sub(1).and_then(|last| old.get(last)).copied();
-    // Told under a revision before, of a lead that this one did not have: all of its points are smaller.
-    let told = told.unwrap_or(Duration::MAX);
-    Fired::of(new.iter().filter(|lead| **lead >= told).count())
+}
+
+/// How many points are past. The longest leads come first.
+fn past(points: &[Duration], deadline: Time, now: Time) -> usize {
+    points.iter().take_while(|lead| deadline - **lead <= now).count()
 }
