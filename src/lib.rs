@@ -12,6 +12,7 @@ pub mod event;
 pub mod huge_pages;
 pub mod reload;
 pub mod rpc;
+pub mod sabotage;
 pub mod sessions;
 pub mod state;
 pub mod store;

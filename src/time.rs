@@ -139,6 +139,11 @@ impl Clock {
         self.0.advanced.fetch_add(nanos, Ordering::AcqRel);
     }
 
+    /// Sets a test clock's wall clock forward or back, as an operator or a time server does.
+    pub fn jump_wall(&self, by_nanos: i64) {
+        self.0.wall_offset.fetch_add(by_nanos, Ordering::Relaxed);
+    }
+
     /// What the wall clock showed, or will show, at a moment.
     #[must_use]
     pub fn wall(&self, at: Time) -> SystemTime {

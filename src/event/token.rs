@@ -1,5 +1,6 @@
 //! Resume tokens: a place in the log, bound to the log's epoch, to the caller's tenants and to the scope of the watch.
 
+use crate::sabotage::{self, Fault};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 
 /// Makes and reads tokens.
@@ -63,7 +64,8 @@ impl Tokens {
             return Err(TokenError::OtherEpoch);
         }
         // blake3 compares its hashes in constant time.
-        if blake3::Hash::from_slice(mac).ok() != Some(self.mac(content, binding)) {
+        let ours = blake3::Hash::from_slice(mac).ok() == Some(self.mac(content, binding));
+        if !ours && !sabotage::on(Fault::TokenForAnyScope) {
             return Err(TokenError::Invalid);
         }
         let mut seq = [0; 8];

@@ -1,5 +1,6 @@
 //! A watch as a stream of messages.
 
+use crate::sabotage::{self, Fault};
 use std::{pin::Pin, sync::Arc, time::Duration};
 
 use futures_util::Stream;
@@ -63,8 +64,8 @@ async fn pump(mut watch: Watch, writer: Writer, meter: Arc<RpcMeter>, messages: 
         tokio::select! {
             biased;
             sent = messages.send(message) => if sent.is_err() { return },
-            () = watch.overrun() => break watch.cut_off(),
-            () = tokio::time::sleep(UNREAD) => break watch.cut_off(),
+            () = watch.overrun(), if !sabotage::on(Fault::SlowReaderKept) => break watch.cut_off(),
+            () = tokio::time::sleep(UNREAD), if !sabotage::on(Fault::SlowReaderKept) => break watch.cut_off(),
         }
     };
     let status = CallError::from(error).into_status(&writer);

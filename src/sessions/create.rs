@@ -1,5 +1,6 @@
 //! Create, and how many sessions a subject may have.
 
+use crate::sabotage::{self, Fault};
 use std::{
     collections::BTreeMap,
     hash::{BuildHasher as _, RandomState},
@@ -95,6 +96,9 @@ impl Sessions {
             (None, None) => new_id(),
         };
         let reference = self.keys.session_ref(&create.tenant, &session_id);
+        if sabotage::on(Fault::IdLogged) {
+            tracing::debug!(session_id, "to be created");
+        }
         let request = create
             .request
             .map(|request| self.keys.request(request.id, request.content));
@@ -105,10 +109,10 @@ impl Sessions {
             return self.created_before(session_id, session, request).await;
         }
         let limits = stricter(&policy, create.idle_timeout, create.absolute_timeout)?;
-        if create.idle_for >= limits.idle_timeout {
+        if limits.enforced && create.idle_for >= limits.idle_timeout {
             return Err(already_past("idle_for", "idle timeout", limits.idle_timeout));
         }
-        if create.authenticated_ago >= limits.absolute_timeout {
+        if limits.enforced && create.authenticated_ago >= limits.absolute_timeout {
             let bound = limits.absolute_timeout;
             return Err(already_past("authenticated_ago", "absolute timeout", bound));
         }
@@ -226,8 +230,15 @@ impl Sessions {
             return Err(Error::SubjectCap { max });
         }
         let losers = peers.into_iter().take(too_many).map(|(_, reference)| reference);
+        let turn = if sabotage::on(Fault::SubjectCapRace) {
+            drop(turn);
+            tokio::task::yield_now().await;
+            None
+        } else {
+            Some(turn)
+        };
         Ok(Admission {
-            _turn: Some(turn),
+            _turn: turn,
             losers: losers.collect(),
         })
     }

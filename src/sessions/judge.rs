@@ -1,11 +1,12 @@
 //! Time passing: commands are decided and committed here, and what is due is judged, whether or not anybody asks.
 
+use crate::sabotage::{self, Fault};
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use super::{Error, Examined, PLAIN, Sessions, Status};
 use crate::{
     driver::{BEAT, Step, Work},
-    state::{Actor, Command, Happening, Moment, Refusal, Reply, View, decide},
+    state::{Actor, Command, End, EndReason, Happening, Moment, Refusal, Reply, View, decide},
     store::{Commit, Committed, Expected, Found, Session, Unavailable},
     time::Time,
     timeline::fires_at,
@@ -216,6 +217,14 @@ impl Sessions {
             };
             view.next_action(moment)
         };
+        if sabotage::on(Fault::TimerTrusted) && next_action > moment.now {
+            let command = Command::End {
+                end: timer_end(),
+                request: None,
+            };
+            let _ended = self.change(session, &command, moment).await;
+            return;
+        }
         if next_action > moment.now {
             // It was touched since it was armed: this is all that a touch costs the timeline.
             self.arm(session, next_action);
@@ -283,5 +292,16 @@ impl Work for Sessions {
             backlog.slots.push_back(slot);
         }
         Step::Again
+    }
+}
+
+/// The end of a driver that trusts its timer.
+fn timer_end() -> End {
+    End {
+        reason: EndReason::IdleTimeout,
+        actor: Actor::Policy,
+        actor_id: "".into(),
+        note: "".into(),
+        at: Time::ZERO,
     }
 }

@@ -1,5 +1,6 @@
 //! From a name to the session that it stands for: itself, or for a while after a Rotate the one that goes on in its place.
 
+use crate::sabotage::{self, Fault};
 use std::sync::Arc;
 
 use super::{Error, Examined, Name, Report, Sessions, too_short};
@@ -60,7 +61,8 @@ impl Sessions {
         let now = self.clock.now();
         let leads = |tombstone: &Tombstone| {
             let succession = tombstone.successor?;
-            (follow == Follow::Hold || now < succession.alias_until).then_some(succession.reference)
+            (follow == Follow::Hold || now < succession.alias_until || sabotage::on(Fault::AliasForever))
+                .then_some(succession.reference)
         };
         let Some(mut reference) = leads(ended) else {
             return Ok(None);

@@ -1,10 +1,11 @@
 //! Touch, the hot verb: find the session, judge whether it counts, raise its pulse.
 
+use crate::sabotage::{self, Fault};
 use std::{sync::Arc, time::Duration};
 
 use super::{Error, Examined, Name, PLAIN, Sessions, Status, TouchAnswer, TouchResult, resolve::Resolved};
 use crate::{
-    state::{Activity, Command, Hints, Limits, Moment, Pulse, Reply, Touched, Verdict, View},
+    state::{Activity, Command, Hints, Limits, Moment, Pulse, Reply, RuleName, Touched, Verdict, View},
     store::Session,
 };
 
@@ -20,7 +21,16 @@ impl Sessions {
         hints: Option<&Hints<'_>>,
         ago: Duration,
     ) -> Result<TouchAnswer, Error> {
-        let answer = self.touch_uncounted(name, activity, hints, ago).await;
+        let mut answer = self.touch_uncounted(name, activity, hints, ago).await;
+        if sabotage::on(Fault::TouchAfterEnd)
+            && let Err(Error::Ended(reference, tombstone)) = &answer
+        {
+            answer = Ok(TouchAnswer {
+                status: Status::ended(*reference, tombstone, self.clock.now()),
+                result: TouchResult::Counted,
+                rule: RuleName::DeclaredUser,
+            });
+        }
         let touches = &self.meter.touches;
         match &answer {
             Ok(answer) => match answer.result {

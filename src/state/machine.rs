@@ -19,7 +19,10 @@ use super::{
     record::{Limit, Moment, Origin, Outcome, Recalled, RequestId},
     view::View,
 };
-use crate::time::Time;
+use crate::{
+    sabotage::{self, Fault},
+    time::Time,
+};
 
 use next::HowEnded;
 
@@ -32,7 +35,8 @@ pub fn decide(view: &View<'_>, command: &Command, moment: Moment) -> Decision {
     let origin = view.origin;
     let mut next = Next::after(view);
     let (expire, limit) = view.deadlines(moment).expire();
-    let over = moment.now >= expire;
+    let unnoticed = sabotage::on(Fault::CallsWaitForDriver) && !matches!(command, Command::Judge);
+    let over = moment.now >= expire && !unnoticed;
     if over && view.limits.enforced {
         // Whoever comes first ends it, and a warning that was not pushed yet precedes the end (G3).
         next.lapse(Moment::at(expire));
@@ -153,7 +157,13 @@ impl Next {
         self.active(true, newer, origin, moment);
         let absolute = origin.absolute_deadline(&self.limits);
         let wanted_until = moment.now + self.limits.extension(wanted);
-        let until = self.rest.extended_until().max(wanted_until).min(absolute);
+        let reach = if sabotage::on(Fault::ExtendPastAbsolute) {
+            Time::FAR
+        } else {
+            absolute
+        };
+        // The deadline that stands, by a hold perhaps, is kept too: the Extend has answered it (G1).
+        let until = before.idle.max(wanted_until).min(reach);
         self.rest.extra_mut().extended_until = Some(until);
         self.rest.extensions = self.rest.extensions.saturating_add(1);
         let granted = self.view(origin).deadlines(moment).expire().0.since(expire_before);

@@ -125,6 +125,8 @@ pub struct Extra {
     pub presence_ended: Option<PresenceEnd>,
     /// Whether the session's browser reports input itself.
     pub reports_input: bool,
+    /// The smallest leads that were told, idle and absolute, if the policy has no points any more that say so.
+    pub told_before: [Option<Duration>; 2],
     /// The limit that would have ended the session, and when, if its policy were enforced.
     pub unenforced: Option<(Limit, Time)>,
     requests: Vec<Remembered>,

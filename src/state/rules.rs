@@ -1,5 +1,6 @@
 //! Activity rules: which touches are a person's and count. Pure: what is known of a request goes in, a verdict comes out.
 
+use crate::sabotage::{self, Fault};
 use std::{fmt, sync::Arc};
 
 use globset::{GlobBuilder, GlobMatcher};
@@ -327,7 +328,7 @@ impl Rules {
         }
         match activity {
             Activity::User => Verdict::of(RuleName::DeclaredUser, true),
-            Activity::Background => Verdict::of(RuleName::DeclaredBackground, false),
+            Activity::Background => Verdict::of(RuleName::DeclaredBackground, sabotage::on(Fault::BackgroundCounts)),
             Activity::Unspecified => {
                 let built_in = match hints {
                     Some(hints) if self.own.is_empty() => built_in(hints, reports_input),

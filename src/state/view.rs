@@ -7,7 +7,10 @@ use super::{
     pulse::Pulse,
     record::{Limit, Moment, Origin, Rest},
 };
-use crate::time::Time;
+use crate::{
+    sabotage::{self, Fault},
+    time::Time,
+};
 
 /// A session's record, as a value.
 #[derive(Debug, Clone)]
@@ -107,9 +110,17 @@ impl View<'_> {
         let idle = work.map_or(activity, |reach| reach.max(activity)) + self.limits.idle_timeout;
         Deadlines {
             idle: idle.max(self.rest.extended_until()),
-            absolute: self.origin.absolute_deadline(self.limits),
+            absolute: self.absolute_deadline(),
             presence: self.presence_deadline(activity, work),
         }
+    }
+
+    fn absolute_deadline(&self) -> Time {
+        let absolute = self.origin.absolute_deadline(self.limits);
+        if sabotage::on(Fault::ExtendPastAbsolute) {
+            return absolute.max(self.rest.extended_until());
+        }
+        absolute
     }
 
     /// The later of the last PRESENCE end and the last counted activity, plus the grace; not before WORK is over.
@@ -120,6 +131,11 @@ impl View<'_> {
             limits.leave_grace
         } else {
             limits.lost_grace
+        };
+        let activity = if sabotage::on(Fault::PresenceIgnoresTouch) {
+            end.at
+        } else {
+            activity
         };
         let deadline = end.at.max(activity) + grace;
         Some(work.map_or(deadline, |reach| reach.max(deadline)))
@@ -182,8 +198,9 @@ impl View<'_> {
 
     /// When a session that time has ended for a policy that only observes is forgotten.
     pub(super) fn forgotten_at(&self) -> Time {
-        let over = self.rest.unenforced().map_or(Time::ZERO, |(_, at)| at);
-        over.max(self.pulse.last_activity()) + self.limits.tombstone_ttl
+        let over = self.rest.unenforced().map(|(_, at)| at);
+        let used = self.rest.work_reaches().into_iter().chain(over);
+        used.fold(self.pulse.last_activity(), Time::max) + self.limits.tombstone_ttl
     }
 }
 

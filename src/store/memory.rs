@@ -4,6 +4,7 @@
 //! moka's eviction listener hands on the end that was decided. The listener decides nothing and does not look at moka's
 //! cause. An eviction that nobody decided would be a session lost without a word: the process aborts rather than go on.
 
+use crate::sabotage::{self, Fault};
 use std::{
     hash::{BuildHasherDefault, Hasher},
     sync::{
@@ -13,7 +14,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use moka::sync::Cache;
+use moka::{notification::RemovalCause, sync::Cache};
 use parking_lot::Mutex;
 
 use super::{
@@ -88,10 +89,10 @@ impl Memory {
         });
         let listener = {
             let shelf = Arc::clone(&shelf);
-            move |reference: Arc<SessionRef>, session: Arc<Session>, _cause| {
+            move |reference: Arc<SessionRef>, session: Arc<Session>, cause| {
                 // moka switches a listener that panics off for good, silently: every end after it would be lost.
                 let guard = AbortOnDrop;
-                shelf.evicted(*reference, &session);
+                shelf.evicted(*reference, &session, cause);
                 std::mem::forget(guard);
             }
         };
@@ -285,7 +286,9 @@ impl Memory {
                 next.happenings.pop();
             }
             self.shelf.publish(reference, &identity, next, at, story);
-            if let Some(tombstone) = ends.as_ref().filter(|tombstone| !tombstone.silent) {
+            if let Some(tombstone) = ends.as_ref().filter(|tombstone| !tombstone.silent)
+                && !sabotage::on(Fault::LateTombstone)
+            {
                 let tombstone = Arc::clone(tombstone);
                 self.shelf.tombstones.insert(reference, tombstone, story.take(), at);
             }
@@ -311,7 +314,7 @@ impl Store for Memory {
             next,
             at,
         } = commit;
-        Ok(match expected {
+        let committed = match expected {
             Expected::Nothing(origin) => self.create(reference, origin, next, at),
             Expected::Session {
                 session,
@@ -323,7 +326,15 @@ impl Store for Memory {
                 pulse,
                 version,
             } => self.change(&session, pulse, version, next, at),
-        })
+        };
+        if sabotage::on(Fault::LateTombstone)
+            && let Committed::Done(session) = &committed
+            && let Some(tombstone) = session.read(|view| view.rest.end().cloned())
+        {
+            tokio::task::yield_now().await;
+            self.shelf.tombstones.insert(session.reference(), tombstone, None, at);
+        }
+        Ok(committed)
     }
 }
 
@@ -341,7 +352,11 @@ impl Shelf {
 
     /// Appends what watchers are told to the log, and what is worth it to the session's history.
     fn publish(&self, session: SessionRef, identity: &Identity, next: Next, at: Time, story: &mut Option<Box<Story>>) {
-        for (version, what) in next.happenings {
+        let mut happenings = next.happenings;
+        if sabotage::on(Fault::OutOfOrder) {
+            happenings.reverse();
+        }
+        for (version, what) in happenings {
             let (is_public, is_history) = (what.is_public(), what.is_history());
             let event = Event {
                 seq: 0,
@@ -366,7 +381,7 @@ impl Shelf {
     }
 
     /// Hands on the end that was decided.
-    fn evicted(&self, reference: SessionRef, session: &Session) {
+    fn evicted(&self, reference: SessionRef, session: &Session, cause: RemovalCause) {
         let Some(tombstone) = session.read(|view| view.rest.end().cloned()) else {
             tracing::error!(session = %reference, "a session left the table without a decided end");
             std::process::abort();
@@ -375,7 +390,7 @@ impl Shelf {
         self.index.remove(session);
         self.subjects.remove(&origin.identity, reference);
         self.live.fetch_sub(1, Ordering::AcqRel);
-        if tombstone.silent {
+        if tombstone.silent || (sabotage::on(Fault::CauseTrusted) && !cause.was_evicted()) {
             return;
         }
         self.log.append(Event {

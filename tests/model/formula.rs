@@ -218,7 +218,8 @@ impl Model {
     /// When a session is forgotten that only would have ended.
     pub(crate) fn forgotten_at(&self) -> Option<u64> {
         let (_, at) = self.observed()?;
-        Some(at.max(self.last_activity()) + self.rules.tombstone_ttl)
+        let used = self.last_activity().max(self.furthest_work().unwrap_or(0));
+        Some(at.max(used) + self.rules.tombstone_ttl)
     }
 
     /// When the next point is due, seen from the deadlines in force.

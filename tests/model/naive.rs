@@ -186,7 +186,6 @@ impl Model {
                 self.history.push(touched(self.rules.idle_timeout));
             } else {
                 told.push(Told::Adopted(self.rules.revision));
-                self.warned_before(&before, when);
             }
         } else {
             self.history.push(touched(self.rules.idle_timeout));
@@ -222,7 +221,8 @@ impl Model {
         let until = when.now.saturating_add(wanted.unwrap_or(self.rules.idle_timeout));
         self.history.push(Past::Extend {
             activity: when.now,
-            until,
+            // The deadline that stands is kept: the Extend answers it.
+            until: until.max(before.idle_deadline()),
             absolute: self.absolute_deadline(),
             idle_timeout: self.rules.idle_timeout,
         });
@@ -231,7 +231,6 @@ impl Model {
             clamped: until > self.absolute_deadline(),
         };
         self.requests.granted(request, when.now, answer.clone());
-        self.warned_before(&before, when);
         told.extend(self.moved(&before, Cause::Extended, when));
         self.unless_over(&before, answer, told, when)
     }
@@ -326,7 +325,7 @@ impl Model {
             if policy.revision >= self.rules.revision {
                 next.rules = policy.resolved(self.own);
             }
-            if ago >= next.rules.absolute_timeout {
+            if next.rules.enforced && ago >= next.rules.absolute_timeout {
                 return (Answer::AuthenticationTooOld, Vec::new());
             }
             next.authenticated = when.now - ago;
@@ -336,7 +335,13 @@ impl Model {
             .retain(|past| !matches!(past, Past::Told { .. } | Past::Withdrawn { .. }));
         next.history.push(Past::Rotated);
         next.requests.granted(request, when.now, Answer::Rotated);
-        let first = next.warn(when);
+        let (expire, limit) = next.expire(when);
+        let mut first = if !next.rules.enforced && expire <= when.now {
+            next.observe(limit, expire, when)
+        } else {
+            Vec::new()
+        };
+        first.extend(next.warn(when));
         self.successor = Some(Box::new((next, first)));
 
         let mut told = self.withdraw(Limit::Idle, Cause::Rotated, when);
@@ -374,29 +379,6 @@ impl Model {
         let soonest = when.now.saturating_sub(self.authenticated) + rules.idle_timeout;
         rules.absolute_timeout = rules.absolute_timeout.max(soonest).min(self.rules.absolute_timeout);
         Some(rules)
-    }
-
-    /// A reload warns nobody by surprise: whoever has been warned of a deadline that stays is not warned of points of the newer
-    /// policy that are past by now.
-    fn warned_before(&mut self, before: &Self, when: When) {
-        if before.rules.revision == self.rules.revision {
-            return;
-        }
-        for (limit, deadline, was) in [
-            (Limit::Idle, self.idle_deadline(), before.idle_deadline()),
-            (Limit::Absolute, self.absolute_deadline(), before.absolute_deadline()),
-        ] {
-            if deadline != was || self.told_lead(limit).is_none() {
-                continue;
-            }
-            let past = self
-                .untold(limit)
-                .into_iter()
-                .filter(|lead| deadline - lead <= when.now);
-            if let Some(lead) = past.min() {
-                self.history.push(Past::Told { limit, deadline, lead });
-            }
-        }
     }
 
     /// A policy that only observed until now may be enforced from this activity on: what had passed its absolute deadline ends.

@@ -9,7 +9,10 @@ use super::{
     },
     Next, Refusal, Reply,
 };
-use crate::time::Time;
+use crate::{
+    sabotage::{self, Fault},
+    time::Time,
+};
 
 impl Next {
     /// Takes note of holds that have lapsed.
@@ -61,7 +64,7 @@ impl Next {
             }
         };
         at_most(now + max_ttl, Clamp::MaxTtl);
-        if wish.kind == HoldKind::Work && limits.enforced {
+        if wish.kind == HoldKind::Work && limits.enforced && !sabotage::on(Fault::NoBudget) {
             at_most(self.budget_from(now) + limits.work.budget, Clamp::Budget);
         }
         // An absolute deadline that is only observed refuses nothing once it has passed.

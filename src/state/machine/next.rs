@@ -16,7 +16,10 @@ use super::{
     },
     Successor,
 };
-use crate::time::Time;
+use crate::{
+    sabotage::{self, Fault},
+    time::Time,
+};
 
 /// A changed record.
 #[derive(Debug, Clone)]
@@ -56,9 +59,18 @@ impl Next {
         if let Some(request) = request {
             next.rest.remember(request, moment.now, Outcome::Created);
         }
-        next.warn(origin, moment);
-        next.settle();
+        next.begin(origin, moment);
         next
+    }
+
+    /// Warns at once if it begins inside a window; if the policy only observes, it may begin after its end.
+    pub(super) fn begin(&mut self, origin: &Origin, moment: Moment) {
+        let (expire, limit) = self.view(origin).deadlines(moment).expire();
+        if !self.limits.enforced && moment.now >= expire {
+            self.observe(origin, expire, limit, moment);
+        }
+        self.warn(origin, moment);
+        self.settle();
     }
 
     pub(super) fn after(view: &View<'_>) -> Self {
@@ -145,7 +157,7 @@ impl Next {
     /// Withdraws warnings whose deadline moved, and warns anew if it is still near.
     pub(super) fn deadlines_moved(&mut self, origin: &Origin, before: Deadlines, cause: Cause, moment: Moment) {
         let after = self.view(origin).plain_deadlines();
-        if after.idle != before.idle {
+        if after.idle != before.idle && !sabotage::on(Fault::ClearedForgotten) {
             self.clear(origin, Limit::Idle, cause, moment);
         }
         if after.absolute != before.absolute {
@@ -198,7 +210,8 @@ impl Next {
     /// A newer revision of the policy reaches the session. It ends nobody and warns nobody by surprise: if the activity was so
     /// long ago that the session would be over under it, it waits for later activity.
     pub(super) fn adopt(&mut self, newer: &Arc<Limits>, origin: &Origin, moment: Moment) {
-        let adopted = self.limits.adopted(newer, moment.now.since(origin.authenticated));
+        let before = Arc::clone(&self.limits);
+        let adopted = before.adopted(newer, moment.now.since(origin.authenticated));
         let adopted = if adopted == **newer {
             Arc::clone(newer)
         } else {
@@ -213,18 +226,42 @@ impl Next {
             return;
         }
         self.limits = adopted;
-        // Whoever has been warned of a deadline that stays is not warned again of points that are past by now.
-        let (rest, limits) = (&mut self.rest, &self.limits);
-        rest.idle_fired = still_fired(rest.idle_fired, &limits.idle_points, deadlines.idle, moment.now);
-        rest.absolute_fired = still_fired(
-            rest.absolute_fired,
-            &limits.absolute_points,
-            deadlines.absolute,
-            moment.now,
-        );
+        self.still_fired(&before);
         self.happened(Happening::PolicyAdopted {
             revision: newer.revision,
         });
+    }
+
+    /// Leads that were told for a deadline that stays are not told again: what has fired of the newer policy's points.
+    fn still_fired(&mut self, before: &Limits) {
+        let limits = Arc::clone(&self.limits);
+        let kept = self
+            .rest
+            .extra
+            .as_ref()
+            .map(|extra| extra.told_before)
+            .unwrap_or_default();
+        let sides = [
+            (self.rest.idle_fired, &before.idle_points, &limits.idle_points),
+            (
+                self.rest.absolute_fired,
+                &before.absolute_points,
+                &limits.absolute_points,
+            ),
+        ];
+        let mut fired = [Fired::NONE; 2];
+        for (side, (was, old, new)) in sides.into_iter().enumerate() {
+            let last = was.points().checked_sub(1).and_then(|last| old.get(last)).copied();
+            let Some(told) = last.or(kept[side]).filter(|_| was.stands()) else {
+                continue;
+            };
+            let count = new.iter().filter(|lead| **lead >= told).count();
+            fired[side] = Fired::of(count);
+            if count == 0 {
+                self.rest.extra_mut().told_before[side] = Some(told);
+            }
+        }
+        [self.rest.idle_fired, self.rest.absolute_fired] = fired;
     }
 
     /// Notes the end that time would have brought, if the policy were enforced: once, until somebody is active again.
@@ -272,23 +309,9 @@ pub(super) struct HowEnded {
 
 /// How many points have fired by `now`, and the smallest lead of them, if there are more than before.
 fn passed(points: &[Duration], fired: Fired, deadline: Time, now: Time) -> Option<(Fired, Duration)> {
-    let count = past(points, deadline, now);
-    if count <= fired.points() {
+    let count = points.iter().take_while(|lead| deadline - **lead <= now).count();
+    if count <= fired.points() && !(sabotage::on(Fault::WarnedTwice) && count > 0) {
         return None;
     }
     Some((Fired::of(count), points[count - 1]))
-}
-
-/// What counts as fired of the points of a newer policy: a warning that stands goes on to stand, for all that are past.
-fn still_fired(fired: Fired, points: &[Duration], deadline: Time, now: Time) -> Fired {
-    if fired.stands() {
-        Fired::of(past(points, deadline, now))
-    } else {
-        fired
-    }
-}
-
-/// How many points are past. The longest leads come first.
-fn past(points: &[Duration], deadline: Time, now: Time) -> usize {
-    points.iter().take_while(|lead| deadline - **lead <= now).count()
 }

@@ -109,7 +109,7 @@ impl Next {
                 (idle, absolute) => Arc::new(current.stricter(idle, absolute)),
             };
             let absolute_timeout = next.limits.absolute_timeout;
-            if ago >= absolute_timeout {
+            if ago >= absolute_timeout && next.limits.enforced {
                 return Err(Refusal::AuthenticationTooOld { absolute_timeout });
             }
             // NIST SP 800-63B-4 section 5.2: reauthentication begins both deadlines anew.
@@ -140,8 +140,7 @@ impl Next {
                 record: Arc::new(record),
             },
         ));
-        next.warn(&origin, moment);
-        next.settle();
+        next.begin(&origin, moment);
         Ok(Successor {
             reference: rotation.to,
             origin,

@@ -1,0 +1,98 @@
+//! Known-bad variants: each is a mistake that somebody could make, and the simulator's checker must catch it (`tests/sim`).
+//! Without the feature `sabotage` nothing of this is in the program: [`on`] is a constant.
+
+#[cfg(all(feature = "sabotage", not(debug_assertions)))]
+compile_error!("the feature `sabotage` breaks the sidecar on purpose: never build a release with it");
+
+/// A mistake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// The timer is trusted over the deadline: a wake-up ends a session though a touch has moved its deadline.
+    TimerTrusted,
+    /// A passed deadline has passed for callers only once the driver has noticed it.
+    CallsWaitForDriver,
+    /// A touch of an ended session is answered as if it lived.
+    TouchAfterEnd,
+    /// moka's cause of a removal is trusted: what was removed explicitly was revoked.
+    CauseTrusted,
+    /// A watcher resumes although the log no longer reaches back to its token.
+    NoGapCheck,
+    /// The tombstone is made after the session has left the table.
+    LateTombstone,
+    /// What happened together is logged in another order.
+    OutOfOrder,
+    /// A warning's withdrawal is forgotten.
+    ClearedForgotten,
+    /// Activity does not cancel the end of a session whose browser seemed to be gone.
+    PresenceIgnoresTouch,
+    /// Background touches count.
+    BackgroundCounts,
+    /// An Extend reaches past the absolute deadline.
+    ExtendPastAbsolute,
+    /// A warning point fires again.
+    WarnedTwice,
+    /// The old id stands for the successor for ever.
+    AliasForever,
+    /// WORK has no budget.
+    NoBudget,
+    /// Two who begin sessions of one subject at once both take the last place.
+    SubjectCapRace,
+    /// A watcher that resumes gets events of other tenants.
+    EventCrossesTenant,
+    /// A resume token is accepted for another scope.
+    TokenForAnyScope,
+    /// A watcher that does not read is kept.
+    SlowReaderKept,
+    /// A raw session id is logged.
+    IdLogged,
+}
+
+impl Fault {
+    /// All of them.
+    pub const ALL: [Self; 19] = [
+        Self::TimerTrusted,
+        Self::CallsWaitForDriver,
+        Self::TouchAfterEnd,
+        Self::CauseTrusted,
+        Self::NoGapCheck,
+        Self::LateTombstone,
+        Self::OutOfOrder,
+        Self::ClearedForgotten,
+        Self::PresenceIgnoresTouch,
+        Self::BackgroundCounts,
+        Self::ExtendPastAbsolute,
+        Self::WarnedTwice,
+        Self::AliasForever,
+        Self::NoBudget,
+        Self::SubjectCapRace,
+        Self::EventCrossesTenant,
+        Self::TokenForAnyScope,
+        Self::SlowReaderKept,
+        Self::IdLogged,
+    ];
+}
+
+#[cfg(feature = "sabotage")]
+std::thread_local! {
+    static FAULT: std::cell::Cell<Option<Fault>> = const { std::cell::Cell::new(None) };
+}
+
+/// Makes a mistake on this thread from now on, or none.
+#[cfg(feature = "sabotage")]
+pub fn set(fault: Option<Fault>) {
+    FAULT.set(fault);
+}
+
+/// Whether this mistake is to be made.
+#[cfg(feature = "sabotage")]
+#[must_use]
+pub fn on(fault: Fault) -> bool {
+    FAULT.get() == Some(fault)
+}
+
+/// Whether this mistake is to be made: never.
+#[cfg(not(feature = "sabotage"))]
+#[must_use]
+pub const fn on(_: Fault) -> bool {
+    false
+}
