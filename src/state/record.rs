@@ -125,7 +125,7 @@ pub struct Extra {
     pub presence_ended: Option<PresenceEnd>,
     /// Whether the session's browser reports input itself.
     pub reports_input: bool,
-    /// The smallest leads that were told, idle and absolute, if the policy has no points any more that say so.
+    /// The smallest leads that were told under older revisions, idle and absolute, while their warnings stand.
     pub told_before: [Option<Duration>; 2],
     /// The limit that would have ended the session, and when, if its policy were enforced.
     pub unenforced: Option<(Limit, Time)>,

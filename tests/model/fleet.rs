@@ -11,7 +11,7 @@ use session_sidecar::{
 };
 
 use super::{
-    Answer, Ask, Told, When,
+    Answer, Ask, Model, Told, When,
     history::{Beginning, Clock},
     subject::{Checked, Subject},
     translate::{moment, time},
@@ -98,9 +98,19 @@ impl Fleet {
 
     fn promise(&mut self, id: usize) {
         let session = &mut self.sessions[id];
-        session.promised = match session.subject.model.end() {
+        let model = &session.subject.model;
+        session.promised = match model.end() {
             Some(_) => u64::MAX,
-            None => session.subject.model.next_action(self.when),
+            // Whoever notes late that it would have ended may find that it should have been forgotten since.
+            None if model.observed().is_some() => model.next_action(self.when).max(self.when.now),
+            None => {
+                let next_action = model.next_action(self.when);
+                if model.presence_deadline().is_some() {
+                    excused(model, next_action, self.when, self.excused_until)
+                } else {
+                    next_action
+                }
+            }
         };
     }
 
@@ -222,7 +232,9 @@ impl Fleet {
         for (id, session) in self.sessions.iter_mut().enumerate() {
             if session.promised.saturating_add(late) < self.when.now {
                 // A hold that has lapsed meanwhile may have brought a nearer deadline, of which nobody is warned.
-                session.promised = session.promised.max(session.subject.model.next_action(self.when));
+                let next_action = session.subject.model.next_action(self.when);
+                let due = next_action.max(session.promised);
+                session.promised = excused(&session.subject.model, due, self.when, self.excused_until);
             }
             let due = session.promised.saturating_add(late);
             prop_assert!(
@@ -233,5 +245,16 @@ impl Fleet {
             );
         }
         Ok(())
+    }
+}
+
+/// When something is due of which a gap may have excused the driver: what was due before the hold on expiries is over comes
+/// with its end.
+fn excused(model: &Model, due: u64, when: When, excused_until: u64) -> u64 {
+    let held = when.now < when.held_until && model.presence_deadline().is_some();
+    if due <= excused_until && (held || when.now >= excused_until) {
+        excused_until
+    } else {
+        due
     }
 }

@@ -174,6 +174,14 @@ impl Next {
             Limit::Presence => return,
         };
         if std::mem::take(fired).stands() {
+            if self
+                .rest
+                .extra
+                .as_ref()
+                .is_some_and(|extra| extra.told_before != [None; 2])
+            {
+                self.rest.extra_mut().told_before[limit as usize] = None;
+            }
             let expire = self.view(origin).deadlines(moment).expire().0;
             self.happened(Happening::Cleared { limit, cause, expire });
         }
@@ -252,12 +260,13 @@ impl Next {
         let mut fired = [Fired::NONE; 2];
         for (side, (was, old, new)) in sides.into_iter().enumerate() {
             let last = was.points().checked_sub(1).and_then(|last| old.get(last)).copied();
-            let Some(told) = last.or(kept[side]).filter(|_| was.stands()) else {
+            let Some(told) = last.into_iter().chain(kept[side]).min().filter(|_| was.stands()) else {
                 continue;
             };
             let count = new.iter().filter(|lead| **lead >= told).count();
             fired[side] = Fired::of(count);
-            if count == 0 {
+            // The last of the new points may be longer than what was told, or there may be none.
+            if kept[side] != Some(told) {
                 self.rest.extra_mut().told_before[side] = Some(told);
             }
         }

@@ -101,6 +101,9 @@ impl Next {
         next.rest.extensions = 0;
         next.rest.idle_fired = Fired::NONE;
         next.rest.absolute_fired = Fired::NONE;
+        if next.rest.extra.is_some() {
+            next.rest.extra_mut().told_before = [None; 2];
+        }
         if let Some(ago) = rotation.authenticated_ago {
             let own = (view.limits.own_idle_timeout, view.limits.own_absolute_timeout);
             let current = rotation.current.as_ref().unwrap_or(view.limits);
