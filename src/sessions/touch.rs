@@ -85,12 +85,17 @@ impl Sessions {
             });
         }
         let verdict = judge(&resolved.session, &limits, activity, hints);
+        // A touch that comes late brings no limits by which the session would be over, or warned of, already.
+        let is_near = |newer: &Arc<Limits>| {
+            let own = limits.own_idle_timeout.unwrap_or(newer.idle_timeout);
+            ago < newer.idle_timeout.min(own) / 2
+        };
         let command = Command::Touch {
             counts: verdict.counts,
             user: verdict.user,
             input_report: verdict.counts && hints.is_some_and(|hints| hints.input_report),
             ago,
-            newer: self.newer(&limits).filter(|_| verdict.counts),
+            newer: self.newer(&limits).filter(|newer| verdict.counts && is_near(newer)),
         };
         let before = resolved.session.pulse().last_activity();
         let acted = self.act(resolved, &command, moment).await?;

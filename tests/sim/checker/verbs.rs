@@ -334,14 +334,14 @@ impl Trial<'_> {
             let expiring = expiring(&answer.status);
             session.reports_input |= touch.hints.as_ref().is_some_and(|hints| hints.input_report);
             session.extensions = 0;
-            self.adopt_policy(&reference);
+            self.adopt_policy(&reference, ns(&touch.idle_for));
             self.counted(&reference, before, ClearedCause::Touched, verdict.user, expiring);
         }
         self.status(&reference, &answer.status, alias)
     }
 
     /// A newer revision of the policy reaches a session.
-    fn adopt_policy(&mut self, reference: &str) {
+    fn adopt_policy(&mut self, reference: &str, ago: Ns) {
         let now = self.moment.now;
         let name = self.get(reference).map(|session| session.limits.spec.name);
         let newest = name.and_then(|name| self.model.specs.get(name)).cloned();
@@ -353,6 +353,10 @@ impl Trial<'_> {
         }
         // The absolute deadline never moves later, and not nearer than one idle window from now.
         let mut limits = Limits::new(&spec, session.limits.own_idle, session.limits.own_absolute);
+        // Activity that is told late brings no limits by which the session would be over, or warned of, already.
+        if ago >= limits.idle / 2 {
+            return;
+        }
         let soonest = (now - session.authenticated).saturating_add(limits.idle);
         limits.shorten_absolute(limits.absolute.max(soonest).min(session.limits.absolute));
         let before = session.clone();
@@ -622,7 +626,7 @@ impl Trial<'_> {
         let expire_before = session.deadlines(moment).expire().0;
         session.active(moment.now);
         session.extensions += 1;
-        self.adopt_policy(&reference);
+        self.adopt_policy(&reference, 0);
         let Some(session) = self.get_mut(&reference) else {
             return Ok(());
         };
