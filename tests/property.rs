@@ -461,7 +461,8 @@ fn g1_g2_the_hot_path_and_the_machine_agree() {
                 };
                 let due = hot
                     .view(origin)
-                    .next_warning(at)
+                    .outlook(at)
+                    .next_warning
                     .is_some_and(|warning| warning <= at.now);
                 let driver = decide(&hot.view(origin), &Command::Judge, at);
                 prop_assert_eq!(

@@ -1,12 +1,12 @@
 //! The replay log: bounded, in memory, numbered without gaps.
 
-use crate::sabotage::{self, Fault};
 use std::{collections::VecDeque, sync::Arc};
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::Event;
+use crate::sabotage::{self, Fault};
 
 /// The log. Appending is what publishes an event; the router reads it from there.
 pub struct Log {

@@ -1,7 +1,8 @@
 //! Resume tokens: a place in the log, bound to the log's epoch, to the caller's tenants and to the scope of the watch.
 
-use crate::sabotage::{self, Fault};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+
+use crate::sabotage::{self, Fault};
 
 /// Makes and reads tokens.
 pub struct Tokens {

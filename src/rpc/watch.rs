@@ -1,6 +1,5 @@
 //! A watch as a stream of messages.
 
-use crate::sabotage::{self, Fault};
 use std::{pin::Pin, sync::Arc, time::Duration};
 
 use futures_util::Stream;
@@ -15,6 +14,7 @@ use super::{
     write::Writer,
 };
 use crate::{
+    sabotage::{self, Fault},
     sessions::{Scope, Watch, WatchContent, WatchMessage},
     state::SessionRef,
 };

@@ -114,7 +114,7 @@ impl Writer {
                 TouchResult::Stale => v1::TouchResult::Stale,
             }
             .into(),
-            rule: answer.rule.to_string(),
+            rule: answer.rule.as_str().to_owned(),
         }
     }
 

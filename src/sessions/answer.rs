@@ -53,21 +53,19 @@ impl Status {
     /// The status of a live session.
     #[must_use]
     pub fn live(reference: SessionRef, view: &View<'_>, moment: Moment) -> Self {
-        let (expire, limit) = view.deadlines(moment).expire();
-        let warned = view.pulse.is_warned();
+        let outlook = view.outlook(moment);
         Self {
             reference,
-            // During a hold, a session whose plain deadline has passed is about to end: it is not simply active.
-            state: if warned || (view.limits.enforced && view.plain_deadlines().expire().0 <= moment.now) {
+            state: if view.pulse.is_warned() || outlook.about_to_end {
                 State::Expiring
             } else {
                 State::Active
             },
-            expire: Some(expire),
+            expire: Some(outlook.expire),
             now: moment.now,
-            limit: Some(limit),
-            next_warning: view.next_warning(moment),
-            can_extend: view.can_extend(moment),
+            limit: Some(outlook.limit),
+            next_warning: outlook.next_warning,
+            can_extend: outlook.can_extend,
             version: view.version,
             may_have_ended: false,
             alias: false,

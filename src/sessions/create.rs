@@ -1,6 +1,5 @@
 //! Create, and how many sessions a subject may have.
 
-use crate::sabotage::{self, Fault};
 use std::{
     collections::BTreeMap,
     hash::{BuildHasher as _, RandomState},
@@ -13,6 +12,7 @@ use tokio::sync::{Mutex, MutexGuard};
 
 use super::{Error, Examined, Report, Request, Sessions, random, too_short};
 use crate::{
+    sabotage::{self, Fault},
     state::{
         Actor, AtSubjectCap, End, EndReason, Identity, Limits, Next, Origin, Outcome, Policy, Recalled, RequestId,
         SessionRef,
@@ -75,7 +75,7 @@ impl Default for Admissions {
 /// A turn, and who goes when the new session is there.
 pub(super) struct Admission<'a> {
     _turn: Option<MutexGuard<'a, ()>>,
-    losers: Vec<SessionRef>,
+    losers: Vec<Arc<Session>>,
 }
 
 impl Sessions {
@@ -210,26 +210,20 @@ impl Sessions {
         if !matches!(self.store.find(newcomer).await?, Found::Unknown { .. }) {
             return Ok(open);
         }
-        let mut peers = Vec::new();
+        let mut peers = BTreeMap::new();
         for reference in self.memory.of_subject(tenant, subject) {
-            let Found::Live(session) = self.store.find(reference).await? else {
-                continue;
-            };
-            let Examined::Live(session) = self.examine(session).await? else {
-                continue;
-            };
-            let identity = &session.origin().identity;
-            let same = identity.tenant() == tenant && identity.subject() == subject;
-            if same && session.limits().policy == policy.limits.policy {
-                peers.push((session.origin().created, reference));
+            if let Some(session) = self.goes_on(reference).await?
+                && is_of(&session, tenant, subject)
+                && session.limits().policy == policy.limits.policy
+            {
+                peers.insert((session.origin().created, session.reference()), session);
             }
         }
-        peers.sort_unstable();
         let too_many = (peers.len() + 1).saturating_sub(max as usize);
         if too_many > 0 && policy.at_subject_cap == AtSubjectCap::Refuse {
             return Err(Error::SubjectCap { max });
         }
-        let losers = peers.into_iter().take(too_many).map(|(_, reference)| reference);
+        let losers = peers.into_values().take(too_many);
         let turn = if sabotage::on(Fault::SubjectCapRace) {
             drop(turn);
             tokio::task::yield_now().await;
@@ -246,22 +240,44 @@ impl Sessions {
     /// Ends those in whose place a new session has begun, while the turn lasts.
     pub(super) async fn supersede(&self, admission: Admission<'_>, now: Time) -> Vec<SessionRef> {
         let mut superseded = Vec::new();
-        for reference in &admission.losers {
-            let end = End {
-                reason: EndReason::Superseded,
-                actor: Actor::Policy,
-                actor_id: "".into(),
-                note: "".into(),
-                at: now,
-            };
-            match self.end_by_ref(*reference, end).await {
-                Ok(Some(_)) => superseded.push(*reference),
-                Ok(None) => {}
-                Err(error) => tracing::error!(%error, session = %reference, "a session could not be superseded"),
+        for loser in &admission.losers {
+            match self.supersede_one(loser, now).await {
+                Ok(ended) => superseded.extend(ended),
+                Err(error) => {
+                    tracing::error!(%error, session = %loser.reference(), "a session could not be superseded");
+                }
             }
         }
         superseded
     }
+
+    /// Ends one of them, or what goes on in its place if it was rotated since it was counted.
+    async fn supersede_one(&self, loser: &Session, now: Time) -> Result<Option<SessionRef>, Error> {
+        let identity = &loser.origin().identity;
+        let end = End {
+            reason: EndReason::Superseded,
+            actor: Actor::Policy,
+            actor_id: "".into(),
+            note: "".into(),
+            at: now,
+        };
+        let mut reference = loser.reference();
+        while let Some(session) = self.goes_on(reference).await?
+            && is_of(&session, identity.tenant(), identity.subject())
+        {
+            reference = session.reference();
+            if self.end_by_ref(reference, end.clone()).await?.is_some() {
+                return Ok(Some(reference));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// Whether a session is this subject's.
+fn is_of(session: &Session, tenant: &str, subject: &str) -> bool {
+    let identity = &session.origin().identity;
+    identity.tenant() == tenant && identity.subject() == subject
 }
 
 /// An id of 256 random bits.
@@ -295,5 +311,119 @@ fn already_past(field: &'static str, limit: &'static str, bound: Duration) -> Er
         field,
         limit,
         bound: humantime::format_duration(bound),
+    }
+}
+
+#[cfg(all(test, not(feature = "shuttle")))]
+mod tests {
+    use prometheus_client::registry::Registry;
+
+    use super::*;
+    use crate::{
+        audit::Audit,
+        sessions::{Meter, Name, Rotate, Setup},
+        state::AtSubjectCap,
+        store::MemoryCaps,
+        time::Clock,
+    };
+
+    fn one_session_each() -> Arc<Sessions> {
+        let policy = Policy {
+            max_sessions_per_subject: Some(1),
+            at_subject_cap: AtSubjectCap::EndOldest,
+            ..Policy::default()
+        };
+        let setup = Setup {
+            clock: Clock::of_runtime(),
+            master_key: vec![7; 32],
+            policies: BTreeMap::from([("default".to_owned(), policy)]),
+            caps: MemoryCaps {
+                max_sessions: 100,
+                max_tombstones: 100,
+            },
+            replay_events: 100,
+            mailbox_size: 100,
+            max_watchers: 1,
+            audit: Audit::default(),
+        };
+        Sessions::new(setup, Meter::register(&mut Registry::default()))
+    }
+
+    async fn begin(sessions: &Sessions) -> String {
+        let create = Create {
+            tenant: "".into(),
+            session_id: None,
+            subject: "ada",
+            policy: "default",
+            labels: BTreeMap::new(),
+            idle_timeout: None,
+            absolute_timeout: None,
+            authenticated_ago: Duration::ZERO,
+            authentication_level: "",
+            idle_for: Duration::ZERO,
+            request: None,
+        };
+        sessions.create(create).await.expect("created").session_id
+    }
+
+    async fn rotate(sessions: &Sessions, session_id: &str, subject: Option<&str>) -> SessionRef {
+        let rotate = Rotate {
+            name: Name { tenant: "", session_id },
+            new_session_id: None,
+            subject,
+            authenticated_ago: subject.map(|_| Duration::ZERO),
+            authentication_level: "",
+            request: None,
+        };
+        let rotated = sessions.rotate(rotate).await.expect("rotated");
+        rotated.report.status.reference
+    }
+
+    /// A peer that is rotated between its being counted and its end is ended under the name under which it goes on.
+    #[tokio::test(start_paused = true)]
+    async fn a_rotate_does_not_save_a_session_that_a_newer_one_supersedes() {
+        let sessions = one_session_each();
+        let session_id = begin(&sessions).await;
+        let newcomer = sessions.session_ref(Name {
+            tenant: "",
+            session_id: "the one that comes",
+        });
+        let policy = sessions.policies.get("default").expect("the policy");
+        let admission = sessions.admit(&policy, "", "ada", newcomer).await.expect("a turn");
+        let successor = rotate(&sessions, &session_id, None).await;
+        let superseded = sessions.supersede(admission, sessions.clock.now()).await;
+        assert_eq!(superseded, [successor]);
+        assert!(matches!(sessions.memory.look_up(successor), Found::Ended(_)));
+    }
+
+    /// Unless it has become somebody else's meanwhile.
+    #[tokio::test(start_paused = true)]
+    async fn what_has_become_another_subjects_is_not_superseded() {
+        let sessions = one_session_each();
+        let session_id = begin(&sessions).await;
+        let newcomer = sessions.session_ref(Name {
+            tenant: "",
+            session_id: "the one that comes",
+        });
+        let policy = sessions.policies.get("default").expect("the policy");
+        let admission = sessions.admit(&policy, "", "ada", newcomer).await.expect("a turn");
+        let successor = rotate(&sessions, &session_id, Some("grace")).await;
+        assert_eq!(sessions.supersede(admission, sessions.clock.now()).await, []);
+        assert!(matches!(sessions.memory.look_up(successor), Found::Live(_)));
+    }
+
+    /// A name that was read from the subject's list just before a Rotate leads to the session that goes on: it is counted.
+    #[tokio::test(start_paused = true)]
+    async fn a_name_that_was_live_leads_to_the_session_that_goes_on() {
+        let sessions = one_session_each();
+        let session_id = begin(&sessions).await;
+        let before = sessions.session_ref(Name {
+            tenant: "",
+            session_id: &session_id,
+        });
+        let successor = rotate(&sessions, &session_id, None).await;
+        sessions.advance(Duration::from_secs(6)).await;
+        let goes_on = sessions.goes_on(before).await.expect("found").expect("live");
+        assert_eq!(goes_on.reference(), successor, "though the old id is no alias any more");
     }
 }

@@ -1,11 +1,11 @@
 //! Time passing: commands are decided and committed here, and what is due is judged, whether or not anybody asks.
 
-use crate::sabotage::{self, Fault};
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use super::{Error, Examined, PLAIN, Sessions, Status};
 use crate::{
     driver::{BEAT, Step, Work},
+    sabotage::{self, Fault},
     state::{Actor, Command, End, EndReason, Happening, Moment, Refusal, Reply, View, decide},
     store::{Commit, Committed, Expected, Found, Session, Unavailable},
     time::Time,

@@ -1,10 +1,10 @@
 //! From a name to the session that it stands for: itself, or for a while after a Rotate the one that goes on in its place.
 
-use crate::sabotage::{self, Fault};
 use std::sync::Arc;
 
 use super::{Error, Examined, Name, Report, Sessions, too_short};
 use crate::{
+    sabotage::{self, Fault},
     state::{Hold, SessionRef, Tombstone},
     store::{Found, Session},
     time::Time,
@@ -76,6 +76,25 @@ impl Sessions {
                     None => return Ok(Some(Err((reference, tombstone)))),
                 },
             }
+        }
+    }
+
+    /// The live session of a name that was live a moment ago: itself or, if it was rotated meanwhile, the one that goes on.
+    pub(super) async fn goes_on(&self, reference: SessionRef) -> Result<Option<Arc<Session>>, Error> {
+        let mut found = self.store.find(reference).await?;
+        loop {
+            let tombstone = match found {
+                Found::Live(session) => match self.examine(session).await? {
+                    Examined::Live(session) => return Ok(Some(session)),
+                    Examined::Ended(tombstone) => tombstone,
+                },
+                Found::Ended(tombstone) => tombstone,
+                Found::Unknown { .. } => return Ok(None),
+            };
+            let Some(succession) = tombstone.successor else {
+                return Ok(None);
+            };
+            found = self.store.find(succession.reference).await?;
         }
     }
 

@@ -1,11 +1,11 @@
 //! Touch, the hot verb: find the session, judge whether it counts, raise its pulse.
 
-use crate::sabotage::{self, Fault};
 use std::{sync::Arc, time::Duration};
 
-use super::{Error, Examined, Name, PLAIN, Sessions, Status, TouchAnswer, TouchResult, resolve::Resolved};
+use super::{Error, Examined, Name, PLAIN, Sessions, Status, TouchAnswer, TouchResult};
 use crate::{
-    state::{Activity, Command, Hints, Limits, Moment, Pulse, Reply, RuleName, Touched, Verdict, View},
+    sabotage::{self, Fault},
+    state::{Activity, Command, Hints, Limits, Moment, Pulse, Reply, RuleName, SessionRef, Touched, Verdict, View},
     store::Session,
 };
 
@@ -21,16 +21,15 @@ impl Sessions {
         hints: Option<&Hints<'_>>,
         ago: Duration,
     ) -> Result<TouchAnswer, Error> {
-        let mut answer = self.touch_uncounted(name, activity, hints, ago).await;
-        if sabotage::on(Fault::TouchAfterEnd)
-            && let Err(Error::Ended(reference, tombstone)) = &answer
-        {
-            answer = Ok(TouchAnswer {
-                status: Status::ended(*reference, tombstone, self.clock.now()),
-                result: TouchResult::Counted,
-                rule: RuleName::DeclaredUser,
-            });
-        }
+        let reference = self.session_ref(name);
+        let moment = self.moment();
+        let known = self.memory.get(reference);
+        let plain = known.and_then(|session| touch_plainly(&session, activity, hints, ago, moment));
+        let answer = match plain {
+            Some(answer) => Ok(answer),
+            // In a box: the short way should not pay for the size of the long one.
+            None => Box::pin(self.touch_slowly(name, reference, activity, hints, ago, moment)).await,
+        };
         let touches = &self.meter.touches;
         match &answer {
             Ok(answer) => match answer.result {
@@ -45,36 +44,26 @@ impl Sessions {
         answer
     }
 
-    async fn touch_uncounted(
-        &self,
-        name: Name<'_>,
-        activity: Activity,
-        hints: Option<&Hints<'_>>,
-        ago: Duration,
-    ) -> Result<TouchAnswer, Error> {
-        let reference = self.session_ref(name);
-        let moment = self.moment();
-        if let Some(session) = self.memory.get(reference) {
-            if let Some(answer) = touch_plainly(&session, activity, hints, ago, moment) {
-                return Ok(answer);
-            }
-            let resolved = Resolved { session, alias: false };
-            // In a box: the short way should not pay for the size of the long one.
-            return Box::pin(self.touch_slowly(resolved, activity, hints, ago, moment)).await;
-        }
-        let resolved = self.live(name, reference).await?;
-        Box::pin(self.touch_slowly(resolved, activity, hints, ago, moment)).await
-    }
-
     /// A touch on which more than the pulse has a say: the state machine decides.
     async fn touch_slowly(
         &self,
-        resolved: Resolved,
+        name: Name<'_>,
+        reference: SessionRef,
         activity: Activity,
         hints: Option<&Hints<'_>>,
         ago: Duration,
         moment: Moment,
     ) -> Result<TouchAnswer, Error> {
+        let resolved = match self.live(name, reference).await {
+            Err(Error::Ended(reference, tombstone)) if sabotage::on(Fault::TouchAfterEnd) => {
+                return Ok(TouchAnswer {
+                    status: Status::ended(reference, &tombstone, self.clock.now()),
+                    result: TouchResult::Counted,
+                    rule: RuleName::DeclaredUser,
+                });
+            }
+            resolved => resolved?,
+        };
         let limits = Arc::clone(&resolved.session.limits());
         if limits.passive && limits.enforced && hints.is_some_and(writes) {
             let reference = resolved.session.reference();
@@ -130,13 +119,15 @@ fn touch_plainly(
     ago: Duration,
     moment: Moment,
 ) -> Option<TouchAnswer> {
-    let limits = session.limits();
-    if limits.superseded.is_set() || limits.passive || hints.is_some_and(|hints| hints.input_report) {
-        return None;
-    }
-    let verdict = judge(session, &limits, activity, hints);
     loop {
+        // In this order: limits that are exchanged after the pulse was read mark it, and the swap fails.
+        let version = session.version();
         let seen = session.pulse();
+        let limits = session.limits();
+        if limits.superseded.is_set() || limits.passive || hints.is_some_and(|hints| hints.input_report) {
+            return None;
+        }
+        let verdict = judge(session, &limits, activity, hints);
         let (result, pulse) = match seen.touch(session.origin(), &limits, ago, moment) {
             Touched::Dead | Touched::Slow => return None,
             Touched::Raised(_) | Touched::Stale if !verdict.counts => (TouchResult::Ignored, seen),
@@ -147,6 +138,12 @@ fn touch_plainly(
         if pulse == seen || session.swap_pulse(seen, pulse) {
             let counted = result == TouchResult::Counted;
             session.tally(&verdict.rule, counted, seen.last_activity(), moment.now);
+            // Unless an activity of the same instant exchanged them, which leaves the pulse as it was and raises the version.
+            let limits = if session.version() == version {
+                limits
+            } else {
+                session.limits()
+            };
             return Some(TouchAnswer {
                 status: plain_status(session, &limits, pulse, moment),
                 result,

@@ -1,6 +1,5 @@
 //! One watcher: the state first if it asked for it, then what the log has since, then what happens.
 
-use crate::sabotage::{self, Fault};
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
     sync::Arc,
@@ -13,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Report, Sessions, State};
 use crate::{
     event::{Event, Position, Route, Subscription, TokenError, Trimmed},
+    sabotage::{self, Fault},
     state::{Happening, SessionRef},
     time::Time,
 };

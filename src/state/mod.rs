@@ -26,4 +26,4 @@ pub use policy::{AtSubjectCap, Limits, Policy, PresenceLimits, Superseded, WorkL
 pub use pulse::{Pulse, Touched};
 pub use record::{Extra, Fired, Limit, Moment, Origin, Outcome, Recalled, RequestId, Rest};
 pub use rules::{Activity, Hints, OneOf, Pattern, Rule, RuleName, Rules, Unmatched, Verdict, Visibility, When, Word};
-pub use view::{Deadlines, Record, View};
+pub use view::{Deadlines, Outlook, Record, View};

@@ -144,18 +144,24 @@ impl Keys {
 
 /// Hashes two texts so that no other two texts give the same bytes: the first is at most 255 bytes long.
 fn pair(key: &[u8; 32], first: &str, second: &str) -> blake3::Hash {
-    let mut bytes = [0; 1 + 255 + 256];
-    let length = 1 + first.len() + second.len();
-    if let (Ok(prefix), Some(bytes)) = (u8::try_from(first.len()), bytes.get_mut(..length)) {
-        bytes[0] = prefix;
-        bytes[1..=first.len()].copy_from_slice(first.as_bytes());
-        bytes[1 + first.len()..].copy_from_slice(second.as_bytes());
-        return blake3::keyed_hash(key, bytes);
+    // Nearly all fit into one block of the hash.
+    if let Some(hash) = pair_within(&mut [0; blake3::BLOCK_LEN], key, first, second)
+        .or_else(|| pair_within(&mut [0; 1 + 255 + 256], key, first, second))
+    {
+        return hash;
     }
     // Longer than the API lets in: still distinct.
     let mut hasher = blake3::Hasher::new_keyed(key);
     hasher.update(&[u8::MAX]).update(&first.len().to_le_bytes());
     hasher.update(first.as_bytes()).update(second.as_bytes()).finalize()
+}
+
+fn pair_within(buffer: &mut [u8], key: &[u8; 32], first: &str, second: &str) -> Option<blake3::Hash> {
+    let bytes = buffer.get_mut(..1 + first.len() + second.len())?;
+    bytes[0] = u8::try_from(first.len()).ok()?;
+    bytes[1..=first.len()].copy_from_slice(first.as_bytes());
+    bytes[1 + first.len()..].copy_from_slice(second.as_bytes());
+    Some(blake3::keyed_hash(key, bytes))
 }
 
 fn first_word(hash: &blake3::Hash) -> u64 {

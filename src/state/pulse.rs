@@ -79,6 +79,12 @@ impl Pulse {
         Self(self.0 | Self::DEAD)
     }
 
+    /// This pulse while only the lock tells more of the session.
+    #[must_use]
+    pub fn slowed(self) -> Self {
+        Self(self.0 | Self::SLOW)
+    }
+
     /// A live pulse with just these flags.
     #[must_use]
     pub fn flagged(self, warned: bool, slow: bool) -> Self {

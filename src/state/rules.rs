@@ -1,9 +1,10 @@
 //! Activity rules: which touches are a person's and count. Pure: what is known of a request goes in, a verdict comes out.
 
-use crate::sabotage::{self, Fault};
 use std::{fmt, sync::Arc};
 
 use globset::{GlobBuilder, GlobMatcher};
+
+use crate::sabotage::{self, Fault};
 
 /// The kind of activity that a touch declares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -265,9 +266,11 @@ pub enum RuleName {
     Own(Arc<Rule>),
 }
 
-impl fmt::Display for RuleName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl RuleName {
+    /// The name that answers tell.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        match self {
             Self::DeclaredUser => "declared-user",
             Self::DeclaredBackground => "declared-background",
             Self::Prefetch => "prefetch",
@@ -276,7 +279,13 @@ impl fmt::Display for RuleName {
             Self::ScriptRequest => "script-request",
             Self::Unmatched => "unmatched",
             Self::Own(rule) => &rule.name,
-        })
+        }
+    }
+}
+
+impl fmt::Display for RuleName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
     }
 }
 

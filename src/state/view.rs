@@ -74,6 +74,21 @@ impl Deadlines {
     }
 }
 
+/// What callers are told of the time that is left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Outlook {
+    /// When the session ends if nothing else happens.
+    pub expire: Time,
+    /// The limit that sets it.
+    pub limit: Limit,
+    /// When the next warning is due if nothing else happens. It may be due already.
+    pub next_warning: Option<Time>,
+    /// Whether an Extend would be accepted and could still move the expire time.
+    pub can_extend: bool,
+    /// Whether it only lives because expiries are held (G14).
+    pub about_to_end: bool,
+}
+
 /// A live session's record, to be read.
 #[derive(Clone, Copy)]
 pub struct View<'a> {
@@ -145,7 +160,10 @@ impl View<'_> {
     /// an idle or presence deadline is not before the end of that.
     #[must_use]
     pub fn deadlines(&self, moment: Moment) -> Deadlines {
-        let mut deadlines = self.plain_deadlines();
+        self.in_force(self.plain_deadlines(), moment)
+    }
+
+    fn in_force(&self, mut deadlines: Deadlines, moment: Moment) -> Deadlines {
         if deadlines.presence.is_some() && self.rest.live_holds(moment.now).next().is_some() {
             deadlines.presence = None;
         }
@@ -156,21 +174,27 @@ impl View<'_> {
         deadlines
     }
 
-    /// Whether an Extend would be accepted and could still move the expire time.
+    /// What callers are told of the time that is left.
     #[must_use]
-    pub fn can_extend(&self, moment: Moment) -> bool {
-        let (_, limit) = self.deadlines(moment).expire();
-        let left = self.limits.max_extensions.is_none_or(|max| self.rest.extensions < max);
-        limit != Limit::Absolute && (left || !self.limits.enforced)
+    pub fn outlook(&self, moment: Moment) -> Outlook {
+        let plain = self.plain_deadlines();
+        let deadlines = self.in_force(plain, moment);
+        let (expire, limit) = deadlines.expire();
+        let extensions_left = self.limits.max_extensions.is_none_or(|max| self.rest.extensions < max);
+        Outlook {
+            expire,
+            limit,
+            next_warning: self.warning_before(deadlines),
+            can_extend: limit != Limit::Absolute && (extensions_left || !self.limits.enforced),
+            // During a hold of expiries, a session whose plain deadline has passed is about to end.
+            about_to_end: self.limits.enforced && plain.expire().0 <= moment.now,
+        }
     }
 
-    /// When the next warning is due if nothing else happens. It may be due already.
-    #[must_use]
-    pub fn next_warning(&self, moment: Moment) -> Option<Time> {
+    fn warning_before(&self, deadlines: Deadlines) -> Option<Time> {
         if self.rest.unenforced().is_some() {
             return None;
         }
-        let deadlines = self.deadlines(moment);
         let limits = self.limits;
         let idle = limits.idle_points.get(self.rest.idle_fired.points());
         let idle = idle.filter(|_| deadlines.idle_is_nearest());
@@ -187,10 +211,12 @@ impl View<'_> {
         if self.rest.unenforced().is_some() {
             return self.forgotten_at();
         }
+        let plain = self.plain_deadlines();
         // A hold that lapses brings a presence deadline; while expiries are held it is not before the end of that.
-        let lapse = self.plain_deadlines().presence.filter(|at| *at > moment.now);
-        let expire = self.deadlines(moment).expire().0;
-        self.next_warning(moment)
+        let lapse = plain.presence.filter(|at| *at > moment.now);
+        let deadlines = self.in_force(plain, moment);
+        let expire = deadlines.expire().0;
+        self.warning_before(deadlines)
             .into_iter()
             .chain(lapse)
             .fold(expire, Time::min)

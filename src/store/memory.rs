@@ -4,7 +4,6 @@
 //! moka's eviction listener hands on the end that was decided. The listener decides nothing and does not look at moka's
 //! cause. An eviction that nobody decided would be a session lost without a word: the process aborts rather than go on.
 
-use crate::sabotage::{self, Fault};
 use std::{
     hash::{BuildHasherDefault, Hasher},
     sync::{
@@ -24,6 +23,7 @@ use super::{
 use crate::{
     event::{Event, Log},
     huge_pages,
+    sabotage::{self, Fault},
     state::{Happening, Identity, Next, Origin, Pulse, SessionRef, Successor, Tombstone},
     time::{Clock, Time},
 };

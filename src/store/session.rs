@@ -116,14 +116,20 @@ impl Session {
         publish: impl FnOnce(Next, &mut Option<Box<Story>>),
     ) -> bool {
         let mut inner = self.inner.lock();
-        if self.version() != version || !self.swap_pulse(pulse, next.pulse) {
+        // While limits are exchanged touches wait for the lock: none is answered the old limits after the new ones are in force.
+        let exchanged = !Arc::ptr_eq(&self.limits.load(), &next.limits);
+        let swapped = if exchanged { next.pulse.slowed() } else { next.pulse };
+        if self.version() != version || !self.swap_pulse(pulse, swapped) {
             return false;
         }
         inner.rest = next.rest.clone();
-        if !Arc::ptr_eq(&self.limits.load(), &next.limits) {
+        if exchanged {
             self.limits.store(Arc::clone(&next.limits));
         }
         self.set_version(next.version);
+        if exchanged {
+            self.pulse.store(next.pulse.to_word(), Ordering::Release);
+        }
         if next.rest.end().is_some() {
             // The history is kept with the tombstone.
             self.write_all_down(&mut inner.story, pulse.last_activity());

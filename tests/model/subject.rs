@@ -258,7 +258,7 @@ impl Subject {
             "presence deadline"
         );
         prop_assert_eq!(
-            view.next_warning(at).map(Time::as_nanos),
+            view.outlook(at).next_warning.map(Time::as_nanos),
             model.next_warning(when),
             "next warning"
         );
@@ -269,7 +269,7 @@ impl Subject {
         } else {
             prop_assert_eq!(next_action, expected, "next action");
         }
-        prop_assert_eq!(view.can_extend(at), model.can_extend(when), "can_extend");
+        prop_assert_eq!(view.outlook(at).can_extend, model.can_extend(when), "can_extend");
         prop_assert_eq!(view.rest.extensions, model.extensions(), "extensions in a row");
         prop_assert_eq!(view.pulse.is_warned(), model.is_warned(), "a warning stands");
         let unenforced = view.rest.unenforced().map(|(limit, at)| (limit, at.as_nanos()));
@@ -290,9 +290,17 @@ impl Subject {
             view.deadlines(at),
             "the rest has no say in the deadlines"
         );
-        prop_assert_eq!(plain.next_warning(at), view.next_warning(at), "nor in the warnings");
+        prop_assert_eq!(
+            plain.outlook(at).next_warning,
+            view.outlook(at).next_warning,
+            "nor in the warnings"
+        );
         prop_assert_eq!(plain.next_action(at), view.next_action(at), "nor in when to look");
-        prop_assert_eq!(plain.can_extend(at), view.can_extend(at), "nor in can_extend");
+        prop_assert_eq!(
+            plain.outlook(at).can_extend,
+            view.outlook(at).can_extend,
+            "nor in can_extend"
+        );
         Ok(())
     }
 

@@ -108,7 +108,7 @@ impl Next {
         }
         let limits = Arc::clone(&self.limits);
         let deadlines = self.view(origin).deadlines(moment);
-        let can_extend = self.view(origin).can_extend(moment);
+        let can_extend = self.view(origin).outlook(moment).can_extend;
         if deadlines.idle_is_nearest()
             && let Some((fired, point)) = passed(&limits.idle_points, self.rest.idle_fired, deadlines.idle, moment.now)
         {
