@@ -1,4 +1,4 @@
-//! The lock and the atomics of a session: shuttle's when `tests/races.rs` explores their interleavings, real ones otherwise.
+//! The lock and the atomics of a session: shuttle's when `tests/races` explores their interleavings, real ones otherwise.
 
 #[cfg(not(feature = "shuttle"))]
 pub(crate) use parking_lot::Mutex;
