@@ -139,13 +139,14 @@ fn touch_plainly(
             let counted = result == TouchResult::Counted;
             session.tally(&verdict.rule, counted, seen.last_activity(), moment.now);
             // Unless an activity of the same instant exchanged them, which leaves the pulse as it was and raises the version.
-            let limits = if session.version() == version {
+            let version_now = session.version();
+            let limits = if version_now == version {
                 limits
             } else {
                 session.limits()
             };
             return Some(TouchAnswer {
-                status: plain_status(session, &limits, pulse, moment),
+                status: plain_status(session, &limits, pulse, version_now, moment),
                 result,
                 rule: verdict.rule,
             });
@@ -165,13 +166,13 @@ fn writes(hints: &Hints<'_>) -> bool {
 }
 
 /// The status of a session on which only its pulse has a say.
-fn plain_status(session: &Session, limits: &Arc<Limits>, pulse: Pulse, moment: Moment) -> Status {
+fn plain_status(session: &Session, limits: &Arc<Limits>, pulse: Pulse, version: u32, moment: Moment) -> Status {
     let view = View {
         origin: session.origin(),
         limits,
         pulse,
         rest: &PLAIN,
-        version: session.version(),
+        version,
     };
     Status::live(session.reference(), &view, moment)
 }

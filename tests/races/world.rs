@@ -178,12 +178,13 @@ impl World {
                 Touched::Raised(raised) => raised,
             };
             if pulse == seen || session.swap_pulse(seen, pulse) {
-                if session.version() != version && self.flaw != Flaw::LimitsFirst {
+                let version_now = session.version();
+                if version_now != version && self.flaw != Flaw::LimitsFirst {
                     limits = Arc::clone(&session.limits());
                 }
                 let activity = pulse.last_activity();
                 let idle = activity + limits.idle_timeout;
-                let version = (false, session.version());
+                let version = (false, version_now);
                 return Some(Some(Promise {
                     activity,
                     idle,
