@@ -25,7 +25,6 @@ const BAD_CONFIG: u8 = 64;
 const KILLED: i32 = 143;
 
 fn main() -> ExitCode {
-    huge_pages::put_off();
     match Cli::try_parse() {
         Ok(cli) => dispatch(cli.command),
         Err(error) => {
@@ -54,6 +53,7 @@ fn dispatch(command: Command) -> ExitCode {
 }
 
 fn serve(args: &ServeArgs) -> ExitCode {
+    huge_pages::put_off();
     let json = match args.log_format {
         Some(format) => format == LogFormat::Json,
         None => !args.dev,

@@ -5,8 +5,9 @@ use std::{collections::BTreeSet, sync::Arc};
 use tonic::{Request, Response, Status};
 
 use super::{
-    CallError, Caller, VerbGroup, admin_write,
+    CallError, Called, Caller, VerbGroup, admin_write,
     meter::{Method, RpcMeter},
+    name,
     proto::v1::{self, session_admin_service_server::SessionAdminService},
     read,
     service::{allow, open, own_tenant},
@@ -14,8 +15,8 @@ use super::{
 };
 use crate::{
     audit::{AdminCall, Audit},
-    sessions::{EndMany, Error, Filter, Name, Period, Sessions, State, Target},
-    state::{Actor, EndReason, SessionRef},
+    sessions::{EndMany, Filter, Period, Sessions, State, Target},
+    state::{Actor, EndReason},
 };
 
 const MOST_SPARED: usize = 100;
@@ -39,8 +40,6 @@ pub(super) struct AdminService {
     writer: Writer,
     meter: Arc<RpcMeter>,
 }
-
-type Called<T> = Result<T, CallError>;
 
 impl AdminService {
     pub(super) fn new(sessions: Arc<Sessions>, meter: Arc<RpcMeter>) -> Self {
@@ -131,7 +130,7 @@ impl AdminService {
         let mut except = BTreeSet::new();
         for (place, name) in request.except.iter().enumerate() {
             let prefix = format!("except[{place}].");
-            let reference = self.reference(&filter.tenant, &prefix, name.name.as_ref()).await?;
+            let reference = name::reference(&self.sessions, &filter.tenant, &prefix, name.name.as_ref()).await?;
             except.extend(self.sessions.with_successors(reference).await);
         }
         if !request.except.is_empty() {
@@ -179,12 +178,7 @@ impl AdminService {
                 return Err(CallError::invalid("session_id", problem));
             }
             Some(Wire::SessionId(id)) => {
-                let session_id = read::session_id("session_id", &id)?;
-                self.sessions.refuse_ref(&tenant, session_id).await?;
-                let name = Name {
-                    tenant: &tenant,
-                    session_id,
-                };
+                let name = name::id(&self.sessions, &tenant, "session_id".to_owned(), &id).await?;
                 Target::Id(*call.session.insert(self.sessions.session_ref(name)))
             }
             Some(Wire::SessionRef(text)) => Target::Ref(*call.session.insert(read::session_ref("session_ref", &text)?)),
@@ -250,26 +244,6 @@ impl AdminService {
         call.tenant = Some(tenant.to_string());
         let stats = self.sessions.stats(tenant).await?;
         Ok(admin_write::stats(&stats))
-    }
-
-    /// The ref that a name, an id or a ref, stands for. A ref in the place of an id would spare nobody: it is refused.
-    async fn reference(&self, tenant: &str, prefix: &str, name: Option<&v1::session_name::Name>) -> Called<SessionRef> {
-        match name {
-            Some(v1::session_name::Name::SessionId(id)) => {
-                let field = format!("{prefix}session_id");
-                let session_id = read::session_id(&field, id)?;
-                match self.sessions.refuse_ref(tenant, session_id).await {
-                    Err(Error::Invalid { problem, .. }) => Err(CallError::invalid(field, problem)),
-                    Err(error) => Err(error.into()),
-                    Ok(()) => Ok(self.sessions.session_ref(Name { tenant, session_id })),
-                }
-            }
-            Some(v1::session_name::Name::SessionRef(text)) => read::session_ref(&format!("{prefix}session_ref"), text),
-            None => {
-                let problem = "is required, or session_ref in its place";
-                Err(CallError::invalid(format!("{prefix}session_id"), problem))
-            }
-        }
     }
 }
 

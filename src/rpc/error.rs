@@ -17,6 +17,9 @@ pub const DOMAIN: &str = "sessionsidecar.v1";
 /// When to ask again if the sidecar cannot know now.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
+/// What becomes of a call.
+pub(super) type Called<T> = Result<T, CallError>;
+
 /// Why a call fails.
 #[derive(Debug)]
 pub(super) enum CallError {

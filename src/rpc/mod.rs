@@ -6,6 +6,7 @@ mod caller;
 mod connection;
 mod error;
 mod meter;
+mod name;
 pub mod proto;
 mod read;
 mod service;
@@ -27,7 +28,7 @@ pub use error::DOMAIN;
 pub use meter::RpcMeter;
 
 use admin_service::AdminService;
-use error::CallError;
+use error::{CallError, Called};
 use proto::{
     dev::test_clock_service_server::{SERVICE_NAME as TEST_CLOCK, TestClockServiceServer},
     v1::{

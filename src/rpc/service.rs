@@ -7,8 +7,9 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use super::{
-    CallError, Caller, VerbGroup,
+    CallError, Called, Caller, VerbGroup,
     meter::{Method, RpcMeter},
+    name,
     proto::v1::{self, session_service_server::SessionService},
     read,
     watch::{self, WatchStream},
@@ -16,7 +17,7 @@ use super::{
 };
 use crate::{
     sessions::{self, Create, Name, Report, Rotate, Scope, Sessions, Subscriber},
-    state::{End, EndReason, HoldWish, SessionRef},
+    state::{End, EndReason, HoldWish},
 };
 
 const MOST_TOUCHES: usize = 1000;
@@ -32,8 +33,6 @@ pub(super) struct Service {
     meter: Arc<RpcMeter>,
     draining: CancellationToken,
 }
-
-type Called<T> = Result<T, CallError>;
 
 impl Service {
     pub(super) fn new(sessions: Arc<Sessions>, meter: Arc<RpcMeter>, draining: CancellationToken) -> Self {
@@ -174,13 +173,12 @@ impl Service {
     async fn report(&self, tenant: &str, prefix: &str, name: Option<&v1::session_name::Name>) -> Called<Report> {
         Ok(match name {
             Some(v1::session_name::Name::SessionId(id)) => {
-                let session_id = read::session_id(&format!("{prefix}session_id"), id)?;
-                self.sessions.report_by_id(Name { tenant, session_id }).await?
+                let name = name::id(&self.sessions, tenant, format!("{prefix}session_id"), id).await?;
+                self.sessions.report_by_id(name).await?
             }
             other => {
-                self.sessions
-                    .report(tenant, self.reference(tenant, prefix, other)?)
-                    .await?
+                let reference = name::reference(&self.sessions, tenant, prefix, other).await?;
+                self.sessions.report(tenant, reference).await?
             }
         })
     }
@@ -320,7 +318,7 @@ impl Service {
 
     async fn do_watch(&self, request: Request<v1::WatchExpiryRequest>) -> Called<WatchStream> {
         let (caller, request) = open(request)?;
-        let scope = self.scope(&caller, request.scope)?;
+        let scope = self.scope(&caller, request.scope).await?;
         let [warnings, cleared, ends] = read::kinds(&request.kinds)?;
         let token = request.resume_token;
         if token.len() > LONGEST_TOKEN {
@@ -348,7 +346,7 @@ impl Service {
         Ok(watch::stream(watch, self.writer.clone(), Arc::clone(&self.meter)))
     }
 
-    fn scope(&self, caller: &Caller, scope: Option<v1::WatchScope>) -> Called<Scope> {
+    async fn scope(&self, caller: &Caller, scope: Option<v1::WatchScope>) -> Called<Scope> {
         use v1::watch_scope::Scope as Wire;
 
         let scope = scope.unwrap_or_default();
@@ -385,7 +383,7 @@ impl Service {
                 let mut by_ref = BTreeMap::new();
                 for (place, session) in names.names.into_iter().enumerate() {
                     let prefix = format!("scope.sessions.names[{place}].");
-                    let reference = self.reference(&tenant, &prefix, session.name.as_ref())?;
+                    let reference = name::reference(&self.sessions, &tenant, &prefix, session.name.as_ref()).await?;
                     let id = match session.name {
                         Some(v1::session_name::Name::SessionId(id)) => Some(id),
                         _ => None,
@@ -411,21 +409,6 @@ impl Service {
             Wire::WholeTenant(true) => Ok(Scope::Tenant(tenant)),
             Wire::WholeTenant(false) => Err(CallError::invalid("scope.whole_tenant", set)),
             Wire::Everything(_) => Ok(Scope::Everything),
-        }
-    }
-
-    /// The ref that a name, an id or a ref, stands for.
-    fn reference(&self, tenant: &str, prefix: &str, name: Option<&v1::session_name::Name>) -> Called<SessionRef> {
-        match name {
-            Some(v1::session_name::Name::SessionId(id)) => {
-                let session_id = read::session_id(&format!("{prefix}session_id"), id)?;
-                Ok(self.sessions.session_ref(Name { tenant, session_id }))
-            }
-            Some(v1::session_name::Name::SessionRef(text)) => read::session_ref(&format!("{prefix}session_ref"), text),
-            None => Err(CallError::invalid(
-                format!("{prefix}session_id"),
-                "is required, or session_ref in its place",
-            )),
         }
     }
 }

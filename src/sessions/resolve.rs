@@ -125,7 +125,13 @@ impl Sessions {
 
     /// Asks for everything about the session that an id stands for.
     pub async fn report_by_id(&self, name: Name<'_>) -> Result<Report, Error> {
-        let (reference, alias) = self.stands_for(self.session_ref(name)).await?;
+        let reference = self.session_ref(name);
+        let own = self.report(name.tenant, reference).await?;
+        let end = own.details.as_ref().and_then(|details| details.end.as_ref());
+        if end.is_none_or(|end| end.successor.is_none()) {
+            return Ok(own);
+        }
+        let (reference, alias) = self.stands_for(reference).await?;
         let mut report = self.report(name.tenant, reference).await?;
         report.status.alias = alias;
         Ok(report)

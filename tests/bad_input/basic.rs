@@ -47,6 +47,25 @@ async fn ids_and_tenants() {
         let refused = bench.touch(|touch| touch.tenant.clone_from(&tenant)).await;
         bench.refuses("tenant", "tenant", refused).await;
     }
+    let check = v1::CheckRequest {
+        name: Some(v1::check_request::Name::SessionId(reference.clone())),
+        ..Default::default()
+    };
+    let refused = bench.client.check(check).await.map(drop);
+    bench.refuses("a ref as an id", "session_id", refused).await;
+    let name = v1::SessionName {
+        name: Some(v1::session_name::Name::SessionId(reference)),
+    };
+    let watch = v1::WatchExpiryRequest {
+        scope: Some(v1::WatchScope {
+            scope: Some(v1::watch_scope::Scope::Sessions(v1::SessionNames { names: vec![name] })),
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    let refused = bench.client.watch_expiry(watch).await.map(drop);
+    let field = "scope.sessions.names[0].session_id";
+    bench.refuses("a ref as an id", field, refused).await;
     for reference in ["short", "!!!!!!!!!!!!!!!!!!!!!!", &"a".repeat(23)] {
         let check = v1::CheckRequest {
             name: Some(v1::check_request::Name::SessionRef(reference.to_owned())),
