@@ -379,17 +379,22 @@ mod tests {
         rotated.report.status.reference
     }
 
-    /// A peer that is rotated between its being counted and its end is ended under the name under which it goes on.
-    #[tokio::test(start_paused = true)]
-    async fn a_rotate_does_not_save_a_session_that_a_newer_one_supersedes() {
-        let sessions = one_session_each();
-        let session_id = begin(&sessions).await;
+    /// The turn of somebody who wants to begin another session of the same subject.
+    async fn turn(sessions: &Sessions) -> Admission<'_> {
         let newcomer = sessions.session_ref(Name {
             tenant: "",
             session_id: "the one that comes",
         });
         let policy = sessions.policies.get("default").expect("the policy");
-        let admission = sessions.admit(&policy, "", "ada", newcomer).await.expect("a turn");
+        sessions.admit(&policy, "", "ada", newcomer).await.expect("a turn")
+    }
+
+    /// A peer that is rotated between its being counted and its end is ended under the name under which it goes on.
+    #[tokio::test(start_paused = true)]
+    async fn a_rotate_does_not_save_a_session_that_a_newer_one_supersedes() {
+        let sessions = one_session_each();
+        let session_id = begin(&sessions).await;
+        let admission = turn(&sessions).await;
         let successor = rotate(&sessions, &session_id, None).await;
         let superseded = sessions.supersede(admission, sessions.clock.now()).await;
         assert_eq!(superseded, [successor]);
@@ -401,12 +406,7 @@ mod tests {
     async fn what_has_become_another_subjects_is_not_superseded() {
         let sessions = one_session_each();
         let session_id = begin(&sessions).await;
-        let newcomer = sessions.session_ref(Name {
-            tenant: "",
-            session_id: "the one that comes",
-        });
-        let policy = sessions.policies.get("default").expect("the policy");
-        let admission = sessions.admit(&policy, "", "ada", newcomer).await.expect("a turn");
+        let admission = turn(&sessions).await;
         let successor = rotate(&sessions, &session_id, Some("grace")).await;
         assert_eq!(sessions.supersede(admission, sessions.clock.now()).await, []);
         assert!(matches!(sessions.memory.look_up(successor), Found::Live(_)));
