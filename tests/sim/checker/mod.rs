@@ -1,8 +1,12 @@
 //! The history checker: code of its own, which knows DESIGN.md sections 2 to 4 and the wire, and nothing of the sidecar's
 //! state machine. It reads what callers and watchers saw, and names the guarantee that was broken.
 
+mod activity;
+mod answers;
 mod events;
+mod holds;
 mod limits;
+mod lives;
 mod model;
 mod rules;
 mod session;

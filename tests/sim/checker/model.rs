@@ -6,14 +6,14 @@ use std::{
     rc::Rc,
 };
 
-use session_sidecar::rpc::proto::v1::{self, Actor, EndReason, Limit, SessionState};
+use session_sidecar::rpc::proto::v1::{Actor, EndReason};
 
 use super::{
     Violation, broken,
     session::{End, Moment, Session},
 };
 use crate::{
-    history::{Ns, SECOND, clock, ns, span},
+    history::{Ns, SECOND},
     policies::{Spec, specs},
     world::WALL_START,
 };
@@ -183,136 +183,6 @@ impl<'a> Trial<'a> {
         let Some(timestamp) = timestamp else { return Ns::MIN };
         let nanos = i128::from(timestamp.seconds) * 1_000_000_000 + i128::from(timestamp.nanos);
         (nanos - WALL_START - self.model.wall) as Ns
-    }
-
-    /// Compares a status with the session that it must be of.
-    pub(super) fn status(
-        &mut self,
-        reference: &str,
-        status: &Option<v1::SessionStatus>,
-        alias: bool,
-    ) -> Result<(), Violation> {
-        let Some(status) = status else {
-            return Err(broken("API", "an answer without status".to_owned()));
-        };
-        let moment = self.moment;
-        if status.session_ref != reference {
-            return Err(broken(
-                "G17",
-                format!("an answer about {} where {reference} was meant", status.session_ref),
-            ));
-        }
-        if self.time(&status.server_time) != moment.now {
-            return Err(broken(
-                "G14",
-                format!("server_time is {}", clock(self.time(&status.server_time))),
-            ));
-        }
-        if status.alias != alias {
-            return Err(broken(
-                "API",
-                format!("{reference}: alias is {}, expected {alias}", status.alias),
-            ));
-        }
-        let expire_time = self.time(&status.expire_time);
-        let Some(session) = self.get_mut(reference) else {
-            return Err(broken(
-                "G10",
-                format!("{reference} was never issued and is {:?}", status.state()),
-            ));
-        };
-        let name = &session.reference;
-        let state = status.state();
-        if let Some(end) = &session.end {
-            if state != SessionState::Ended {
-                return Err(broken(
-                    "G5",
-                    format!("{name} ended ({:?}) and is {state:?}", end.reason),
-                ));
-            }
-            return Ok(());
-        }
-        if state == SessionState::Ended {
-            return Err(broken("G1", format!("{name} is told to be ended; it should live")));
-        }
-        let (expire, limit) = session.deadlines(moment).expire();
-        let left = (expire - moment.now).max(0);
-        if ns(&status.expires_in) != left || status.limit() != limit {
-            let (told, by) = (ns(&status.expires_in), status.limit());
-            let guarantee = if expire_time > session.absolute {
-                "G7"
-            } else if told > left {
-                "G2"
-            } else {
-                "G1"
-            };
-            return Err(broken(
-                guarantee,
-                format!(
-                    "{name} expires in {} by {by:?}; it should be {} by {limit:?}",
-                    span(told),
-                    span(left)
-                ),
-            ));
-        }
-        if expire_time != expire {
-            return Err(broken(
-                "G14",
-                format!("{name}: expire_time {} is not {}", clock(expire_time), clock(expire)),
-            ));
-        }
-        // While expiries are held, a session whose time is over is not simply active.
-        let over = session.plain(moment.now).expire().0 <= moment.now;
-        let expected = if session.is_expiring() || over {
-            SessionState::Expiring
-        } else {
-            SessionState::Active
-        };
-        if state != expected && session.enforced() {
-            return Err(broken("G3", format!("{name} is {state:?}, expected {expected:?}")));
-        }
-        let max = session.limits.spec.max_extensions;
-        let can = limit != Limit::Absolute && max.is_none_or(|max| session.extensions < max);
-        if status.can_extend != can && limit != Limit::Presence && session.enforced() {
-            return Err(broken("API", format!("{name}: can_extend is {}", status.can_extend)));
-        }
-        if status.version < session.version {
-            return Err(broken(
-                "API",
-                format!(
-                    "{name}: version went back from {} to {}",
-                    session.version, status.version
-                ),
-            ));
-        }
-        session.version = status.version;
-        Ok(())
-    }
-
-    /// Compares an end with the one that the session had.
-    pub(super) fn end(&self, session: &Session, told: Option<&v1::SessionEnd>) -> Result<(), Violation> {
-        let name = &session.reference;
-        let Some(end) = &session.end else {
-            return Err(broken("G1", format!("{name} has an end and should live")));
-        };
-        let Some(told) = told else {
-            return Err(broken("G10", format!("{name}: the end is missing")));
-        };
-        let at = self.time(&told.end_time);
-        if told.reason() != end.reason
-            || told.actor() != end.actor
-            || told.successor_ref != end.successor
-            || told.actor_id != end.actor_id
-        {
-            return Err(broken("G6", format!("{name} ended {told:?}, expected {end:?}")));
-        }
-        if at != end.at {
-            return Err(broken(
-                "G2",
-                format!("{name} ended at {}, told {}", clock(end.at), clock(at)),
-            ));
-        }
-        Ok(())
     }
 
     /// Ends a live session by a command.
