@@ -384,6 +384,11 @@ fn hints(hint: u8) -> Option<v1::TouchHints> {
             path: text("/save"),
             ..Default::default()
         },
+        8 => v1::TouchHints {
+            method: text("GET"),
+            path: text("/polls/7?since=3"),
+            ..Default::default()
+        },
         _ => return None,
     })
 }

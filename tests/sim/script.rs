@@ -224,7 +224,7 @@ impl Author {
         } else {
             self.rng.within(1, 2) as usize
         };
-        let policy = self.rng.pick(&[0, 0, 0, 0, 1, 1, 2, 2, 3, 3, 4, 5, 5, 6, 7]);
+        let policy = self.rng.pick(&[0, 0, 0, 0, 1, 1, 2, 2, 3, 3, 4, 5, 5, 6, 7, 8]);
         let subject = (user % 200 + 1) as u8;
         let mut now = self.rng.within(SECOND, 10 * HOUR);
         while now < self.until {
@@ -413,7 +413,7 @@ impl Author {
                 0
             },
             hint: if self.rng.chance(30) {
-                self.rng.below(8) as u8
+                self.rng.below(9) as u8
             } else {
                 0
             },

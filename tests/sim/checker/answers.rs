@@ -283,8 +283,22 @@ impl Trial<'_> {
         if state != expected && session.enforced() {
             return Err(broken("G3", format!("{name} is {state:?}, expected {expected:?}")));
         }
+        let next = status.next_warning_time.as_ref().map(|at| self.time(&Some(*at)));
+        let Some(session) = self.get_mut(reference) else {
+            return Ok(());
+        };
+        let due = session.next_warning(moment);
+        if next != due {
+            let (next, due) = (next.map(clock), due.map(clock));
+            let name = &session.reference;
+            return Err(broken(
+                "G3",
+                format!("{name}: the next warning is told for {next:?}, expected {due:?}"),
+            ));
+        }
         let max = session.limits.spec.max_extensions;
         let can = limit != Limit::Absolute && max.is_none_or(|max| session.extensions < max);
+        let name = &session.reference;
         if status.can_extend != can && limit != Limit::Presence && session.enforced() {
             return Err(broken("API", format!("{name}: can_extend is {}", status.can_extend)));
         }

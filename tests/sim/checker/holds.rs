@@ -1,6 +1,6 @@
 //! Hold and Release.
 
-use session_sidecar::rpc::proto::v1::{self, ClearedCause, EndReason, HoldKind};
+use session_sidecar::rpc::proto::v1::{self, ClearedCause, EndReason, HoldClamp, HoldKind};
 
 use super::{
     Violation, broken,
@@ -100,7 +100,8 @@ impl Trial<'_> {
         } else {
             FAR
         };
-        let granted = ns(&request.ttl).min(max_ttl).min(budget).min(absolute);
+        let wanted = ns(&request.ttl);
+        let granted = wanted.min(max_ttl).min(budget).min(absolute);
         let until = known.as_ref().map_or(-FAR, |hold| hold.until).max(now + granted);
         let told_ttl = ns(&answer.granted_ttl);
         if told_ttl != until - now || answer.created != known.is_none() {
@@ -111,6 +112,24 @@ impl Trial<'_> {
                     span(told_ttl),
                     answer.created,
                     span(until - now)
+                ),
+            ));
+        }
+        let cut = match answer.clamped_by() {
+            HoldClamp::Unspecified => wanted,
+            HoldClamp::MaxTtl => max_ttl,
+            HoldClamp::Budget => budget,
+            HoldClamp::Absolute => absolute,
+        };
+        let is_cut = granted < wanted;
+        if cut != granted || is_cut == (answer.clamped_by() == HoldClamp::Unspecified) {
+            return Err(broken(
+                "G7",
+                format!(
+                    "{reference}: a hold is said to be cut by {:?}; wanted {}, granted {}",
+                    answer.clamped_by(),
+                    span(wanted),
+                    span(granted)
                 ),
             ));
         }

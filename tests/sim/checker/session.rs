@@ -450,6 +450,21 @@ impl Session {
         }
     }
 
+    /// When the next warning is due if nothing else happens; it may be due already.
+    pub(super) fn next_warning(&self, moment: Moment) -> Option<Ns> {
+        if self.noted.is_some() {
+            return None;
+        }
+        let deadlines = self.deadlines(moment);
+        let idle = self.limits.idle_points.get(self.idle_fired);
+        let idle = idle.filter(|_| deadlines.idle_is_nearest());
+        let absolute = self.limits.absolute_points.get(self.absolute_fired);
+        let idle = idle.map(|lead| deadlines.idle - lead);
+        let absolute = absolute.map(|lead| deadlines.absolute - lead);
+        let next = [idle, absolute].into_iter().flatten().min()?;
+        (next < deadlines.expire().0).then_some(next)
+    }
+
     pub(super) fn is_expiring(&self) -> bool {
         self.noted.is_none() && (self.idle_fired > 0 || self.absolute_fired > 0)
     }
