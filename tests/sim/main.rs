@@ -57,7 +57,7 @@ const TASTE: Plan = Plan {
 };
 
 /// What must have happened in a year, or the simulation proves nothing.
-const LEAST: [(&str, u64); 23] = [
+const LEAST: [(&str, u64); 29] = [
     ("calls", 100_000),
     ("warning IDLE", 5_000),
     ("warning ABSOLUTE", 100),
@@ -81,6 +81,12 @@ const LEAST: [(&str, u64); 23] = [
     ("restarts", 10),
     ("resumes", 200),
     ("foreign tokens refused", 5),
+    ("rule polls", 10),
+    ("rule background", 5),
+    ("tombstones dropped at the cap", 500),
+    ("explain OK", 500),
+    ("end many OK", 50),
+    ("stats OK", 300),
 ];
 
 #[derive(Clone, Copy)]

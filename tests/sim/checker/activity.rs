@@ -9,7 +9,7 @@ use super::{
     limits::{self, FAR, Limits},
     model::Trial,
     rules,
-    session::{Deadlines, Remembered},
+    session::{Deadlines, Line, Remembered},
     verbs::{Told, expiring, unfit},
 };
 use crate::history::{Ns, ns, span};
@@ -105,7 +105,14 @@ impl Trial<'_> {
                 format!("{reference}: rule {:?}, expected {:?}", answer.rule, verdict.rule),
             ));
         }
-        if expected == TouchResult::Counted {
+        let counted = expected == TouchResult::Counted;
+        *session.story.touches.entry((verdict.rule, counted)).or_default() += 1;
+        match expected {
+            TouchResult::Ignored => session.story.ignored = Some(moment.now),
+            TouchResult::Stale => session.story.stale = Some(moment.now),
+            _ => {}
+        }
+        if counted {
             let expiring = expiring(&answer.status);
             session.reports_input |= touch.hints.as_ref().is_some_and(|hints| hints.input_report);
             session.extensions = 0;
@@ -255,6 +262,7 @@ impl Trial<'_> {
                 ),
             ));
         }
+        session.story.add(moment.now, Line::Extended(granted));
         if !request.request_id.is_empty() {
             let id = request.request_id.clone();
             session.requests.push(Remembered {

@@ -101,7 +101,16 @@ impl Trial<'_> {
             self.status(reference, &Some(status.clone()), alias)?;
             return Ok(true);
         }
-        if must && !status.may_have_ended {
+        if status.may_have_ended != self.model.graves.forgot_early(now) {
+            return Err(broken(
+                "G10",
+                format!(
+                    "{reference} is UNKNOWN and may_have_ended is {}: {} tombstones were dropped at the cap",
+                    status.may_have_ended, self.model.graves.dropped
+                ),
+            ));
+        }
+        if must {
             return Err(broken(
                 "G10",
                 format!("{reference} is UNKNOWN within its tombstone time, or while it lives"),
@@ -274,8 +283,7 @@ impl Trial<'_> {
             ));
         }
         // While expiries are held, a session whose time is over is not simply active.
-        let over = session.plain(moment.now).expire().0 <= moment.now;
-        let expected = if session.is_expiring() || over {
+        let expected = if session.shows_expiring(moment) {
             SessionState::Expiring
         } else {
             SessionState::Active

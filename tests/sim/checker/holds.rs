@@ -6,7 +6,7 @@ use super::{
     Violation, broken,
     limits::{FAR, hold_limits},
     model::Trial,
-    session::Hold,
+    session::{Hold, Line},
     verbs::{Told, expiring, unfit},
 };
 use crate::history::{MS, Ns, ns, span};
@@ -17,11 +17,13 @@ impl Trial<'_> {
         let (reference, alias) = self.resolve(tenant, id).unwrap_or_default();
         let now = self.moment.now;
         let mut at = reference.clone();
+        // The way on is in the tombstones.
+        let forgotten = |trial: &Self, name: &str| trial.get(name).is_some_and(|session| session.memory(now).1);
         let rotated = self.get(&at).and_then(|session| session.end.as_ref()).map(|end| end.at);
         while let Some(end) = self
             .get(&at)
             .and_then(|session| session.end.as_ref())
-            .filter(|end| end.reason == EndReason::Rotated)
+            .filter(|end| end.reason == EndReason::Rotated && !forgotten(self, &at))
         {
             at = end.successor.clone();
         }
@@ -135,6 +137,9 @@ impl Trial<'_> {
         }
         if work && session.budget_from.is_none() {
             session.budget_from = Some(now);
+        }
+        if known.is_none() {
+            session.story.add(now, Line::Held(request.hold_id.clone()));
         }
         let start = known.map_or(now, |hold| hold.start);
         session

@@ -10,7 +10,7 @@ use super::{
     Violation, broken,
     limits::{FAR, Limits},
     model::{ALIAS, Trial},
-    session::{Owed, Remembered, Session},
+    session::{Owed, Remembered, Session, Story},
     verbs::{Told, unfit},
 };
 use crate::history::{MS, Ns, ns};
@@ -64,7 +64,7 @@ impl Trial<'_> {
                 if past {
                     return Err(broken("G7", format!("{reference} was created past a limit")));
                 }
-                if self.live_count(true) >= self.model.max_sessions {
+                if self.live_count(true) >= self.model.caps.max_sessions {
                     return Err(broken(
                         "G11",
                         format!("{reference} was created over the cap of sessions"),
@@ -97,6 +97,7 @@ impl Trial<'_> {
                     predecessor: String::new(),
                     changed: now,
                     owed: VecDeque::new(),
+                    story: Story::default(),
                     noted: None,
                     forgotten: false,
                     alias_until: -FAR,
@@ -128,7 +129,7 @@ impl Trial<'_> {
                     "SESSION_ENDED" => return self.refused_ended(&reference, refused),
                     "ALREADY_PAST_LIMIT" => past,
                     "REQUEST_ID_REUSED" => live && !request.request_id.is_empty(),
-                    "SESSION_CAP" => self.live_count(false) >= self.model.max_sessions,
+                    "SESSION_CAP" => self.live_count(false) >= self.model.caps.max_sessions,
                     "SUBJECT_CAP" => cap.is_some_and(|(most, end_oldest)| !end_oldest && others.len() >= most as usize),
                     _ => false,
                 };
@@ -278,6 +279,7 @@ impl Trial<'_> {
         (session.version, session.event_version) = (0, 0);
         (session.idle_fired, session.absolute_fired) = (0, 0);
         session.owed.clear();
+        session.story = Story::default();
         session.changed = now;
         if again {
             let spec = self

@@ -2,7 +2,7 @@
 //! becomes the model.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     rc::Rc,
 };
 
@@ -26,18 +26,44 @@ pub(super) struct Model {
     ids: BTreeMap<(String, String), String>,
     subjects: BTreeMap<(String, String), BTreeSet<String>>,
     pub(super) specs: BTreeMap<&'static str, Rc<Spec>>,
-    pub(super) max_sessions: usize,
+    pub(super) caps: Caps,
+    pub(super) graves: Graves,
     pub(super) wall: i128,
 }
 
+/// How much fits.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Caps {
+    pub(super) max_sessions: usize,
+    pub(super) max_tombstones: usize,
+}
+
+/// The tombstones, in the order of the ends: at the cap the oldest goes before its time.
+#[derive(Default)]
+pub(super) struct Graves {
+    /// Each with the time until which it should be remembered.
+    order: VecDeque<(String, Ns)>,
+    pub(super) dropped: u64,
+    /// Until when the latest of those that were dropped should have been remembered.
+    dropped_until: Ns,
+}
+
+impl Graves {
+    /// Whether who is unknown may have ended all the same.
+    pub(super) fn forgot_early(&self, now: Ns) -> bool {
+        self.dropped > 0 && self.dropped_until > now
+    }
+}
+
 impl Model {
-    pub(super) fn new(max_sessions: usize, reloads: u32, wall: i128) -> Self {
+    pub(super) fn new(caps: Caps, reloads: u32, wall: i128) -> Self {
         let mut model = Self {
             sessions: BTreeMap::new(),
             ids: BTreeMap::new(),
             subjects: BTreeMap::new(),
             specs: BTreeMap::new(),
-            max_sessions,
+            caps,
+            graves: Graves::default(),
             wall,
         };
         model.reload(reloads);
@@ -60,6 +86,35 @@ impl Model {
             self.sessions.insert(reference, session);
         }
         self.ids.extend(ids);
+    }
+
+    /// An end was told: its tombstone takes a place, and at the cap that of the oldest. Answers whether one had to go early.
+    pub(super) fn bury(&mut self, reference: &str, now: Ns) -> bool {
+        let forget_at = |session: &Session| session.memory_until();
+        let Some(until) = self.sessions.get(reference).and_then(forget_at) else {
+            return false;
+        };
+        while self.graves.order.front().is_some_and(|(_, until)| *until <= now) {
+            self.graves.order.pop_front();
+        }
+        let mut dropped = false;
+        if self.graves.order.len() >= self.caps.max_tombstones
+            && let Some((oldest, until)) = self.graves.order.pop_front()
+        {
+            self.graves.dropped += 1;
+            self.graves.dropped_until = self.graves.dropped_until.max(until);
+            dropped = true;
+            // Its name may have been forgotten, used again and ended again: that one stays.
+            let oldest = self
+                .sessions
+                .get_mut(&oldest)
+                .filter(|session| forget_at(session) == Some(until));
+            if let Some(oldest) = oldest {
+                oldest.forgotten = true;
+            }
+        }
+        self.graves.order.push_back((reference.to_owned(), until));
+        dropped
     }
 
     pub(super) fn reference(&self, tenant: &str, id: &str) -> Option<&String> {
@@ -139,6 +194,7 @@ impl<'a> Trial<'a> {
         while let Some(session) = self.get(&reference)
             && let Some(end) = &session.end
             && end.reason == EndReason::Rotated
+            && !session.forgotten
             && self.moment.now < session.alias_until
         {
             reference = end.successor.clone();

@@ -62,6 +62,10 @@ impl Trial<'_> {
             Request::Release(request) => self.release(request, told!(Release)),
             Request::Rotate(request) => self.rotate(request, told!(Rotate)),
             Request::End(request) => self.end_verb(request, told!(End)),
+            Request::List(request) => self.list(request, told!(List)),
+            Request::EndMany(request) => self.end_many(request, told!(EndMany)),
+            Request::Explain(request) => self.explain(request, told!(Explain)),
+            Request::Stats(request) => self.stats(request, told!(Stats)),
         }
     }
 
@@ -129,5 +133,9 @@ fn tenant_of(request: &Request) -> &str {
         Request::Release(request) => &request.tenant,
         Request::Rotate(request) => &request.tenant,
         Request::End(request) => &request.tenant,
+        Request::List(request) => request.filter.as_ref().map_or("", |filter| &filter.tenant),
+        Request::EndMany(request) => request.filter.as_ref().map_or("", |filter| &filter.tenant),
+        Request::Explain(request) => &request.tenant,
+        Request::Stats(request) => &request.tenant,
     }
 }
