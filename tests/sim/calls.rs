@@ -6,7 +6,7 @@ use session_sidecar::rpc::proto::v1::{self, session_name::Name};
 
 use crate::{
     history::Request,
-    script::{Action, Scope, TENANTS, Touch, policy_name, tenant_of},
+    script::{Action, Ask, Scope, TENANTS, Touch, policy_name, tenant_of},
     world::CANARY,
 };
 
@@ -211,6 +211,15 @@ pub(crate) fn request(action: &Action, names: &Names) -> Option<(usize, Request,
             };
             (*session, Request::End(end))
         }
+        Action::Admin {
+            session,
+            subject,
+            ask,
+            stranger,
+        } => {
+            let asker = (tenant_of(*session) + usize::from(*stranger)) % TENANTS.len();
+            return Some((asker, ask_of(*session, *subject, *ask, names), None));
+        }
         Action::Stranger { session, how } => {
             let other = (tenant_of(*session) + 1) % TENANTS.len();
             let reference = names.reference(*session).cloned();
@@ -251,6 +260,64 @@ pub(crate) fn request(action: &Action, names: &Names) -> Option<(usize, Request,
         _ => return None,
     };
     Some((tenant_of(session), request, None))
+}
+
+/// What an operator asks.
+fn ask_of(session: u32, subject: u8, ask: Ask, names: &Names) -> Request {
+    let tenant = TENANTS[tenant_of(session)].to_owned();
+    let filter = |whole: bool| v1::SessionFilter {
+        tenant: tenant.clone(),
+        subject: if whole { String::new() } else { subject_name(subject) },
+        ..Default::default()
+    };
+    let actor_id = "operator".to_owned();
+    match ask {
+        Ask::List { whole, ended, page } => {
+            let mut filter = filter(whole);
+            if ended {
+                let all = [
+                    v1::SessionState::Active,
+                    v1::SessionState::Expiring,
+                    v1::SessionState::Ended,
+                ];
+                filter.states = all.map(i32::from).to_vec();
+            }
+            Request::List(v1::ListSessionsRequest {
+                filter: Some(filter),
+                page_size: Some(i32::from(page)),
+                page_token: String::new(),
+                actor_id,
+            })
+        }
+        Ask::End { dry_run, spared } => {
+            let name = match names.reference(session) {
+                Some(reference) => Name::SessionRef(reference.clone()),
+                None => Name::SessionId(names.id(session)),
+            };
+            Request::EndMany(v1::EndSessionsRequest {
+                filter: Some(filter(false)),
+                except: spared.then(|| named(name)).into_iter().collect(),
+                dry_run,
+                actor_id,
+                ..Default::default()
+            })
+        }
+        Ask::Explain { by_ref } => {
+            use v1::explain_session_request::Target;
+
+            let reference = names.reference(session).filter(|_| by_ref);
+            let target = match reference {
+                Some(reference) => Target::SessionRef(reference.clone()),
+                None => Target::SessionId(names.id(session)),
+            };
+            Request::Explain(v1::ExplainSessionRequest {
+                tenant,
+                target: Some(target),
+                actor_id,
+            })
+        }
+        Ask::Stats => Request::Stats(v1::GetStatsRequest { tenant, actor_id }),
+    }
 }
 
 fn bad(session: u32, which: u8, names: &Names) -> (Request, &'static str) {
@@ -382,6 +449,11 @@ fn hints(hint: u8) -> Option<v1::TouchHints> {
         7 => v1::TouchHints {
             method: text("POST"),
             path: text("/save"),
+            ..Default::default()
+        },
+        8 => v1::TouchHints {
+            method: text("GET"),
+            path: text("/polls/7?since=3"),
             ..Default::default()
         },
         _ => return None,

@@ -66,6 +66,11 @@ pub(crate) enum What {
         replay_events: usize,
         mailbox: usize,
         max_sessions: usize,
+        max_tombstones: usize,
+    },
+    /// What /metrics says of tombstones that were dropped at the cap.
+    Dropped {
+        tombstones: u64,
     },
     Over,
 }
@@ -97,6 +102,10 @@ pub(crate) enum Request {
     Release(v1::ReleaseRequest),
     Rotate(v1::RotateRequest),
     End(v1::EndRequest),
+    List(v1::ListSessionsRequest),
+    EndMany(v1::EndSessionsRequest),
+    Explain(v1::ExplainSessionRequest),
+    Stats(v1::GetStatsRequest),
 }
 
 /// An answer that is no refusal.
@@ -111,6 +120,11 @@ pub(crate) enum Answer {
     Release(v1::ReleaseResponse),
     Rotate(v1::RotateResponse),
     End(v1::EndResponse),
+    /// All pages as one.
+    List(v1::ListSessionsResponse),
+    EndMany(v1::EndSessionsResponse),
+    Explain(v1::ExplainSessionResponse),
+    Stats(v1::GetStatsResponse),
 }
 
 /// A refusal.
@@ -246,6 +260,7 @@ impl Teller {
             What::Restarted { .. } => "the sidecar restarts".to_owned(),
             What::Leak { place } => format!("a raw session id was found: {place}"),
             What::World { .. } => "the world begins".to_owned(),
+            What::Dropped { tombstones } => format!("/metrics: {tombstones} tombstones dropped at the cap"),
             What::Over => "the world ends".to_owned(),
         }
     }
@@ -374,7 +389,38 @@ impl Teller {
                 short(end.reason().as_str_name(), "END_REASON_"),
                 with(&end.request_id)
             ),
+            Request::List(list) => format!("operator lists {}", self.filter(&list.filter)),
+            Request::EndMany(end) => {
+                let how = if end.dry_run { "would end" } else { "ends" };
+                let except: Vec<_> = end.except.iter().map(|name| format!("{name:?}")).collect();
+                format!("operator {how} {} except {except:?}", self.filter(&end.filter))
+            }
+            Request::Explain(explain) => match &explain.target {
+                Some(v1::explain_session_request::Target::SessionId(id)) => {
+                    format!("operator asks why of {}", self.by_id(id))
+                }
+                Some(v1::explain_session_request::Target::SessionRef(name)) => {
+                    format!("operator asks why of {} by ref", self.name(name))
+                }
+                _ => "operator asks why".to_owned(),
+            },
+            Request::Stats(_) => "operator counts".to_owned(),
         }
+    }
+
+    fn filter(&self, filter: &Option<v1::SessionFilter>) -> String {
+        let filter = filter.clone().unwrap_or_default();
+        let whose = if filter.subject.is_empty() {
+            "all"
+        } else {
+            &filter.subject
+        };
+        let ended = if filter.states.is_empty() {
+            ""
+        } else {
+            ", ended ones too"
+        };
+        format!("sessions of {whose}{ended}")
     }
 
     fn status(&self, status: &Option<v1::SessionStatus>) -> String {
@@ -468,6 +514,20 @@ impl Teller {
                 let end = ended.end.as_ref().map(|end| self.end(end)).unwrap_or_default();
                 format!("{end}{}", if ended.ended_now { " now" } else { " before" })
             }
+            Answer::List(list) => {
+                let names = list.sessions.iter().map(|session| self.status(&session.status));
+                names.collect::<Vec<_>>().join(", ")
+            }
+            Answer::EndMany(ended) => {
+                let names: Vec<_> = ended.session_refs.iter().map(|name| self.name(name)).collect();
+                let (of, count) = (ended.matched_count, ended.ended_count);
+                format!("{count} of {of}: {}", names.join(" "))
+            }
+            Answer::Explain(told) => {
+                let told = told.explanations.iter().map(|told| told.summary.as_str());
+                told.collect::<Vec<_>>().join(" / ")
+            }
+            Answer::Stats(stats) => format!("{stats:?}"),
         }
     }
 

@@ -2,7 +2,8 @@
 //! against a whole sidecar in virtual time. A checker of its own reads what callers and watchers saw (`checker`).
 //!
 //! `./dev sim --seeds N [--from SEED] [--days D]` plays N seeds; `--year` a year in total, as `./dev test` does; `--controls`
-//! (feature `sabotage`) shows that every known-bad variant is caught. Whatever is played, `regressions/` is replayed first.
+//! (feature `sabotage`) shows that every known-bad variant is caught. Whatever is played, what failed once is replayed first
+//! (`regressions`), and one seed is played twice: the two histories must be the same to the last byte (`repeat`).
 #![allow(dead_code, reason = "the checker keeps facts that only a failing story shows")]
 #![allow(
     clippy::print_stdout,
@@ -18,6 +19,8 @@ mod calls;
 mod checker;
 mod history;
 mod policies;
+mod regressions;
+mod repeat;
 mod rng;
 mod script;
 mod shrink;
@@ -54,7 +57,7 @@ const TASTE: Plan = Plan {
 };
 
 /// What must have happened in a year, or the simulation proves nothing.
-const LEAST: [(&str, u64); 23] = [
+const LEAST: [(&str, u64); 29] = [
     ("calls", 100_000),
     ("warning IDLE", 5_000),
     ("warning ABSOLUTE", 100),
@@ -78,6 +81,12 @@ const LEAST: [(&str, u64); 23] = [
     ("restarts", 10),
     ("resumes", 200),
     ("foreign tokens refused", 5),
+    ("rule polls", 10),
+    ("rule background", 5),
+    ("tombstones dropped at the cap", 500),
+    ("explain OK", 500),
+    ("end many OK", 50),
+    ("stats OK", 300),
 ];
 
 #[derive(Clone, Copy)]
@@ -96,7 +105,6 @@ fn main() -> ExitCode {
     if args.iter().any(|arg| arg == "--list") {
         return ExitCode::SUCCESS;
     }
-    let regressions = regressions();
     if args.iter().any(|arg| arg == "--controls") {
         return controls(number("--seeds").unwrap_or(60));
     }
@@ -110,6 +118,7 @@ fn main() -> ExitCode {
         },
         None => TASTE,
     };
+    let mut failures = regressions::replay() + repeat::twice(plan.from, plan.days.min(2));
     let (tally, played, failed) = play_all(plan);
     let days = played * plan.days;
     println!("{played} seeds of {} days: {days} virtual days", plan.days);
@@ -127,9 +136,10 @@ fn main() -> ExitCode {
     short
         .iter()
         .for_each(|line| println!("the simulation proves too little: {line}"));
-    let failures = regressions + u64::from(failed.is_some()) + short.len() as u64;
+    failures += u64::from(failed.is_some()) + short.len() as u64;
     if let Some((seed, violation)) = failed {
         println!("\nseed {seed} breaks {}", checker::told(&violation));
+        println!("{}", regressions::how_to_keep(seed, plan.days, &violation));
         shrink::report(&script::draw(seed, plan.days), &violation);
     }
     println!("{} passed, {failures} failed", played - u64::from(failures > 0));
@@ -172,34 +182,6 @@ fn play_all(plan: Plan) -> (Tally, u64, Option<(u64, Violation)>) {
         }
     });
     result.into_inner().expect("no panic")
-}
-
-/// Scripts that failed once must not fail again. Answers how many do.
-fn regressions() -> u64 {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/sim/regressions");
-    let mut failed = 0;
-    let mut files: Vec<_> = std::fs::read_dir(folder)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .map(|file| file.path())
-        .collect();
-    files.retain(|file| file.extension().is_some_and(|ending| ending == "json"));
-    files.sort();
-    for file in files {
-        let text = std::fs::read_to_string(&file).expect("readable");
-        let script: Script = serde_json::from_str(&text).expect("a script");
-        let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        match try_script(&script, &mut Tally::new()) {
-            Ok(()) => println!("regression {name}: ok"),
-            Err(violation) => {
-                println!("regression {name} is back: {}", checker::told(&violation));
-                shrink::story(&script, &violation);
-                failed += 1;
-            }
-        }
-    }
-    failed
 }
 
 #[cfg(not(feature = "sabotage"))]

@@ -4,7 +4,8 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use session_sidecar::state::{
-    AtSubjectCap, Limits, Policy, PresenceLimits, Unmatched, WorkLimits, policy::warning_points,
+    Activity, AtSubjectCap, Limits, OneOf, Pattern, Policy, PresenceLimits, Rule, Rules, Unmatched, Visibility, When,
+    Word, WorkLimits, policy::warning_points,
 };
 
 const SECOND: u64 = 1_000;
@@ -30,6 +31,20 @@ pub(crate) struct Spec {
     pub(crate) enforced: bool,
     pub(crate) passive: bool,
     pub(crate) cap: Option<(u32, bool)>,
+    pub(crate) rules: Vec<OwnRule>,
+}
+
+/// A rule of a policy's own: the conditions that are set must all be met.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct OwnRule {
+    pub(crate) name: &'static str,
+    pub(crate) counts: bool,
+    /// The declared kind, as in a script. `None`: it is about touches that declare none.
+    pub(crate) kind: Option<u8>,
+    pub(crate) method: Option<&'static str>,
+    /// A path, or with a `*` at its end all that begin so.
+    pub(crate) path: Option<&'static str>,
+    pub(crate) hidden: bool,
 }
 
 /// What PRESENCE does.
@@ -60,13 +75,49 @@ impl Default for Spec {
             enforced: true,
             passive: false,
             cap: None,
+            rules: Vec::new(),
         }
     }
 }
 
+/// Own rules: the first that matches decides, and what none matches is `unmatched`, whatever the built-in rules say.
+fn own_rules() -> Vec<OwnRule> {
+    let rule = |name, counts| OwnRule {
+        name,
+        counts,
+        ..OwnRule::default()
+    };
+    vec![
+        OwnRule {
+            path: Some("/polls/*"),
+            ..rule("polls", false)
+        },
+        OwnRule {
+            method: Some("POST"),
+            path: Some("/save"),
+            ..rule("saves", true)
+        },
+        OwnRule {
+            hidden: true,
+            ..rule("hidden-pages", false)
+        },
+        OwnRule {
+            kind: Some(1),
+            path: Some("/polls/*"),
+            ..rule("said-to-be-a-person", false)
+        },
+        // It may say so: background never counts (G9).
+        OwnRule {
+            kind: Some(2),
+            method: Some("GET"),
+            ..rule("background", true)
+        },
+    ]
+}
+
 /// The names that scripts use, by number.
-pub(crate) const NAMES: [&str; 8] = [
-    "default", "short", "tabs", "works", "capped", "newest", "observed", "passive",
+pub(crate) const NAMES: [&str; 9] = [
+    "default", "short", "tabs", "works", "capped", "newest", "observed", "passive", "ruled",
 ];
 
 /// The policies as they are after `reloads` reloads: one after the other gets a new revision with other limits.
@@ -140,6 +191,13 @@ pub(crate) fn specs(reloads: u32) -> Vec<Spec> {
             passive: true,
             ..Spec::default()
         },
+        Spec {
+            name: "ruled",
+            idle: 10 * MINUTE,
+            unmatched_counts: false,
+            rules: own_rules(),
+            ..Spec::default()
+        },
     ];
     for reload in 1..=reloads {
         let spec = &mut specs[(reload as usize * 3 + 1) % 4];
@@ -189,6 +247,9 @@ fn policy(spec: &Spec) -> Policy {
                 max_ttl: ms(presence.max_ttl),
                 max_live: presence.max_live,
             }),
+            rules: Arc::new(Rules {
+                own: spec.rules.iter().map(rule).collect(),
+            }),
             passive: spec.passive,
             enforced: spec.enforced,
             ..Limits::default()
@@ -200,4 +261,22 @@ fn policy(spec: &Spec) -> Policy {
         },
         ..Policy::default()
     }
+}
+
+fn rule(rule: &OwnRule) -> Arc<Rule> {
+    let path = rule.path.map(|path| Pattern::path(path).expect("a good pattern"));
+    Arc::new(Rule {
+        name: rule.name.into(),
+        counts: rule.counts,
+        when: When {
+            kind: rule.kind.map(|kind| match kind {
+                1 => Activity::User,
+                _ => Activity::Background,
+            }),
+            visibility: rule.hidden.then_some(Visibility::Hidden),
+            method: OneOf(rule.method.map(|method| Word(method.into())).into_iter().collect()),
+            path: OneOf(path.into_iter().collect()),
+            ..When::default()
+        },
+    })
 }

@@ -26,6 +26,7 @@ pub(crate) struct Script {
     /// How many events may wait for one watcher.
     pub(crate) mailbox: usize,
     pub(crate) max_sessions: usize,
+    pub(crate) max_tombstones: usize,
     pub(crate) steps: Vec<Step>,
 }
 
@@ -84,6 +85,14 @@ pub(crate) enum Action {
         revoked: bool,
         request: Option<u32>,
     },
+    /// An operator asks about a session's tenant or subject.
+    Admin {
+        session: u32,
+        subject: u8,
+        ask: Ask,
+        /// Of another tenant.
+        stranger: bool,
+    },
     /// Somebody asks for a session of another tenant.
     Stranger {
         session: u32,
@@ -132,6 +141,26 @@ pub(crate) enum Action {
     },
     /// At the same instant.
     Race(Vec<Action>),
+}
+
+/// What an operator asks for.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(crate) enum Ask {
+    /// Of the subject, or of the whole tenant, with what has ended or without; so many on a page.
+    List {
+        whole: bool,
+        ended: bool,
+        page: u16,
+    },
+    /// All of the subject's, or all but the one.
+    End {
+        dry_run: bool,
+        spared: bool,
+    },
+    Explain {
+        by_ref: bool,
+    },
+    Stats,
 }
 
 /// One touch.
@@ -189,6 +218,7 @@ pub(crate) fn draw(seed: u64, days: u64) -> Script {
         },
         mailbox: if small { 1_200 } else { 4_096 },
         max_sessions: if author.rng.chance(15) { 60 } else { 100_000 },
+        max_tombstones: if author.rng.chance(20) { 12 } else { 100_000 },
         steps: author.steps,
     }
 }
@@ -224,7 +254,7 @@ impl Author {
         } else {
             self.rng.within(1, 2) as usize
         };
-        let policy = self.rng.pick(&[0, 0, 0, 0, 1, 1, 2, 2, 3, 3, 4, 5, 5, 6, 7]);
+        let policy = self.rng.pick(&[0, 0, 0, 0, 1, 1, 2, 2, 3, 3, 4, 5, 5, 6, 7, 8, 8]);
         let subject = (user % 200 + 1) as u8;
         let mut now = self.rng.within(SECOND, 10 * HOUR);
         while now < self.until {
@@ -266,7 +296,8 @@ impl Author {
             let roll = self.rng.below(1000);
             let action = match roll {
                 0..330 => self.touch(session, idle),
-                330..430 => Action::Touch(Touch {
+                400..430 => self.operator(session, subject),
+                330..400 => Action::Touch(Touch {
                     session,
                     activity: 2,
                     ago: 0,
@@ -413,7 +444,7 @@ impl Author {
                 0
             },
             hint: if self.rng.chance(30) {
-                self.rng.below(8) as u8
+                self.rng.below(9) as u8
             } else {
                 0
             },
@@ -546,6 +577,30 @@ impl Author {
         Action::Check {
             session: old,
             by_ref: false,
+        }
+    }
+
+    fn operator(&mut self, session: u32, subject: u8) -> Action {
+        let ask = match self.rng.below(20) {
+            0..6 => Ask::List {
+                whole: self.rng.chance(30),
+                ended: self.rng.chance(50),
+                page: self.rng.pick(&[2, 7, 1_000]),
+            },
+            6 => Ask::End {
+                dry_run: self.rng.chance(40),
+                spared: self.rng.chance(40),
+            },
+            7..15 => Ask::Explain {
+                by_ref: self.rng.chance(40),
+            },
+            _ => Ask::Stats,
+        };
+        Action::Admin {
+            session,
+            subject,
+            ask,
+            stranger: self.rng.chance(10),
         }
     }
 

@@ -6,7 +6,12 @@ use hyper_util::rt::TokioIo;
 use prometheus_client::{encoding::text::encode, registry::Registry};
 use session_sidecar::{
     driver,
-    rpc::{Api, Caller, Connection, RpcMeter, proto::v1::session_service_client::SessionServiceClient},
+    rpc::{
+        Api, Caller, Connection, RpcMeter, VerbGroup,
+        proto::v1::{
+            session_admin_service_client::SessionAdminServiceClient, session_service_client::SessionServiceClient,
+        },
+    },
     sessions::{Meter, Sessions, Setup},
     store::MemoryCaps,
     telemetry::{Levels, PREFIX},
@@ -23,6 +28,7 @@ use crate::{
 };
 
 pub(crate) type Client = SessionServiceClient<Channel>;
+pub(crate) type Admin = SessionAdminServiceClient<Channel>;
 
 /// A running sidecar.
 pub(crate) struct Sidecar {
@@ -46,7 +52,7 @@ impl Sidecar {
                 policies: policies(&specs(reloads)),
                 caps: MemoryCaps {
                     max_sessions: script.max_sessions,
-                    max_tombstones: 1_000_000,
+                    max_tombstones: script.max_tombstones,
                 },
                 replay_events: script.replay_events,
                 mailbox_size: script.mailbox,
@@ -84,9 +90,18 @@ impl Sidecar {
 
     /// A client on a connection of its own whose listener serves these tenants.
     pub(crate) async fn client(&self, tenants: &[&str]) -> Client {
+        SessionServiceClient::new(self.channel(tenants, Caller::default().verbs).await)
+    }
+
+    /// An operator of these tenants.
+    pub(crate) async fn admin(&self, tenants: &[&str]) -> Admin {
+        SessionAdminServiceClient::new(self.channel(tenants, vec![VerbGroup::Admin]).await)
+    }
+
+    async fn channel(&self, tenants: &[&str], verbs: Vec<VerbGroup>) -> Channel {
         let caller = Arc::new(Caller {
             tenants: tenants.iter().map(|tenant| Arc::from(*tenant)).collect(),
-            ..Caller::default()
+            verbs,
         });
         let connections = self.connections.clone();
         let connector = tower::service_fn(move |_| {
@@ -98,11 +113,10 @@ impl Sidecar {
             }
         });
         let endpoint = Endpoint::from_static("http://sidecar").initial_stream_window_size(65_535);
-        let channel = endpoint
+        endpoint
             .connect_with_connector(connector)
             .await
-            .expect("the pipe connects");
-        SessionServiceClient::new(channel)
+            .expect("the pipe connects")
     }
 
     /// What /metrics would say.

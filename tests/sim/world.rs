@@ -10,13 +10,13 @@ use std::{
 use prost::Message as _;
 use session_sidecar::rpc::proto::v1::{self, watch_expiry_response::Message};
 use tokio::{sync::watch, task::JoinHandle, time::Instant};
-use tonic::{Code, Streaming};
+use tonic::{Code, Status, Streaming};
 
 use crate::{
     calls::{self, Names},
     history::{Answer, Call, Entry, Ns, Refused, Request, What},
     script::{Action, Script, TENANTS},
-    sidecar::{Client, Sidecar},
+    sidecar::{Admin, Client, Sidecar},
 };
 
 /// Every id that the simulation chooses begins with this: it may turn up nowhere but where an id is due.
@@ -59,12 +59,19 @@ struct World<'a> {
     start: Instant,
     history: History,
     sidecar: Option<Sidecar>,
-    clients: Vec<Client>,
+    clients: Vec<Callers>,
     names: Names,
     watchers: BTreeMap<u32, Watcher>,
     reloads: u32,
     races: u32,
     wall: i128,
+}
+
+/// The clients of a tenant.
+#[derive(Clone)]
+struct Callers {
+    service: Client,
+    admin: Admin,
 }
 
 struct Watcher {
@@ -97,6 +104,7 @@ impl<'a> World<'a> {
             replay_events: self.script.replay_events,
             mailbox: self.script.mailbox,
             max_sessions: self.script.max_sessions,
+            max_tombstones: self.script.max_tombstones,
         });
         self.boot().await;
         for step in &self.script.steps {
@@ -120,7 +128,10 @@ impl<'a> World<'a> {
         let sidecar = Sidecar::start(self.script, self.reloads);
         self.clients.clear();
         for tenant in TENANTS {
-            self.clients.push(sidecar.client(&[tenant]).await);
+            self.clients.push(Callers {
+                service: sidecar.client(&[tenant]).await,
+                admin: sidecar.admin(&[tenant]).await,
+            });
         }
         let mut auditor = sidecar.client(&TENANTS).await;
         self.sidecar = Some(sidecar);
@@ -218,7 +229,7 @@ impl<'a> World<'a> {
 
     async fn client_of_watcher(&self, watcher: u32, tenant: usize) -> Client {
         if watcher < OWN_CONNECTION {
-            return self.clients[tenant].clone();
+            return self.clients[tenant].service.clone();
         }
         self.sidecar.as_ref().expect("runs").client(&[TENANTS[tenant]]).await
     }
@@ -328,6 +339,14 @@ impl<'a> World<'a> {
 
     fn scan_metrics(&self) {
         let text = self.sidecar.as_ref().expect("runs").metrics();
+        let dropped = text
+            .lines()
+            .find_map(|line| line.strip_prefix("session_sidecar_tombstones_dropped_total "));
+        self.note(What::Dropped {
+            tombstones: dropped
+                .and_then(|number| number.parse().ok())
+                .expect("the metric is there"),
+        });
         for line in text.lines() {
             if has_raw_id(line.as_bytes()) {
                 self.note(What::Leak {
@@ -345,7 +364,7 @@ fn note(history: &History, start: Instant, what: What) {
 
 /// Makes one call. Answers the id and ref of a session that it made.
 async fn call(
-    mut client: Client,
+    callers: Callers,
     tenant: usize,
     race: u32,
     request: Request,
@@ -354,6 +373,10 @@ async fn call(
     start: Instant,
 ) -> Option<(String, String)> {
     let sent = start.elapsed().as_nanos() as Ns;
+    let Callers {
+        service: mut client,
+        mut admin,
+    } = callers;
     let answer = match request.clone() {
         Request::Create(request) => client
             .create(request)
@@ -388,6 +411,19 @@ async fn call(
             .await
             .map(|answer| Answer::Rotate(answer.into_inner())),
         Request::End(request) => client.end(request).await.map(|answer| Answer::End(answer.into_inner())),
+        Request::List(request) => list(&mut admin, request).await.map(Answer::List),
+        Request::EndMany(request) => admin
+            .end_sessions(request)
+            .await
+            .map(|answer| Answer::EndMany(answer.into_inner())),
+        Request::Explain(request) => admin
+            .explain_session(request)
+            .await
+            .map(|answer| Answer::Explain(answer.into_inner())),
+        Request::Stats(request) => admin
+            .get_stats(request)
+            .await
+            .map(|answer| Answer::Stats(answer.into_inner())),
     };
     let learn = match &answer {
         Ok(Answer::Create(created)) => known(&created.session_id, created.session.as_ref()),
@@ -413,6 +449,19 @@ async fn call(
     learn
 }
 
+/// A list to its last page.
+async fn list(admin: &mut Admin, mut request: v1::ListSessionsRequest) -> Result<v1::ListSessionsResponse, Status> {
+    let mut all = v1::ListSessionsResponse::default();
+    loop {
+        let page = admin.list_sessions(request.clone()).await?.into_inner();
+        all.sessions.extend(page.sessions);
+        if page.next_page_token.is_empty() {
+            return Ok(all);
+        }
+        request.page_token = page.next_page_token;
+    }
+}
+
 fn known(id: &str, session: Option<&v1::Session>) -> Option<(String, String)> {
     let status = session?.status.as_ref()?;
     Some((id.to_owned(), status.session_ref.clone()))
@@ -430,6 +479,10 @@ fn leak(answer: &Result<Answer, Refused>) -> Option<String> {
         Ok(Answer::Hold(held)) => held.encode_to_vec(),
         Ok(Answer::Release(released)) => released.encode_to_vec(),
         Ok(Answer::End(ended)) => ended.encode_to_vec(),
+        Ok(Answer::List(listed)) => listed.encode_to_vec(),
+        Ok(Answer::EndMany(ended)) => ended.encode_to_vec(),
+        Ok(Answer::Explain(explained)) => explained.encode_to_vec(),
+        Ok(Answer::Stats(stats)) => stats.encode_to_vec(),
         Err(refused) => format!("{refused:?}").into_bytes(),
     };
     has_raw_id(&bytes).then(|| format!("an answer: {answer:?}"))

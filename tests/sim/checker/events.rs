@@ -5,7 +5,7 @@ use session_sidecar::rpc::proto::v1::{self, EndReason, watch_expiry_response::Me
 use super::{
     Violation, broken,
     model::Trial,
-    session::{Owed, Session},
+    session::{Line, Owed, Session},
 };
 use crate::history::{Ns, clock, ns, session_of, span};
 
@@ -76,6 +76,17 @@ impl Trial<'_> {
                     _ => return Err(broken("G4", format!("{name}: a Cleared that nothing calls for"))),
                 }
             }
+        }
+        match message {
+            Message::Warning(warning) => {
+                let line = Line::Warning(warning.limit(), ns(&warning.point));
+                session.story.add(moment.now, line);
+            }
+            Message::Cleared(cleared) => {
+                let line = Line::Cleared(cleared.limit(), cleared.cause());
+                session.story.add(moment.now, line);
+            }
+            _ => {}
         }
         session.event_version = about.version;
         session.version = session.version.max(about.version);

@@ -1,8 +1,13 @@
 //! The history checker: code of its own, which knows DESIGN.md sections 2 to 4 and the wire, and nothing of the sidecar's
 //! state machine. It reads what callers and watchers saw, and names the guarantee that was broken.
 
+mod activity;
+mod admin;
+mod answers;
 mod events;
+mod holds;
 mod limits;
+mod lives;
 mod model;
 mod rules;
 mod session;
@@ -17,7 +22,7 @@ use crate::{
     history::{Answer, Call, Entry, Ns, Request, What, clock, session_of, short},
     world::AUDITOR,
 };
-use model::{Model, Trial};
+use model::{Caps, Model, Trial};
 use session::Moment;
 use streams::Streams;
 
@@ -51,25 +56,33 @@ struct Checker {
     model: Model,
     moment: Moment,
     reloads: u32,
-    max_sessions: usize,
+    caps: Caps,
     streams: Streams,
 }
 
 impl Checker {
     fn new(history: &[Entry]) -> Self {
-        let (replay, mailbox, max_sessions) = history
+        let (replay, mailbox, caps) = history
             .iter()
             .find_map(|entry| match entry.what {
                 What::World {
                     replay_events,
                     mailbox,
                     max_sessions,
-                } => Some((replay_events, mailbox, max_sessions)),
+                    max_tombstones,
+                } => Some((
+                    replay_events,
+                    mailbox,
+                    Caps {
+                        max_sessions,
+                        max_tombstones,
+                    },
+                )),
                 _ => None,
             })
-            .unwrap_or((1, 1, 1));
+            .unwrap_or_default();
         Self {
-            model: Model::new(max_sessions, 0, 0),
+            model: Model::new(caps, 0, 0),
             moment: Moment {
                 now: 0,
                 held_until: Ns::MIN,
@@ -77,7 +90,7 @@ impl Checker {
                 gap: (Ns::MIN, Ns::MIN),
             },
             reloads: 0,
-            max_sessions,
+            caps,
             streams: Streams::new(replay, mailbox),
         }
     }
@@ -132,7 +145,7 @@ impl Checker {
                 What::Restarted { offset } => {
                     self.moment.now = now;
                     self.sweep(now)?;
-                    let fresh = Model::new(self.max_sessions, self.reloads, *offset);
+                    let fresh = Model::new(self.caps, self.reloads, *offset);
                     let old = std::mem::replace(&mut self.model, fresh);
                     self.streams.restarted(first + place, &old);
                     self.moment.held_until = Ns::MIN;
@@ -162,6 +175,13 @@ impl Checker {
                         format!("a watcher that always reads was cut off: {how:?}"),
                     ));
                 }
+                What::Dropped { tombstones } if *tombstones != self.model.graves.dropped => {
+                    let expected = self.model.graves.dropped;
+                    return Err(broken(
+                        "G10",
+                        format!("/metrics tells of {tombstones} tombstones dropped at the cap, expected {expected}"),
+                    ));
+                }
                 What::Over => self.sweep(now)?,
                 _ => {}
             }
@@ -174,7 +194,16 @@ impl Checker {
                 self.streams.opened(first + place, &self.model, self.moment);
             }
         }
-        self.explain(&calls, &events)
+        self.explain(&calls, &events)?;
+        let ended = events.iter().filter_map(|event| match &event.message {
+            Some(Message::Ended(ended)) => ended.session.as_ref(),
+            _ => None,
+        });
+        for session in ended {
+            let dropped = self.model.bury(&session.session_ref, now);
+            *tally.entry("tombstones dropped at the cap".to_owned()).or_default() += u64::from(dropped);
+        }
+        Ok(())
     }
 
     /// Finds an order of what happened at one instant in which all of it is right.
@@ -241,6 +270,8 @@ impl Checker {
             }
         };
         let mut refs = Vec::new();
+        let mut filters: Vec<&v1::SessionFilter> = Vec::new();
+        let mut tenants = Vec::new();
         for call in calls {
             match &call.request {
                 Request::Create(request) => add_id(&request.tenant, &request.session_id),
@@ -270,6 +301,14 @@ impl Checker {
                     add_id(&request.tenant, &request.new_session_id);
                 }
                 Request::End(request) => add_id(&request.tenant, &request.session_id),
+                Request::List(list) => filters.extend(&list.filter),
+                Request::EndMany(end) => filters.extend(&end.filter),
+                Request::Stats(stats) => tenants.push(stats.tenant.as_str()),
+                Request::Explain(explain) => match &explain.target {
+                    Some(v1::explain_session_request::Target::SessionId(id)) => add_id(&explain.tenant, id),
+                    Some(v1::explain_session_request::Target::SessionRef(name)) => refs.push(name.clone()),
+                    _ => {}
+                },
             }
             let (session, more) = match &call.answer {
                 Ok(Answer::Create(created)) => (created.session.as_ref(), created.superseded_refs.clone()),
@@ -285,6 +324,12 @@ impl Checker {
             if let Err(refused) = &call.answer {
                 refs.extend(refused.metadata.get("session_ref").cloned());
             }
+        }
+        tenants.extend(filters.iter().map(|filter| filter.tenant.as_str()));
+        if !tenants.is_empty() {
+            let sessions = self.model.sessions.values();
+            let live = sessions.filter(|session| session.end.is_none() && tenants.contains(&session.tenant.as_str()));
+            refs.extend(live.map(|session| session.reference.clone()));
         }
         touched.extend(refs);
         touched
@@ -371,6 +416,10 @@ fn count(call: &Call, tally: &mut Tally) {
         Request::Release(_) => "release",
         Request::Rotate(_) => "rotate",
         Request::End(_) => "end",
+        Request::List(_) => "list",
+        Request::EndMany(_) => "end many",
+        Request::Explain(_) => "explain",
+        Request::Stats(_) => "stats",
     };
     let how = match &call.answer {
         Ok(Answer::Touch(touched)) => short(touched.result().as_str_name(), "TOUCH_RESULT_").to_lowercase(),
@@ -378,6 +427,9 @@ fn count(call: &Call, tally: &mut Tally) {
         Err(refused) if refused.reason.is_empty() => format!("{:?}", refused.code),
         Err(refused) => refused.reason.clone(),
     };
+    if let Ok(Answer::Touch(touched)) = &call.answer {
+        *tally.entry(format!("rule {}", touched.rule)).or_default() += 1;
+    }
     *tally.entry(format!("{verb} {how}")).or_default() += 1;
     *tally.entry("calls".to_owned()).or_default() += 1;
 }

@@ -2,18 +2,18 @@
 //! becomes the model.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     rc::Rc,
 };
 
-use session_sidecar::rpc::proto::v1::{self, Actor, EndReason, Limit, SessionState};
+use session_sidecar::rpc::proto::v1::{Actor, EndReason};
 
 use super::{
     Violation, broken,
     session::{End, Moment, Session},
 };
 use crate::{
-    history::{Ns, SECOND, clock, ns, span},
+    history::{Ns, SECOND},
     policies::{Spec, specs},
     world::WALL_START,
 };
@@ -26,18 +26,44 @@ pub(super) struct Model {
     ids: BTreeMap<(String, String), String>,
     subjects: BTreeMap<(String, String), BTreeSet<String>>,
     pub(super) specs: BTreeMap<&'static str, Rc<Spec>>,
-    pub(super) max_sessions: usize,
+    pub(super) caps: Caps,
+    pub(super) graves: Graves,
     pub(super) wall: i128,
 }
 
+/// How much fits.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Caps {
+    pub(super) max_sessions: usize,
+    pub(super) max_tombstones: usize,
+}
+
+/// The tombstones, in the order of the ends: at the cap the oldest goes before its time.
+#[derive(Default)]
+pub(super) struct Graves {
+    /// Each with the time until which it should be remembered.
+    order: VecDeque<(String, Ns)>,
+    pub(super) dropped: u64,
+    /// Until when the latest of those that were dropped should have been remembered.
+    dropped_until: Ns,
+}
+
+impl Graves {
+    /// Whether who is unknown may have ended all the same.
+    pub(super) fn forgot_early(&self, now: Ns) -> bool {
+        self.dropped > 0 && self.dropped_until > now
+    }
+}
+
 impl Model {
-    pub(super) fn new(max_sessions: usize, reloads: u32, wall: i128) -> Self {
+    pub(super) fn new(caps: Caps, reloads: u32, wall: i128) -> Self {
         let mut model = Self {
             sessions: BTreeMap::new(),
             ids: BTreeMap::new(),
             subjects: BTreeMap::new(),
             specs: BTreeMap::new(),
-            max_sessions,
+            caps,
+            graves: Graves::default(),
             wall,
         };
         model.reload(reloads);
@@ -60,6 +86,35 @@ impl Model {
             self.sessions.insert(reference, session);
         }
         self.ids.extend(ids);
+    }
+
+    /// An end was told: its tombstone takes a place, and at the cap that of the oldest. Answers whether one had to go early.
+    pub(super) fn bury(&mut self, reference: &str, now: Ns) -> bool {
+        let forget_at = |session: &Session| session.memory_until();
+        let Some(until) = self.sessions.get(reference).and_then(forget_at) else {
+            return false;
+        };
+        while self.graves.order.front().is_some_and(|(_, until)| *until <= now) {
+            self.graves.order.pop_front();
+        }
+        let mut dropped = false;
+        if self.graves.order.len() >= self.caps.max_tombstones
+            && let Some((oldest, until)) = self.graves.order.pop_front()
+        {
+            self.graves.dropped += 1;
+            self.graves.dropped_until = self.graves.dropped_until.max(until);
+            dropped = true;
+            // Its name may have been forgotten, used again and ended again: that one stays.
+            let oldest = self
+                .sessions
+                .get_mut(&oldest)
+                .filter(|session| forget_at(session) == Some(until));
+            if let Some(oldest) = oldest {
+                oldest.forgotten = true;
+            }
+        }
+        self.graves.order.push_back((reference.to_owned(), until));
+        dropped
     }
 
     pub(super) fn reference(&self, tenant: &str, id: &str) -> Option<&String> {
@@ -139,6 +194,7 @@ impl<'a> Trial<'a> {
         while let Some(session) = self.get(&reference)
             && let Some(end) = &session.end
             && end.reason == EndReason::Rotated
+            && !session.forgotten
             && self.moment.now < session.alias_until
         {
             reference = end.successor.clone();
@@ -183,136 +239,6 @@ impl<'a> Trial<'a> {
         let Some(timestamp) = timestamp else { return Ns::MIN };
         let nanos = i128::from(timestamp.seconds) * 1_000_000_000 + i128::from(timestamp.nanos);
         (nanos - WALL_START - self.model.wall) as Ns
-    }
-
-    /// Compares a status with the session that it must be of.
-    pub(super) fn status(
-        &mut self,
-        reference: &str,
-        status: &Option<v1::SessionStatus>,
-        alias: bool,
-    ) -> Result<(), Violation> {
-        let Some(status) = status else {
-            return Err(broken("API", "an answer without status".to_owned()));
-        };
-        let moment = self.moment;
-        if status.session_ref != reference {
-            return Err(broken(
-                "G17",
-                format!("an answer about {} where {reference} was meant", status.session_ref),
-            ));
-        }
-        if self.time(&status.server_time) != moment.now {
-            return Err(broken(
-                "G14",
-                format!("server_time is {}", clock(self.time(&status.server_time))),
-            ));
-        }
-        if status.alias != alias {
-            return Err(broken(
-                "API",
-                format!("{reference}: alias is {}, expected {alias}", status.alias),
-            ));
-        }
-        let expire_time = self.time(&status.expire_time);
-        let Some(session) = self.get_mut(reference) else {
-            return Err(broken(
-                "G10",
-                format!("{reference} was never issued and is {:?}", status.state()),
-            ));
-        };
-        let name = &session.reference;
-        let state = status.state();
-        if let Some(end) = &session.end {
-            if state != SessionState::Ended {
-                return Err(broken(
-                    "G5",
-                    format!("{name} ended ({:?}) and is {state:?}", end.reason),
-                ));
-            }
-            return Ok(());
-        }
-        if state == SessionState::Ended {
-            return Err(broken("G1", format!("{name} is told to be ended; it should live")));
-        }
-        let (expire, limit) = session.deadlines(moment).expire();
-        let left = (expire - moment.now).max(0);
-        if ns(&status.expires_in) != left || status.limit() != limit {
-            let (told, by) = (ns(&status.expires_in), status.limit());
-            let guarantee = if expire_time > session.absolute {
-                "G7"
-            } else if told > left {
-                "G2"
-            } else {
-                "G1"
-            };
-            return Err(broken(
-                guarantee,
-                format!(
-                    "{name} expires in {} by {by:?}; it should be {} by {limit:?}",
-                    span(told),
-                    span(left)
-                ),
-            ));
-        }
-        if expire_time != expire {
-            return Err(broken(
-                "G14",
-                format!("{name}: expire_time {} is not {}", clock(expire_time), clock(expire)),
-            ));
-        }
-        // While expiries are held, a session whose time is over is not simply active.
-        let over = session.plain(moment.now).expire().0 <= moment.now;
-        let expected = if session.is_expiring() || over {
-            SessionState::Expiring
-        } else {
-            SessionState::Active
-        };
-        if state != expected && session.enforced() {
-            return Err(broken("G3", format!("{name} is {state:?}, expected {expected:?}")));
-        }
-        let max = session.limits.spec.max_extensions;
-        let can = limit != Limit::Absolute && max.is_none_or(|max| session.extensions < max);
-        if status.can_extend != can && limit != Limit::Presence && session.enforced() {
-            return Err(broken("API", format!("{name}: can_extend is {}", status.can_extend)));
-        }
-        if status.version < session.version {
-            return Err(broken(
-                "API",
-                format!(
-                    "{name}: version went back from {} to {}",
-                    session.version, status.version
-                ),
-            ));
-        }
-        session.version = status.version;
-        Ok(())
-    }
-
-    /// Compares an end with the one that the session had.
-    pub(super) fn end(&self, session: &Session, told: Option<&v1::SessionEnd>) -> Result<(), Violation> {
-        let name = &session.reference;
-        let Some(end) = &session.end else {
-            return Err(broken("G1", format!("{name} has an end and should live")));
-        };
-        let Some(told) = told else {
-            return Err(broken("G10", format!("{name}: the end is missing")));
-        };
-        let at = self.time(&told.end_time);
-        if told.reason() != end.reason
-            || told.actor() != end.actor
-            || told.successor_ref != end.successor
-            || told.actor_id != end.actor_id
-        {
-            return Err(broken("G6", format!("{name} ended {told:?}, expected {end:?}")));
-        }
-        if at != end.at {
-            return Err(broken(
-                "G2",
-                format!("{name} ended at {}, told {}", clock(end.at), clock(at)),
-            ));
-        }
-        Ok(())
     }
 
     /// Ends a live session by a command.

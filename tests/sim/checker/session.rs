@@ -1,6 +1,9 @@
 //! What one session must be, worked out from what callers were told: DESIGN.md section 2, in plain numbers.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    rc::Rc,
+};
 
 use session_sidecar::rpc::proto::v1::{Actor, ClearedCause, EndReason, Limit};
 
@@ -86,6 +89,32 @@ pub(super) struct Remembered {
     pub(super) granted: Option<(Ns, bool)>,
 }
 
+/// What an operator must be told of a session's life.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Story {
+    pub(super) lines: Rc<Vec<(Ns, Line)>>,
+    /// How many touches came, by rule and whether they counted.
+    pub(super) touches: BTreeMap<(&'static str, bool), u64>,
+    /// When the last one came that a rule ignored, and one that was stale.
+    pub(super) ignored: Option<Ns>,
+    pub(super) stale: Option<Ns>,
+}
+
+impl Story {
+    pub(super) fn add(&mut self, at: Ns, line: Line) {
+        Rc::make_mut(&mut self.lines).push((at, line));
+    }
+}
+
+/// One line of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Line {
+    Warning(Limit, Ns),
+    Cleared(Limit, ClearedCause),
+    Extended(Ns),
+    Held(String),
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Deadlines {
     pub(super) idle: Ns,
@@ -140,9 +169,10 @@ pub(super) struct Session {
     /// When something last moved a deadline: what became due by that is due from then on.
     pub(super) changed: Ns,
     pub(super) owed: VecDeque<Owed>,
+    pub(super) story: Story,
     /// With `enforce = false`: the deadline that passed, and its limit.
     pub(super) noted: Option<(Ns, Limit)>,
-    /// It was only observed, nobody has used it for long, and it is forgotten without a word.
+    /// It is unknown by now: it was only observed, and nobody has used it for long; or its tombstone went at the cap.
     pub(super) forgotten: bool,
     /// Whether the old id may still be used (an alias), after a Rotate.
     pub(super) alias_until: Ns,
@@ -450,6 +480,26 @@ impl Session {
         }
     }
 
+    /// Whether an answer says that it expires: a warning stands, or it only lives because expiries are held.
+    pub(super) fn shows_expiring(&self, moment: Moment) -> bool {
+        self.is_expiring() || self.plain(moment.now).expire().0 <= moment.now
+    }
+
+    /// When the next warning is due if nothing else happens; it may be due already.
+    pub(super) fn next_warning(&self, moment: Moment) -> Option<Ns> {
+        if self.noted.is_some() {
+            return None;
+        }
+        let deadlines = self.deadlines(moment);
+        let idle = self.limits.idle_points.get(self.idle_fired);
+        let idle = idle.filter(|_| deadlines.idle_is_nearest());
+        let absolute = self.limits.absolute_points.get(self.absolute_fired);
+        let idle = idle.map(|lead| deadlines.idle - lead);
+        let absolute = absolute.map(|lead| deadlines.absolute - lead);
+        let next = [idle, absolute].into_iter().flatten().min()?;
+        (next < deadlines.expire().0).then_some(next)
+    }
+
     pub(super) fn is_expiring(&self) -> bool {
         self.noted.is_none() && (self.idle_fired > 0 || self.absolute_fired > 0)
     }
@@ -549,6 +599,12 @@ impl Session {
         let Some(end) = &self.end else { return (true, false) };
         let ttl = self.limits.spec.tombstone as Ns * MS;
         (now < end.at.min(end.noticed) + ttl, now >= end.noticed + ttl)
+    }
+
+    /// Until when its end should be remembered.
+    pub(super) fn memory_until(&self) -> Option<Ns> {
+        let end = self.end.as_ref()?;
+        Some(end.noticed + self.limits.spec.tombstone as Ns * MS)
     }
 
     pub(super) fn recall(&self, id: &str, now: Ns) -> Option<&Remembered> {
