@@ -1,5 +1,10 @@
-//! The lock and the atomics of a session: shuttle's when `tests/races` explores their interleavings, real ones otherwise.
+//! The lock, the atomics and the exchanged pointer of a session: shuttle's when `tests/races` explores their interleavings, real ones otherwise.
 
+#[cfg(not(feature = "shuttle"))]
+pub use arc_swap::Guard;
+
+#[cfg(not(feature = "shuttle"))]
+pub(crate) use arc_swap::ArcSwap;
 #[cfg(not(feature = "shuttle"))]
 pub(crate) use parking_lot::Mutex;
 #[cfg(not(feature = "shuttle"))]
@@ -20,5 +25,37 @@ impl<T> Mutex<T> {
 
     pub(crate) fn lock(&self) -> shuttle::sync::MutexGuard<'_, T> {
         self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+/// A pointer that is exchanged as one step.
+#[cfg(feature = "shuttle")]
+pub(crate) struct ArcSwap<T>(Mutex<std::sync::Arc<T>>);
+
+/// What it pointed to.
+#[cfg(feature = "shuttle")]
+pub struct Guard<T>(T);
+
+#[cfg(feature = "shuttle")]
+impl<T> ArcSwap<T> {
+    pub(crate) fn new(value: std::sync::Arc<T>) -> Self {
+        Self(Mutex::new(value))
+    }
+
+    pub(crate) fn load(&self) -> Guard<std::sync::Arc<T>> {
+        Guard(std::sync::Arc::clone(&self.0.lock()))
+    }
+
+    pub(crate) fn store(&self, value: std::sync::Arc<T>) {
+        *self.0.lock() = value;
+    }
+}
+
+#[cfg(feature = "shuttle")]
+impl<T> std::ops::Deref for Guard<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
     }
 }

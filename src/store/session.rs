@@ -5,12 +5,10 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
-use arc_swap::{ArcSwap, Guard};
-
 use super::story::Story;
 use crate::{
     state::{Limits, Next, Origin, Pulse, Rest, RuleName, SessionRef, View},
-    sync::{AtomicU64, Mutex},
+    sync::{ArcSwap, AtomicU64, Guard, Mutex},
     time::Time,
 };
 

@@ -317,13 +317,18 @@ fn arming_of_many() {
 fn g3_touch_and_arming() {
     check_random(arming_of_many, 5_000);
     check_random(|| arming(Flaw::None), 5_000);
+    check_pct(|| arming(Flaw::None), 2_000, 3);
     check_dfs(|| arming(Flaw::None), Some(20_000));
 }
 
 /// The negative control of the arming.
 #[test]
 fn shuttle_catches_a_driver_that_reads_before_it_disarms() {
-    let found = catch_unwind(|| check_random(|| arming(Flaw::ReadThenDisarm), 5_000)).is_err();
+    let found = catch_unwind(|| {
+        check_random(|| arming(Flaw::ReadThenDisarm), 5_000);
+        check_pct(|| arming(Flaw::ReadThenDisarm), 5_000, 3);
+    })
+    .is_err();
     assert!(found, "the lost warning went unnoticed");
 }
 

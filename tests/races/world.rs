@@ -6,7 +6,7 @@
 use std::{
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     time::Duration,
 };
@@ -14,8 +14,8 @@ use std::{
 use session_sidecar::{
     state::{
         Actor, Command, End, EndReason, Happening, HoldKind, HoldWish, Identity, Keys, Limits, Moment, Next, Origin,
-        Pulse, Refusal, Reply, Rotation, SessionRef, Successor, Tombstone, Touched, Unmatched, View, WorkLimits,
-        decide,
+        Pulse, Refusal, Reply, Rotation, RuleName, SessionRef, Successor, Tombstone, Touched, Unmatched, View,
+        WorkLimits, decide,
     },
     store::Session,
     time::Time,
@@ -65,6 +65,8 @@ pub(crate) struct World {
     flaw: Flaw,
     /// Whether something in this world may move the deadline nearer.
     may_shorten: AtomicBool,
+    /// How many touches were counted.
+    counted: AtomicU32,
     /// Appended to under the session's lock. Shuttle does not see these locks: they are never contended.
     log: Mutex<Vec<(SessionRef, u32, Happening)>>,
     promises: Mutex<Vec<Promise>>,
@@ -121,6 +123,7 @@ impl World {
             may_shorten: AtomicBool::new(newer.is_some()),
             newer,
             flaw,
+            counted: AtomicU32::new(0),
             log: Mutex::default(),
             promises: Mutex::default(),
             ends: Mutex::default(),
@@ -153,9 +156,17 @@ impl World {
             ago,
             newer,
         };
-        if let Ok((Reply::Counted, promise)) = self.act(session, &touch, now) {
+        let before = session.pulse().last_activity();
+        if let Ok((session, Reply::Counted, promise)) = self.act(session, &touch, now) {
+            self.tally(&session, before, now);
             self.promised(Some(promise));
         }
+    }
+
+    /// Counts a touch for the session's history, as `Sessions::touch` does.
+    fn tally(&self, session: &Session, before: Time, now: Time) {
+        session.tally(&RuleName::DeclaredUser, true, before, now);
+        self.counted.fetch_add(1, Ordering::Relaxed);
     }
 
     /// `touch_plainly` of `sessions/touch.rs`: `None` if the state machine has a say, `Some(None)` if the touch is stale.
@@ -185,6 +196,7 @@ impl World {
                 let activity = pulse.last_activity();
                 let idle = activity + limits.idle_timeout;
                 let version = (false, version_now);
+                self.tally(session, seen.last_activity(), now);
                 return Some(Some(Promise {
                     activity,
                     idle,
@@ -222,6 +234,15 @@ impl World {
         let successor = self.find_successor();
         let session = successor.unwrap_or_else(|| Arc::clone(&self.session));
         assert!(self.change(&session, &Command::Judge, now).is_ok() || session.pulse().is_dead());
+        // What has passed has passed, unless somebody was faster; and what moves a deadline nearer comes before it here.
+        session.read(|view| {
+            let expire = view.plain_deadlines().expire().0;
+            let may_shorten = self.may_shorten.load(Ordering::Relaxed);
+            assert!(
+                view.pulse.is_dead() || expire > now || may_shorten,
+                "G2: alive after {expire:?}, at {now:?}"
+            );
+        });
     }
 
     pub(crate) fn end(&self, now: Time, actor_id: &str) {
@@ -235,8 +256,8 @@ impl World {
         let command = Command::End { end, request: None };
         let answered = self.live(now).and_then(|session| self.act(session, &command, now));
         match answered {
-            Ok((Reply::Ended(tombstone), _)) | Err(Refusal::Ended(tombstone)) => lock(&self.ends).push(tombstone),
-            Ok((other, _)) => panic!("End was answered {other:?}"),
+            Ok((_, Reply::Ended(tombstone), _)) | Err(Refusal::Ended(tombstone)) => lock(&self.ends).push(tombstone),
+            Ok((_, other, _)) => panic!("End was answered {other:?}"),
             Err(other) => panic!("End was refused: {other:?}"),
         }
     }
@@ -258,7 +279,7 @@ impl World {
     }
 
     fn ask(&self, command: &Command, now: Time) {
-        if let Ok((_, promise)) = self.live(now).and_then(|session| self.act(session, command, now)) {
+        if let Ok((_, _, promise)) = self.live(now).and_then(|session| self.act(session, command, now)) {
             self.promised(Some(promise));
         }
     }
@@ -296,14 +317,19 @@ impl World {
     }
 
     /// Does it, to the successor if somebody rotates the session meanwhile: `Sessions::act`.
-    fn act(&self, mut session: Arc<Session>, command: &Command, now: Time) -> Result<(Reply, Promise), Refusal> {
+    fn act(
+        &self,
+        mut session: Arc<Session>,
+        command: &Command,
+        now: Time,
+    ) -> Result<(Arc<Session>, Reply, Promise), Refusal> {
         loop {
             match self.change(&session, command, now) {
                 Err(Refusal::Ended(tombstone)) => match self.alias(&tombstone, now) {
                     Some(successor) => session = successor,
                     None => return Err(Refusal::Ended(tombstone)),
                 },
-                answer => return answer,
+                answer => return answer.map(|(reply, promise)| (session, reply, promise)),
             }
         }
     }
@@ -424,6 +450,43 @@ impl World {
 
     /// Judges a finished run.
     pub(crate) fn check(&self) {
+        self.check_history();
+        self.check_log();
+        // G2: whatever has happened, the deadline that stands is the end.
+        let session = self.find_successor().unwrap_or_else(|| Arc::clone(&self.session));
+        if !session.pulse().is_dead() {
+            let expire = session.read(|view| view.plain_deadlines().expire().0);
+            self.judge(expire);
+            let end = session.read(|view| view.rest.end().map(|end| end.end.at));
+            assert_eq!(
+                end,
+                Some(expire),
+                "G2: a deadline has passed, and nobody has ended the session"
+            );
+        }
+    }
+
+    /// Every touch that counted is in the history.
+    fn check_history(&self) {
+        let sum = |session: &Session| {
+            session.story(|story| {
+                story
+                    .iter()
+                    .flat_map(|story| &story.tallies)
+                    .map(|tally| tally.count)
+                    .sum::<u32>()
+            })
+        };
+        let successor = self.find_successor();
+        let told = sum(&self.session) + successor.map_or(0, |successor| sum(&successor));
+        assert_eq!(
+            told,
+            self.counted.load(Ordering::Relaxed),
+            "a touch is missing from the history"
+        );
+    }
+
+    fn check_log(&self) {
         let log = lock(&self.log);
         let (promises, ends) = (lock(&self.promises), lock(&self.ends));
         let (successor, may_shorten) = (self.find_successor(), self.may_shorten.load(Ordering::Relaxed));
