@@ -53,8 +53,8 @@ pub enum Fault {
     DroppedUntold,
     /// After a gap expiries are not held.
     NoHoldAfterGap,
-    /// An operator's numbers tell of other tenants.
-    CountCrossesTenant,
+    /// A ref of another tenant is answered.
+    RefCrossesTenant,
 }
 
 impl Fault {
@@ -83,7 +83,7 @@ impl Fault {
         Self::CapIgnored,
         Self::DroppedUntold,
         Self::NoHoldAfterGap,
-        Self::CountCrossesTenant,
+        Self::RefCrossesTenant,
     ];
 }
 

@@ -8,7 +8,6 @@ use std::{
 
 use super::{Error, Examined, Report, Sessions, State, Status};
 use crate::{
-    sabotage::{self, Fault},
     state::{Actor, End, EndReason, HoldKind, Identity, Moment, SessionRef},
     store::{Session, Unavailable},
     time::Time,
@@ -375,7 +374,7 @@ impl Sessions {
         let mut live = HashSet::new();
         let mut over = Vec::new();
         for session in self.memory.all_live() {
-            if session.origin().identity.tenant() != tenant && !sabotage::on(Fault::CountCrossesTenant) {
+            if session.origin().identity.tenant() != tenant {
                 continue;
             }
             match state_of(&session, moment) {

@@ -219,7 +219,7 @@ fn controls(seeds: u64) -> ExitCode {
             Fault::DroppedUntold => &["G10"],
             // An end too early, or first a warning or an answer that tells of a deadline that is not held.
             Fault::NoHoldAfterGap => &["G1", "G3", "G14"],
-            Fault::CountCrossesTenant => &["G17"],
+            Fault::RefCrossesTenant => &["G17"],
         }
     };
     let failed = AtomicU64::new(0);

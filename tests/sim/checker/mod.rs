@@ -65,7 +65,7 @@ pub(crate) type Tally = BTreeMap<String, u64>;
 /// | G13 | `streams::closed`: who does not read is cut off, who reads is not | SlowReaderKept |
 /// | G14 | `Trial::time`, `Moment`: the wall clock moves no deadline, gaps hold ends | NoHoldAfterGap |
 /// | G15 | `world::has_raw_id`: answers, events, the log, /metrics | IdLogged |
-/// | G17 | `Trial::call`, `streams`, `admin` | EventCrossesTenant, CountCrossesTenant |
+/// | G17 | `Trial::call`, `streams`, `admin` | EventCrossesTenant, RefCrossesTenant |
 ///
 /// Beside them: the cap of sessions per subject (SubjectCapRace). G16 needs a durable store, which memory mode is not.
 pub(crate) fn check(history: &[Entry], tally: &mut Tally) -> Result<(), Violation> {
