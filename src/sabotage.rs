@@ -45,11 +45,21 @@ pub enum Fault {
     SlowReaderKept,
     /// A raw session id is logged.
     IdLogged,
+    /// Activity that is told late sets last activity back.
+    ActivityGoesBack,
+    /// Sessions are created over the cap.
+    CapIgnored,
+    /// Who is unknown is not told that a tombstone went before its time.
+    DroppedUntold,
+    /// After a gap expiries are not held.
+    NoHoldAfterGap,
+    /// A ref of another tenant is answered.
+    RefCrossesTenant,
 }
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 24] = [
         Self::TimerTrusted,
         Self::CallsWaitForDriver,
         Self::TouchAfterEnd,
@@ -69,6 +79,11 @@ impl Fault {
         Self::TokenForAnyScope,
         Self::SlowReaderKept,
         Self::IdLogged,
+        Self::ActivityGoesBack,
+        Self::CapIgnored,
+        Self::DroppedUntold,
+        Self::NoHoldAfterGap,
+        Self::RefCrossesTenant,
     ];
 }
 

@@ -342,7 +342,7 @@ impl Shelf {
     /// Takes one place of `max`, if one is free.
     fn make_room(&self, max: usize) -> bool {
         let taken = self.live.fetch_update(Ordering::AcqRel, Ordering::Acquire, |live| {
-            (live < max).then_some(live + 1)
+            (live < max || sabotage::on(Fault::CapIgnored)).then_some(live + 1)
         });
         if taken == Ok(huge_pages::WORTHWHILE) {
             huge_pages::welcome();

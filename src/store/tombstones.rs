@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 
 use super::story::Story;
 use crate::{
+    sabotage::{self, Fault},
     state::{SessionRef, Tombstone},
     time::Time,
 };
@@ -107,7 +108,7 @@ impl Tombstones {
 
     /// Whether a tombstone was dropped that should still be remembered.
     pub(super) fn forgot_early(&self, now: Time) -> bool {
-        self.dropped_until.load(Ordering::Acquire) > now.as_nanos()
+        self.dropped_until.load(Ordering::Acquire) > now.as_nanos() && !sabotage::on(Fault::DroppedUntold)
     }
 
     /// How many were dropped at the cap.

@@ -214,6 +214,12 @@ fn controls(seeds: u64) -> ExitCode {
             Fault::EventCrossesTenant => &["G17"],
             Fault::SlowReaderKept => &["G13"],
             Fault::IdLogged => &["G15"],
+            Fault::ActivityGoesBack => &["G8"],
+            Fault::CapIgnored => &["G11"],
+            Fault::DroppedUntold => &["G10"],
+            // An end too early, or first a warning or an answer that tells of a deadline that is not held.
+            Fault::NoHoldAfterGap => &["G1", "G3", "G14"],
+            Fault::RefCrossesTenant => &["G17"],
         }
     };
     let failed = AtomicU64::new(0);
