@@ -80,3 +80,21 @@ async fn a_removed_policy_is_listed_while_its_sessions_live() {
     };
     assert_eq!(refs(admin, of_old).await.len(), 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_policy_file_that_is_not_in_force_is_told() {
+    let sidecar = Sidecar::start();
+    let admin = &mut sidecar.admin().await;
+    let mut told = async || {
+        let request = v1::ListPoliciesRequest::default();
+        let listed = admin.list_policies(request).await.expect("listed").into_inner();
+        assert_eq!(listed.policies.len(), 1);
+        listed.policy_file_problem
+    };
+    assert_eq!(told().await, "");
+    sidecar
+        .sessions
+        .policies()
+        .set_file_problem("line 2 (…): it is bad".to_owned());
+    assert_eq!(told().await, "line 2 (…): it is bad");
+}
