@@ -1,10 +1,8 @@
-//! The lock, the atomics and the exchanged pointer of a session: shuttle's when `tests/races` explores their interleavings, real ones otherwise.
+//! The lock, the atomics and the exchanged pointer of a session: shuttle's when `tests/races` explores their interleavings,
+//! real ones otherwise.
 
 #[cfg(not(feature = "shuttle"))]
-pub use arc_swap::Guard;
-
-#[cfg(not(feature = "shuttle"))]
-pub(crate) use arc_swap::ArcSwap;
+pub(crate) use arc_swap::{ArcSwap, Guard};
 #[cfg(not(feature = "shuttle"))]
 pub(crate) use parking_lot::Mutex;
 #[cfg(not(feature = "shuttle"))]
@@ -34,6 +32,7 @@ pub(crate) struct ArcSwap<T>(Mutex<std::sync::Arc<T>>);
 
 /// What it pointed to.
 #[cfg(feature = "shuttle")]
+#[expect(unreachable_pub, reason = "a session answers it")]
 pub struct Guard<T>(T);
 
 #[cfg(feature = "shuttle")]
