@@ -15,6 +15,9 @@ use super::{
 };
 use crate::history::{Ns, ns};
 
+/// Whether a session must be remembered, and whether it must be forgotten.
+type Memory = (bool, bool);
+
 impl Trial<'_> {
     pub(super) fn list(
         &mut self,
@@ -283,7 +286,7 @@ impl Trial<'_> {
 
     /// A session and those that went on in its place, as far as that is remembered: each with whether it must be, or is
     /// forgotten.
-    fn chain(&mut self, reference: String) -> Result<Vec<(String, (bool, bool))>, Violation> {
+    fn chain(&mut self, reference: String) -> Result<Vec<(String, Memory)>, Violation> {
         let now = self.moment.now;
         let mut chain = Vec::new();
         let mut next = Some(reference);

@@ -104,7 +104,7 @@ impl Trial<'_> {
         // Of one that was only observed, whoever forgets it knows that it has not ended.
         let observed = self.get(reference).is_some_and(|session| session.observed_out());
         let forgot_early = self.model.graves.forgot_early(now);
-        if status.may_have_ended != forgot_early && !(observed && !status.may_have_ended) {
+        if status.may_have_ended != forgot_early && (status.may_have_ended || !observed) {
             return Err(broken(
                 "G10",
                 format!(
