@@ -368,7 +368,7 @@ impl Sessions {
         let tenant: Arc<str> = tenant.into();
         let (mut stats, over) = self.aside(move |sessions| sessions.count(&tenant)).await?;
         for session in over {
-            match self.examine(session).await? {
+            match self.examine(session, self.moment()).await? {
                 // A touch was faster: it lives.
                 Examined::Live(_) => stats.active += 1,
                 Examined::Ended(tombstone) => stats.add_end(&tombstone),

@@ -36,9 +36,9 @@ pub(super) struct Changed {
 type Happenings = Vec<(u32, Happening)>;
 
 impl Sessions {
-    /// Looks at a session now: ends it if its deadline has passed, whether or not the driver has come to it (G2).
-    pub(super) async fn examine(&self, session: Arc<Session>) -> Result<Examined, Error> {
-        let moment = self.moment();
+    /// Looks at a session: ends it if its deadline has passed, whether or not the driver has come to it (G2). Whoever tells of
+    /// it as live then tells of this moment: at a later one it may be over.
+    pub(super) async fn examine(&self, session: Arc<Session>, moment: Moment) -> Result<Examined, Error> {
         let over = session.read(|view| view.pulse.is_dead() || view.deadlines(moment).expire().0 <= moment.now);
         if over {
             self.change(&session, &Command::Judge, moment).await?;

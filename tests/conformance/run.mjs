@@ -96,6 +96,9 @@ function flatten(names, message, prefix = "", now = findNow(message)) {
         lines.push(`${path} = now ${duration(seconds(item) - now)}`);
       } else if (isDuration(key)) {
         lines.push(`${path} = ${duration(seconds(item))}`);
+      } else if (key === "watcher_count") {
+        // A watch that its client has just left may still be there.
+        lines.push(`${path} = <watchers>`);
       } else if (FOR_PEOPLE.has(key)) {
         lines.push(`${path} = <text>`);
       } else if (typeof item === "object") {

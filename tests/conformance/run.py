@@ -100,6 +100,9 @@ def flatten(names: Names, message: object, prefix: str = "", now: float | None =
                 lines += flatten(names, item, f"{path}.", find_now(item) or now) or [f"{path} = {{}}"]
             elif field.enum_type:
                 lines.append(f"{path} = {field.enum_type.values_by_number[item].name}")
+            elif field.name == "watcher_count":
+                # A watch that its client has just left may still be there.
+                lines.append(f"{path} = <watchers>")
             elif field.name in FOR_PEOPLE:
                 lines.append(f"{path} = <text>")
             elif isinstance(item, str):
