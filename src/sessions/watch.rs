@@ -150,20 +150,23 @@ impl Sessions {
         // Before the sessions are listed: what happens to them from here on is sent as an event.
         let now = self.router.routed();
         let (seq, initial, resumes, known) = match &subscriber.resume_token {
-            None => (now, subscriber.initial_state, false, None),
+            None => (now, subscriber.initial_state, false, Some(Vec::new())),
             Some(token) => match self.open_token(token, &binding)? {
                 // The state was not complete: all of it again, without what led to it.
-                Position { initial: true, .. } => (now, true, false, None),
-                position => (position.seq, false, true, Some(position.followed)),
+                position if position.initial => (now, true, false, position.followed),
+                position => (position.seq, false, true, position.followed),
             },
         };
         let mut subscriber = subscriber;
         let mut followed = BTreeSet::new();
         if let Scope::Sessions(tenant, names) = &mut subscriber.scope {
+            for successor in known.iter().flatten() {
+                names.entry(*successor).or_insert(None);
+            }
             // Names that were rotated lead on.
             for name in names.keys().copied().collect::<Vec<_>>() {
                 let (successors, complete) = self.successors_of(tenant, name).await;
-                if !complete && known == Some(None) {
+                if !complete && known.is_none() {
                     // What it followed may be forgotten, and nothing else tells.
                     return Err(WatchError::TokenExpired);
                 }
@@ -172,11 +175,9 @@ impl Sessions {
                     names.entry(successor).or_insert(None);
                 }
             }
-            if let Some(Some(known)) = known {
-                for successor in &known {
-                    names.entry(*successor).or_insert(None);
-                }
-                followed = known.into_iter().collect();
+            match known {
+                Some(known) if resumes => followed = known.into_iter().collect(),
+                known => followed.extend(known.into_iter().flatten()),
             }
         }
         let phase = if resumes {

@@ -134,6 +134,17 @@ async fn g2_after_the_grace_the_old_id_is_over() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn g10_an_alias_outlives_a_tombstone_time_that_is_shorter_than_the_grace() {
+    let sidecar = Sidecar::with_policies("[policy.default]\ntombstone_ttl = \"1s\"");
+    let client = &mut sidecar.client().await;
+    let (_, new_ref) = rotated(client).await;
+    pass(secs(5) - Duration::from_millis(1)).await;
+    is_alias(touch(client, "old").await.expect("live").status, &new_ref);
+    pass(Duration::from_millis(1)).await;
+    assert_eq!(state(client, "old").await, v1::SessionState::Unknown);
+}
+
+#[tokio::test(start_paused = true)]
 async fn there_is_no_grace_if_authentication_or_subject_changes() {
     let sidecar = Sidecar::start();
     let client = &mut sidecar.client().await;
