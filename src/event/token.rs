@@ -2,7 +2,10 @@
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 
-use crate::sabotage::{self, Fault};
+use crate::{
+    sabotage::{self, Fault},
+    state::SessionRef,
+};
 
 /// Makes and reads tokens.
 pub struct Tokens {
@@ -10,13 +13,15 @@ pub struct Tokens {
     epoch: [u8; 16],
 }
 
-/// A place in the log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// A place in the log, and what the watch has come to follow by then.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Position {
     /// The last event that was seen, or was not of interest.
     pub seq: u64,
     /// Whether the initial state was not complete yet: whoever resumes here gets all of it again.
     pub initial: bool,
+    /// The sessions that go on in the place of those that the scope names. `None` if they are more than a token holds.
+    pub followed: Option<Vec<SessionRef>>,
 }
 
 /// Why a token is refused.
@@ -28,9 +33,16 @@ pub enum TokenError {
     OtherEpoch,
 }
 
-/// version, flags, epoch, seq, MAC, checksum.
-const LENGTH: usize = 1 + 1 + 16 + 8 + 32 + 4;
+/// version, flags, epoch, seq; then come the followed refs.
+const HEAD: usize = 1 + 1 + 16 + 8;
+const REF: usize = 16;
+/// MAC, checksum.
+const TAIL: usize = 32 + 4;
 const VERSION: u8 = 1;
+const INITIAL: u8 = 1;
+const FOLLOWS_MORE: u8 = 2;
+/// So many refs fit into the 1,024 characters that DESIGN.md allows.
+const MAX_FOLLOWED: usize = 40;
 
 impl Tokens {
     /// Tokens under a key, for the log of an epoch.
@@ -41,12 +53,22 @@ impl Tokens {
 
     /// The token of a place, for a caller and scope of which `binding` is a digest.
     #[must_use]
-    pub fn issue(&self, position: Position, binding: &[u8; 32]) -> String {
-        let mut token = Vec::with_capacity(LENGTH);
+    pub fn issue(
+        &self,
+        seq: u64,
+        initial: bool,
+        followed: impl ExactSizeIterator<Item = SessionRef>,
+        binding: &[u8; 32],
+    ) -> String {
+        let follows_more = followed.len() > MAX_FOLLOWED;
+        let mut token = Vec::with_capacity(HEAD + TAIL);
         token.push(VERSION);
-        token.push(u8::from(position.initial));
+        token.push(if initial { INITIAL } else { 0 } | if follows_more { FOLLOWS_MORE } else { 0 });
         token.extend_from_slice(&self.epoch);
-        token.extend_from_slice(&position.seq.to_le_bytes());
+        token.extend_from_slice(&seq.to_le_bytes());
+        if !follows_more {
+            followed.for_each(|reference| token.extend_from_slice(reference.as_bytes()));
+        }
         token.extend_from_slice(self.mac(&token, binding).as_bytes());
         token.extend_from_slice(&checksum(&token));
         URL_SAFE_NO_PAD.encode(token)
@@ -55,25 +77,29 @@ impl Tokens {
     /// Reads a token. The checksum needs no key: so a token of an earlier process, whose key is gone, is told from garbage.
     pub fn open(&self, token: &str, binding: &[u8; 32]) -> Result<Position, TokenError> {
         let token = URL_SAFE_NO_PAD.decode(token).map_err(|_| TokenError::Invalid)?;
-        let token: [u8; LENGTH] = token.try_into().map_err(|_| TokenError::Invalid)?;
-        let (signed, check) = token.split_at(LENGTH - 4);
-        let (content, mac) = signed.split_at(LENGTH - 4 - 32);
-        if checksum(signed) != check || content[0] != VERSION || content[1] > 1 {
+        let (signed, check) = token.split_last_chunk::<4>().ok_or(TokenError::Invalid)?;
+        let (content, mac) = signed.split_last_chunk::<32>().ok_or(TokenError::Invalid)?;
+        let (head, followed) = content.split_first_chunk::<HEAD>().ok_or(TokenError::Invalid)?;
+        let (refs, rest) = followed.as_chunks::<REF>();
+        let flags = head[1];
+        if checksum(signed) != *check || head[0] != VERSION || flags > INITIAL | FOLLOWS_MORE || !rest.is_empty() {
             return Err(TokenError::Invalid);
         }
-        if content[2..18] != self.epoch {
+        if head[2..18] != self.epoch {
             return Err(TokenError::OtherEpoch);
         }
         // blake3 compares its hashes in constant time.
-        let ours = blake3::Hash::from_slice(mac).ok() == Some(self.mac(content, binding));
+        let ours = blake3::Hash::from_bytes(*mac) == self.mac(content, binding);
         if !ours && !sabotage::on(Fault::TokenForAnyScope) {
             return Err(TokenError::Invalid);
         }
         let mut seq = [0; 8];
-        seq.copy_from_slice(&content[18..]);
+        seq.copy_from_slice(&head[18..]);
+        let refs = refs.iter().map(|bytes| SessionRef::from_bytes(*bytes));
         Ok(Position {
             seq: u64::from_le_bytes(seq),
-            initial: content[1] == 1,
+            initial: flags & INITIAL != 0,
+            followed: (flags & FOLLOWS_MORE == 0).then(|| refs.collect()),
         })
     }
 
@@ -94,23 +120,32 @@ fn checksum(signed: &[u8]) -> [u8; 4] {
 mod tests {
     use super::*;
 
-    const PLACE: Position = Position { seq: 7, initial: false };
+    fn refs(count: u8) -> impl ExactSizeIterator<Item = SessionRef> {
+        (0..count).map(|byte| SessionRef::from_bytes([byte; 16]))
+    }
 
     #[test]
     fn g12_g17_a_token_opens_only_for_its_own_caller_and_scope() {
         let tokens = Tokens::new([1; 32], [2; 16]);
-        let token = tokens.issue(PLACE, &[3; 32]);
-        assert!(token.len() <= 1024);
-        assert_eq!(tokens.open(&token, &[3; 32]), Ok(PLACE));
-        assert_eq!(tokens.open(&token, &[4; 32]), Err(TokenError::Invalid));
-        let after_restart = Tokens::new([9; 32], [8; 16]);
-        assert_eq!(after_restart.open(&token, &[3; 32]), Err(TokenError::OtherEpoch));
+        for (count, initial) in [(0, false), (1, true), (40, false), (41, true), (255, false)] {
+            let token = tokens.issue(7, initial, refs(count), &[3; 32]);
+            assert!(token.len() <= 1024);
+            let place = Position {
+                seq: 7,
+                initial,
+                followed: (count <= 40).then(|| refs(count).collect()),
+            };
+            assert_eq!(tokens.open(&token, &[3; 32]), Ok(place));
+            assert_eq!(tokens.open(&token, &[4; 32]), Err(TokenError::Invalid));
+            let after_restart = Tokens::new([9; 32], [8; 16]);
+            assert_eq!(after_restart.open(&token, &[3; 32]), Err(TokenError::OtherEpoch));
+        }
     }
 
     #[test]
     fn g12_no_changed_byte_goes_unnoticed() {
         let tokens = Tokens::new([1; 32], [2; 16]);
-        let token = tokens.issue(PLACE, &[3; 32]).into_bytes();
+        let token = tokens.issue(7, false, refs(2), &[3; 32]).into_bytes();
         for place in 0..token.len() {
             let mut garbled = token.clone();
             garbled[place] = if garbled[place] == b'A' { b'B' } else { b'A' };

@@ -131,7 +131,7 @@ impl AdminService {
         for (place, name) in request.except.iter().enumerate() {
             let prefix = format!("except[{place}].");
             let reference = name::reference(&self.sessions, &filter.tenant, &prefix, name.name.as_ref()).await?;
-            except.extend(self.sessions.with_successors(reference).await);
+            except.extend(self.sessions.with_successors(&filter.tenant, reference).await);
         }
         if !request.except.is_empty() {
             add_word(&mut call.filter, &format!("except={}", request.except.len()));

@@ -268,9 +268,11 @@ impl Service {
     async fn do_extend(&self, request: Request<v1::ExtendRequest>) -> Called<v1::ExtendResponse> {
         let (caller, mut request) = open(request)?;
         let request_id = std::mem::take(&mut request.request_id);
+        // A name is no content: a retry may come by the id that the session has got meanwhile.
+        let session_id = std::mem::take(&mut request.session_id);
         // Told apart from Create's requests with the same id by the method's name.
         let content = [b"Extend ".as_slice(), &request.encode_to_vec()].concat();
-        let name = own_name(&caller, &request.tenant, &request.session_id)?;
+        let name = own_name(&caller, &request.tenant, &session_id)?;
         let wanted = read::span("wanted_duration", request.wanted_duration)?;
         let request =
             read::request_id("request_id", &request_id)?.map(|id| sessions::Request { id, content: &content });
@@ -291,9 +293,11 @@ impl Service {
         let (caller, mut request) = open(request)?;
         allow(&caller, VerbGroup::End)?;
         let request_id = std::mem::take(&mut request.request_id);
+        // As for Extend.
+        let session_id = std::mem::take(&mut request.session_id);
         let content = [b"End ".as_slice(), &request.encode_to_vec()].concat();
         own_tenant(&caller, "tenant", &request.tenant)?;
-        let session_id = read::session_id("session_id", &request.session_id)?;
+        let session_id = read::session_id("session_id", &session_id)?;
         let (reason, actor) = read::end(request.reason, request.actor, EndReason::Logout)?;
         let end = End {
             reason,

@@ -357,8 +357,8 @@ impl Sessions {
     }
 
     /// The names that are spared if this one is: itself and those that went on in its place.
-    pub async fn with_successors(&self, reference: SessionRef) -> Vec<SessionRef> {
-        let mut names = self.successors_of(reference).await;
+    pub async fn with_successors(&self, tenant: &str, reference: SessionRef) -> Vec<SessionRef> {
+        let (mut names, _) = self.successors_of(tenant, reference).await;
         names.push(reference);
         names
     }

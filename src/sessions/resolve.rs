@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{Error, Examined, Name, Report, Sessions, too_short};
 use crate::{
     sabotage::{self, Fault},
-    state::{Hold, SessionRef, Tombstone},
+    state::{SessionRef, Tombstone},
     store::{Found, Session},
     time::Time,
 };
@@ -22,8 +22,10 @@ pub(super) struct Resolved {
 pub(super) enum Follow {
     /// To the successor, while the old id is an alias.
     Alias,
-    /// To the successor, however long ago that was: its live holds are still those of the old id's callers.
-    Hold,
+    /// To the successor, however long ago that was.
+    Always,
+    /// To where it led at a time.
+    AsAt(Time),
 }
 
 impl Sessions {
@@ -61,8 +63,12 @@ impl Sessions {
         let now = self.clock.now();
         let leads = |tombstone: &Tombstone| {
             let succession = tombstone.successor?;
-            (follow == Follow::Hold || now < succession.alias_until || sabotage::on(Fault::AliasForever))
-                .then_some(succession.reference)
+            let led = match follow {
+                Follow::Alias => now < succession.alias_until || sabotage::on(Fault::AliasForever),
+                Follow::Always => true,
+                Follow::AsAt(at) => at <= tombstone.end.at || at < succession.alias_until,
+            };
+            led.then_some(succession.reference)
         };
         let Some(mut reference) = leads(ended) else {
             return Ok(None);
@@ -110,17 +116,26 @@ impl Sessions {
         })
     }
 
-    /// The sessions that a watch by these names follows beside them: those that go on in their place.
-    pub(super) async fn successors_of(&self, reference: SessionRef) -> Vec<SessionRef> {
+    /// The sessions that go on, one after the other, in the place of a session, and whether the last one of them is known: where
+    /// tombstones are forgotten, so is the way. Another tenant's session leads nowhere (G17).
+    pub(super) async fn successors_of(&self, tenant: &str, reference: SessionRef) -> (Vec<SessionRef>, bool) {
         let mut successors = Vec::new();
         let mut at = reference;
-        while let Ok(Found::Ended(tombstone)) = self.store.find(at).await
-            && let Some(succession) = tombstone.successor
-        {
+        loop {
+            let (owner, next) = match self.store.find(at).await {
+                Ok(Found::Ended(tombstone)) => (tombstone.origin.clone(), tombstone.successor),
+                Ok(Found::Live(session)) => (session.origin().clone(), None),
+                Ok(Found::Unknown { .. }) | Err(_) => return (successors, false),
+            };
+            if *owner.identity.tenant() != *tenant {
+                return (successors, false);
+            }
+            let Some(succession) = next else {
+                return (successors, true);
+            };
             at = succession.reference;
             successors.push(at);
         }
-        successors
     }
 
     /// Asks for everything about the session that an id stands for.
@@ -175,11 +190,5 @@ impl Sessions {
             field: "session_id",
             problem: "is a session_ref; a session's id is needed here (a ref is no credential)".to_owned(),
         })
-    }
-
-    /// Whether a live hold of this id is the session's, and was so when its former name ended.
-    pub(super) fn has_hold(session: &Session, id: &str, former: &Tombstone, now: Time) -> bool {
-        let moved = |hold: &Hold| *hold.id == *id && hold.started <= former.end.at;
-        session.read(|view| view.rest.live_holds(now).any(moved))
     }
 }

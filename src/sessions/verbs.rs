@@ -77,19 +77,25 @@ impl Sessions {
         })
     }
 
-    /// The live session of a name; for a hold that lives, also by a former id whose grace is over.
+    /// The live session of a name; for a hold that lives, also by a former id whose grace is over, if that id led to the
+    /// session when the hold began: as its name or as its alias.
     async fn holder(&self, name: Name<'_>, hold: &str) -> Result<Resolved, Error> {
         let reference = self.session_ref(name);
-        match self.live(name, reference).await {
-            Err(Error::Ended(ended, tombstone)) if tombstone.successor.is_some() => {
-                match self.lead(name, reference, Follow::Hold).await {
-                    Ok(resolved) if Self::has_hold(&resolved.session, hold, &tombstone, self.clock.now()) => {
-                        Ok(resolved)
-                    }
-                    _ => Err(Error::Ended(ended, tombstone)),
-                }
-            }
-            other => other,
+        let over = match self.live(name, reference).await {
+            Err(Error::Ended(ended, tombstone)) if tombstone.successor.is_some() => Error::Ended(ended, tombstone),
+            other => return other,
+        };
+        let Ok(Resolved { session, .. }) = self.lead(name, reference, Follow::Always).await else {
+            return Err(over);
+        };
+        let now = self.clock.now();
+        let began = session.read(|view| {
+            let mut live = view.rest.live_holds(now);
+            live.find(|live| *live.id == *hold).map(|live| live.started)
+        });
+        match began {
+            Some(began) => self.lead(name, reference, Follow::AsAt(began)).await.map_err(|_| over),
+            None => Err(over),
         }
     }
 

@@ -1,7 +1,7 @@
 //! One watcher: the state first if it asked for it, then what the log has since, then what happens.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     sync::Arc,
     time::Duration,
 };
@@ -117,6 +117,9 @@ pub struct Watch {
     ready: VecDeque<Arc<Event>>,
     /// Until the log is read up to here, events may be older than the snapshots.
     initial_through: u64,
+    /// The sessions that go on, as of the cursor, in the place of those that the scope names. Tokens carry them: tombstones, by
+    /// which they could be found again, may be forgotten by then.
+    followed: BTreeSet<SessionRef>,
     /// The versions that were snapshotted.
     snapshotted: HashMap<SessionRef, u32>,
     quiet_since: Instant,
@@ -145,31 +148,42 @@ impl Sessions {
         let slot = slot.map_err(|_| WatchError::TooMany { max })?;
         let binding = subscriber.binding();
         // Before the sessions are listed: what happens to them from here on is sent as an event.
-        let now = Position {
-            seq: self.router.routed(),
-            initial: subscriber.initial_state,
-        };
-        let (position, resumes) = match &subscriber.resume_token {
-            None => (now, false),
+        let now = self.router.routed();
+        let (seq, initial, resumes, known) = match &subscriber.resume_token {
+            None => (now, subscriber.initial_state, false, Some(Vec::new())),
             Some(token) => match self.open_token(token, &binding)? {
                 // The state was not complete: all of it again, without what led to it.
-                Position { initial: true, .. } => (Position { initial: true, ..now }, false),
-                position => (position, true),
+                position if position.initial => (now, true, false, position.followed),
+                position => (position.seq, false, true, position.followed),
             },
         };
         let mut subscriber = subscriber;
-        if let Scope::Sessions(_, names) = &mut subscriber.scope {
+        let mut followed = BTreeSet::new();
+        if let Scope::Sessions(tenant, names) = &mut subscriber.scope {
+            for successor in known.iter().flatten() {
+                names.entry(*successor).or_insert(None);
+            }
             // Names that were rotated lead on.
             for name in names.keys().copied().collect::<Vec<_>>() {
-                for successor in self.successors_of(name).await {
+                let (successors, complete) = self.successors_of(tenant, name).await;
+                if !complete && known.is_none() {
+                    // What it followed may be forgotten, and nothing else tells.
+                    return Err(WatchError::TokenExpired);
+                }
+                followed.extend(successors.last());
+                for successor in successors {
                     names.entry(successor).or_insert(None);
                 }
+            }
+            match known {
+                Some(known) if resumes => followed = known.into_iter().collect(),
+                known => followed.extend(known.into_iter().flatten()),
             }
         }
         let phase = if resumes {
             Phase::CatchingUp
         } else {
-            let to_come = if position.initial {
+            let to_come = if initial {
                 self.in_scope(&subscriber).await
             } else {
                 Vec::new()
@@ -185,9 +199,10 @@ impl Sessions {
             binding,
             draining,
             phase,
-            cursor: position.seq,
+            cursor: seq,
             ready: VecDeque::new(),
-            initial_through: if position.initial { u64::MAX } else { 0 },
+            initial_through: if initial { u64::MAX } else { 0 },
+            followed,
             snapshotted: HashMap::new(),
             quiet_since: Instant::now(),
             _slot: slot,
@@ -392,22 +407,26 @@ impl Watch {
     /// Goes on with the session that takes the place of a watched one.
     fn follow(&mut self, event: &Event) {
         if let Happening::Ended(tombstone) = &event.what
-            && let Some(succession) = tombstone.successor
+            && self.subscriber.covers(event)
             && let Scope::Sessions(_, names) = &mut self.subscriber.scope
-            && names.contains_key(&event.session)
         {
-            names.entry(succession.reference).or_insert(None);
+            self.followed.remove(&event.session);
+            if let Some(succession) = tombstone.successor {
+                names.entry(succession.reference).or_insert(None);
+                self.followed.insert(succession.reference);
+            }
         }
     }
 
     fn message(&self, content: WatchContent) -> WatchMessage {
-        let position = Position {
-            seq: self.cursor,
-            initial: self.cursor < self.initial_through,
-        };
+        let initial = self.cursor < self.initial_through;
+        let followed = self.followed.iter().copied();
         WatchMessage {
             content,
-            resume_token: self.sessions.tokens.issue(position, &self.binding),
+            resume_token: self
+                .sessions
+                .tokens
+                .issue(self.cursor, initial, followed, &self.binding),
             at: self.sessions.clock.now(),
         }
     }

@@ -22,6 +22,18 @@ impl SessionRef {
         u64::from_le_bytes(word)
     }
 
+    /// Its bytes, for a token of ours.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8; 16] {
+        &self.0
+    }
+
+    /// The ref of these bytes.
+    #[must_use]
+    pub fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(bytes)
+    }
+
     /// One of so many places, by other bits than those of [`SessionRef::word`]. Places are in the order of refs, so that a walk
     /// from place to place meets them in order.
     #[must_use]

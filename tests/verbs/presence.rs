@@ -178,7 +178,7 @@ async fn only_the_last_of_two_tabs_counts() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn work_puts_the_end_off_until_it_is_done() {
+async fn g2_work_puts_the_end_off_until_it_is_done() {
     let sidecar = Sidecar::with_policies(ON);
     let client = &mut sidecar.client().await;
     for name in ["done", "crashed"] {
@@ -192,7 +192,15 @@ async fn work_puts_the_end_off_until_it_is_done() {
     }
     let mut watcher = Watcher::open(client, by_id(&["crashed"])).await;
     pass(mins(4)).await;
-    release(client, "done", "work").await.expect("live");
+    // G2: passed is passed from that instant, so the answer that brings it says so.
+    let over = release(client, "done", "work").await.expect("live");
+    assert!(over.released);
+    let status = over.status.expect("a status");
+    assert_eq!(
+        (status.state(), status.expires_in, status.can_extend),
+        (v1::SessionState::Ended, None, false)
+    );
+    assert_eq!(status.expire_time, status.server_time);
     assert_eq!(
         ended_after(&check(client, "done").await),
         (mins(4), v1::EndReason::BrowserClosed),

@@ -134,6 +134,17 @@ async fn g2_after_the_grace_the_old_id_is_over() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn g10_an_alias_outlives_a_tombstone_time_that_is_shorter_than_the_grace() {
+    let sidecar = Sidecar::with_policies("[policy.default]\ntombstone_ttl = \"1s\"");
+    let client = &mut sidecar.client().await;
+    let (_, new_ref) = rotated(client).await;
+    pass(secs(5) - Duration::from_millis(1)).await;
+    is_alias(touch(client, "old").await.expect("live").status, &new_ref);
+    pass(Duration::from_millis(1)).await;
+    assert_eq!(state(client, "old").await, v1::SessionState::Unknown);
+}
+
+#[tokio::test(start_paused = true)]
 async fn there_is_no_grace_if_authentication_or_subject_changes() {
     let sidecar = Sidecar::start();
     let client = &mut sidecar.client().await;
@@ -229,6 +240,53 @@ async fn a_hold_that_began_after_the_rotation_is_not_the_old_ids() {
     work(client, "login", mins(1)).await.expect("held");
     is_over(work(client, "planted", mins(5)).await, &new_ref);
     is_over(release(client, "planted", "work").await, &new_ref);
+}
+
+#[tokio::test(start_paused = true)]
+async fn g1_a_hold_that_began_while_the_old_id_was_an_alias_is_renewed_through_it_after_the_grace() {
+    let sidecar = Sidecar::start();
+    let client = &mut sidecar.client().await;
+    create(client, "old").await;
+    let new = rotate(client, "old", "new").await.session.expect("a session");
+    let new_ref = status(&new).session_ref.clone();
+    pass(secs(4)).await;
+    // A worker that has not heard of the rotation begins, and goes on.
+    assert!(work(client, "old", mins(1)).await.expect("held").created);
+    pass(secs(30)).await;
+    let renewed = work(client, "old", mins(1)).await.expect("renewed");
+    assert!(!renewed.created);
+    is_alias(renewed.status, &new_ref);
+    // What began later is not the old id's.
+    work(client, "new", mins(1)).await.expect("renewed");
+    hold(client, "new", v1::HoldKind::Work, "later", mins(1))
+        .await
+        .expect("held");
+    is_over(release(client, "old", "later").await, &new_ref);
+    assert!(release(client, "old", "work").await.expect("live").released);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hold_that_began_after_a_login_is_not_an_older_ids_though_its_own_grace_lasts() {
+    let sidecar = Sidecar::start();
+    let client = &mut sidecar.client().await;
+    create(client, "planted").await;
+    rotate(client, "planted", "middle").await;
+    let rotated = rotate_with(client, "middle", "login", |request| {
+        request.authenticated_ago = wire(Duration::ZERO)
+    })
+    .await
+    .expect("rotated");
+    let (middle, login) = {
+        let session = rotated.session.expect("a session");
+        (session.predecessor_ref.clone(), status(&session).session_ref.clone())
+    };
+    pass(secs(1)).await;
+    work(client, "login", mins(5)).await.expect("held");
+    is_over(work(client, "planted", mins(5)).await, &login);
+    pass(secs(10)).await;
+    is_over(work(client, "planted", mins(5)).await, &middle);
+    is_over(release(client, "planted", "work").await, &middle);
+    is_over(release(client, "middle", "work").await, &login);
 }
 
 #[tokio::test(start_paused = true)]

@@ -112,12 +112,19 @@ async fn remembered_requests_move_with_the_session() {
     let first = client.extend(extend("old")).await.expect("granted").into_inner();
     rotate(client, "old", "new").await;
     pass(secs(1)).await;
-    // The retry names the session as the first call did, through the alias.
-    let retried = client.extend(extend("old")).await.expect("the same").into_inner();
-    assert_eq!(retried.granted_duration, first.granted_duration);
+    // The retry names the session as the first call did, through the alias, or as it is named now.
+    for name in ["old", "new"] {
+        let retried = client.extend(extend(name)).await.expect("the same").into_inner();
+        assert_eq!(retried.granted_duration, first.granted_duration);
+        assert_eq!(
+            retried.status.expect("a status").expire_time,
+            first.status.as_ref().expect("a status").expire_time
+        );
+    }
     assert_eq!(
-        retried.status.expect("a status").expire_time,
-        first.status.expect("a status").expire_time
+        check(client, "new").await.extensions,
+        0,
+        "none of them extended anything"
     );
     // A Rotate with the request id of an Extend is another request.
     let mut other = request("new");
@@ -207,8 +214,22 @@ async fn an_end_through_the_alias_is_retried_through_it_too() {
         ..Default::default()
     };
     let first = client.end(request.clone()).await.expect("ended").into_inner();
-    let retried = client.end(request).await.expect("the same").into_inner();
+    let retried = client.end(request.clone()).await.expect("the same").into_inner();
     assert!(first.ended_now && retried.ended_now);
     assert_eq!(retried.end, first.end);
     assert!(retried.status.expect("a status").alias);
+    // And by the id that it had, at any time.
+    pass(secs(10)).await;
+    let by_name = v1::EndRequest {
+        session_id: id("new"),
+        ..request
+    };
+    let retried = client.end(by_name.clone()).await.expect("the same").into_inner();
+    assert!(retried.ended_now);
+    assert_eq!(retried.end, first.end);
+    let other = v1::EndRequest {
+        note: "another".to_owned(),
+        ..by_name
+    };
+    assert_eq!(reason(&client.end(other).await.unwrap_err()), reused());
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use session_sidecar::rpc::proto::v1::{self, watch_expiry_response::Message};
+use tonic::Code;
 
 use crate::support::*;
 
@@ -221,4 +222,79 @@ async fn a_watch_of_warnings_only_follows_too() {
         watcher.during(mins(15)).await,
         ["snapshot ACTIVE", "warning idle 120s", "warning idle 60s"]
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn g12_a_watch_resumes_with_what_it_follows_though_the_way_there_is_forgotten() {
+    // The old id after a login, and the names between.
+    for (chain, many) in [(1, 0), (3, 0), (1, 41)] {
+        let sidecar = Sidecar::with_policies("[policy.default]\nidle_timeout = \"15m\"\ntombstone_ttl = \"60s\"");
+        let client = &mut sidecar.client().await;
+        // Others of the same watch: more than a token has room for.
+        let others: Vec<String> = (0..many).map(|other| format!("other-{other}")).collect();
+        let scope: Vec<&str> = others.iter().map(String::as_str).chain(["name-0"]).collect();
+        for name in &scope {
+            create(client, name).await;
+        }
+        let mut watcher = Watcher::open(client, by_id(&scope)).await;
+        for name in &others {
+            rotate(client, name, &format!("{name}-on")).await;
+        }
+        for link in 0..chain {
+            rotate(client, &format!("name-{link}"), &format!("name-{}", link + 1)).await;
+        }
+        assert_eq!(watcher.during(secs(1)).await.len(), 2 * (many + chain));
+        pass(mins(2)).await;
+        assert_eq!(state(client, "name-0").await, v1::SessionState::Unknown);
+        let token = watcher.token.clone();
+        assert!(token.len() <= 1024);
+        drop(watcher);
+        let resumed = Watcher::resume(client, by_id(&scope), &token).await;
+        if many > 0 {
+            let refused = resumed
+                .err()
+                .expect("it may have missed something, and nobody can know");
+            assert_eq!(reason(&refused), (Code::OutOfRange, "RESUME_TOKEN_EXPIRED".to_owned()));
+            continue;
+        }
+        let mut resumed = resumed.expect("resumes");
+        let last = format!("name-{chain}");
+        pass(mins(11)).await;
+        touch(client, &last).await.expect("live");
+        rotate(client, &last, "last").await;
+        assert_eq!(
+            resumed.during(secs(1)).await,
+            [
+                "warning idle 120s",
+                "cleared idle touched",
+                "ended ROTATED",
+                "snapshot ACTIVE"
+            ]
+        );
+        // And so on.
+        pass(mins(2)).await;
+        let mut again = Watcher::resume(client, by_id(&scope), &resumed.token)
+            .await
+            .expect("resumes");
+        end(client, "last").await.expect("ended");
+        assert_eq!(again.during(secs(1)).await, ["ended LOGOUT"]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn g17_a_token_does_not_tell_that_another_tenants_session_was_rotated() {
+    let sidecar = Sidecar::start();
+    let theirs = &mut sidecar.client_for(&["a"]).await;
+    let ours = &mut sidecar.client_for(&["b"]).await;
+    let session = create_with(theirs, "x", |request| request.tenant = "a".to_owned()).await;
+    let mut request = by_ref(&status(&session).session_ref);
+    request.scope.as_mut().expect("a scope").tenant = "b".to_owned();
+    let rotate = |request: &mut v1::RotateRequest| request.tenant = "a".to_owned();
+    rotate_with(theirs, "x", "y", rotate).await.expect("rotated");
+    let mut watcher = Watcher::open(ours, request).await;
+    let before = watcher.token.len();
+    rotate_with(theirs, "y", "z", rotate).await.expect("rotated");
+    // Heartbeats carry tokens too.
+    assert_eq!(watcher.during(secs(31)).await, [""; 0]);
+    assert_eq!(watcher.token.len(), before);
 }

@@ -7,7 +7,7 @@ use super::{
         record::Moment,
         view::View,
     },
-    Next, Refusal, Reply,
+    HowEnded, Next, Refusal, Reply, timeout,
 };
 use crate::{
     sabotage::{self, Fault},
@@ -102,6 +102,11 @@ impl Next {
         let hold = self.rest.extra_mut().holds.remove(place);
         self.hold_ended(hold, moment.now, true);
         self.deadlines_moved(view.origin, before, Cause::Released, moment);
+        // Work may have been all that kept a session whose browser is long gone: its time is over now, and not at some later look.
+        let (expire, limit) = self.view(view.origin).deadlines(moment).expire();
+        if view.limits.enforced && expire <= moment.now {
+            self.end(view.origin, timeout(limit, expire), moment.now, HowEnded::default());
+        }
         Reply::Released(true)
     }
 

@@ -293,7 +293,11 @@ impl Next {
             idle_deadline: self.view(origin).plain_deadlines().idle,
             extensions: self.rest.extensions,
             version: self.version,
-            forget_at: now + self.limits.tombstone_ttl,
+            // An alias needs its tombstone.
+            forget_at: how
+                .successor
+                .map_or(Time::ZERO, |successor| successor.alias_until)
+                .max(now + self.limits.tombstone_ttl),
             end,
             successor: how.successor,
             request: how.request,
