@@ -1,9 +1,10 @@
 //! The simulation: virtual users, tabs, gateways, reloads, clock jumps, suspends and restarts, all from one seed, played
 //! against a whole sidecar in virtual time. A checker of its own reads what callers and watchers saw (`checker`).
 //!
-//! `./dev sim --seeds N [--from SEED] [--days D]` plays N seeds; `--year` a year in total, as `./dev test` does; `--controls`
-//! (feature `sabotage`) shows that every known-bad variant is caught. Whatever is played, what failed once is replayed first
-//! (`regressions`), and one seed is played twice: the two histories must be the same to the last byte (`repeat`).
+//! `./dev sim --seeds N [--from SEED] [--days D] [--crowd]` plays N seeds, and thousands of people at once; `--year` a year in
+//! total and a crowd, as `./dev test` does; `--controls` (feature `sabotage`) shows that every known-bad variant is caught.
+//! Whatever is played, what failed once is replayed first (`regressions`), and one seed is played twice: the two histories
+//! must be the same to the last byte (`repeat`).
 #![allow(dead_code, reason = "the checker keeps facts that only a failing story shows")]
 #![allow(
     clippy::print_stdout,
@@ -24,6 +25,7 @@ mod repeat;
 mod rng;
 mod script;
 mod shrink;
+#[path = "../support/sidecar.rs"]
 mod sidecar;
 mod world;
 
@@ -31,22 +33,23 @@ use std::{
     process::ExitCode,
     sync::{
         Mutex,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicUsize, Ordering},
     },
     thread,
 };
 
 use checker::{Tally, Violation};
-use script::Script;
+use script::{Script, Size};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// What `--year` plays: 53 seeds of a week are 371 days.
+/// What `--year` plays: 53 seeds of a week are 371 days; and one crowd.
 const YEAR: Plan = Plan {
     from: 1,
     seeds: 53,
     days: 7,
+    crowd: true,
 };
 
 /// What a plain `cargo test` plays, unoptimised.
@@ -54,6 +57,7 @@ const TASTE: Plan = Plan {
     from: 1,
     seeds: 2,
     days: 1,
+    crowd: false,
 };
 
 /// What must have happened in a year, or the simulation proves nothing.
@@ -94,6 +98,16 @@ struct Plan {
     from: u64,
     seeds: u64,
     days: u64,
+    crowd: bool,
+}
+
+impl Plan {
+    /// The longest story first: nobody waits for it at the end.
+    fn stories(self) -> Vec<(u64, Size)> {
+        let crowd = self.crowd.then_some((self.from, Size::Crowd));
+        let seeds = (self.from..self.from + self.seeds).map(|seed| (seed, Size::Days(self.days)));
+        crowd.into_iter().chain(seeds).collect()
+    }
 }
 
 fn main() -> ExitCode {
@@ -115,13 +129,17 @@ fn main() -> ExitCode {
             from: number("--from").unwrap_or(1),
             seeds,
             days: number("--days").unwrap_or(7),
+            crowd: args.iter().any(|arg| arg == "--crowd"),
         },
         None => TASTE,
     };
     let mut failures = regressions::replay() + repeat::twice(plan.from, plan.days.min(2));
     let (tally, played, failed) = play_all(plan);
-    let days = played * plan.days;
-    println!("{played} seeds of {} days: {days} virtual days", plan.days);
+    let days = (played - u64::from(plan.crowd)) * plan.days;
+    println!("{played} stories: {days} virtual days");
+    if plan.crowd {
+        println!("{:>9} people at once in one of them", script::CROWD);
+    }
     for (what, count) in &tally {
         println!("{count:>9} {what}");
     }
@@ -137,10 +155,10 @@ fn main() -> ExitCode {
         .iter()
         .for_each(|line| println!("the simulation proves too little: {line}"));
     failures += u64::from(failed.is_some()) + short.len() as u64;
-    if let Some((seed, violation)) = failed {
+    if let Some((seed, size, violation)) = failed {
         println!("\nseed {seed} breaks {}", checker::told(&violation));
-        println!("{}", regressions::how_to_keep(seed, plan.days, &violation));
-        shrink::report(&script::draw(seed, plan.days), &violation);
+        println!("{}", regressions::how_to_keep(seed, size, &violation));
+        shrink::report(&script::draw(seed, size), &violation);
     }
     println!("{} passed, {failures} failed", played - u64::from(failures > 0));
     if failures == 0 {
@@ -156,26 +174,26 @@ fn try_script(script: &Script, tally: &mut Tally) -> Result<(), Violation> {
 }
 
 /// Plays the seeds on two threads, up to the first that fails.
-fn play_all(plan: Plan) -> (Tally, u64, Option<(u64, Violation)>) {
-    let next = AtomicU64::new(plan.from);
+fn play_all(plan: Plan) -> (Tally, u64, Option<(u64, Size, Violation)>) {
+    let stories = plan.stories();
+    let next = AtomicUsize::new(0);
     let result = Mutex::new((Tally::new(), 0, None));
     thread::scope(|scope| {
         for _ in 0..2 {
             scope.spawn(|| {
-                loop {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= plan.from + plan.seeds || result.lock().expect("no panic").2.is_some() {
+                while let Some((seed, size)) = stories.get(next.fetch_add(1, Ordering::Relaxed)).copied() {
+                    if result.lock().expect("no panic").2.is_some() {
                         return;
                     }
                     let mut tally = Tally::new();
-                    let played = try_script(&script::draw(seed, plan.days), &mut tally);
+                    let played = try_script(&script::draw(seed, size), &mut tally);
                     let mut result = result.lock().expect("no panic");
                     tally
                         .into_iter()
                         .for_each(|(what, count)| *result.0.entry(what).or_default() += count);
                     result.1 += 1;
                     if let Err(violation) = played {
-                        result.2 = Some((seed, violation));
+                        result.2 = Some((seed, size, violation));
                     }
                 }
             });
@@ -193,6 +211,8 @@ fn controls(_: u64) -> ExitCode {
 /// Every known-bad variant must be caught, by a guarantee that fits; and the same seeds pass without it.
 #[cfg(feature = "sabotage")]
 fn controls(seeds: u64) -> ExitCode {
+    use std::sync::atomic::AtomicU64;
+
     use session_sidecar::sabotage::{self, Fault};
 
     let fitting = |fault: Fault| -> &[&str] {
@@ -230,13 +250,13 @@ fn controls(seeds: u64) -> ExitCode {
                 while let Some(fault) = Fault::ALL.get(next.fetch_add(1, Ordering::Relaxed) as usize).copied() {
                     let caught = (1..=seeds).find_map(|seed| {
                         sabotage::set(Some(fault));
-                        let played = try_script(&script::draw(seed, 1), &mut Tally::new());
+                        let played = try_script(&script::draw(seed, Size::Days(1)), &mut Tally::new());
                         sabotage::set(None);
                         played.err().map(|violation| (seed, violation))
                     });
                     let right = match &caught {
                         Some((seed, violation)) => {
-                            let clean = try_script(&script::draw(*seed, 1), &mut Tally::new()).is_ok();
+                            let clean = try_script(&script::draw(*seed, Size::Days(1)), &mut Tally::new()).is_ok();
                             clean && fitting(fault).contains(&violation.guarantee)
                         }
                         None => false,

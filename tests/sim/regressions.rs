@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 
 use crate::{
     checker::{self, Tally, Violation},
-    script::{self, Script},
+    script::{self, Script, Size},
     shrink, try_script,
 };
 
@@ -27,9 +27,9 @@ pub(crate) fn replay() -> u64 {
 }
 
 /// What to do so that a seed is played for ever.
-pub(crate) fn how_to_keep(seed: u64, days: u64, violation: &Violation) -> String {
+pub(crate) fn how_to_keep(seed: u64, size: Size, violation: &Violation) -> String {
     let found = violation.text.split(':').next().unwrap_or_default();
-    let line = format!("{seed} {days} {}: {found}", violation.guarantee);
+    let line = format!("{seed} {size} {}: {found}", violation.guarantee);
     format!("keep it: add this line to tests/sim/regressions.txt, and say in it what was wrong\n\n    {line}\n")
 }
 
@@ -42,7 +42,7 @@ fn holds(kept: &Kept) -> bool {
     false
 }
 
-/// Each line: the seed, the days, and what it found or shows.
+/// Each line: the seed, the days (or `crowd`), and what it found or shows.
 fn seeds() -> Vec<Kept> {
     let file = format!("{FOLDER}/regressions.txt");
     let text = fs::read_to_string(&file).expect("tests/sim/regressions.txt can be read");
@@ -50,13 +50,14 @@ fn seeds() -> Vec<Kept> {
     let lines = lines.filter(|line| !line.is_empty() && !line.starts_with('#'));
     lines
         .map(|line| {
-            let mut words = line.split_whitespace().map(str::parse::<u64>);
-            let (Some(Ok(seed)), Some(Ok(days))) = (words.next(), words.next()) else {
-                panic!("{file}: a line begins with a seed and a number of days, not {line:?}");
+            let mut words = line.split_whitespace();
+            let seed = words.next().map(str::parse::<u64>);
+            let (Some(Ok(seed)), Some(Ok(size))) = (seed, words.next().map(str::parse::<Size>)) else {
+                panic!("{file}: a line begins with a seed and a number of days, or `crowd`, not {line:?}");
             };
             Kept {
                 name: format!("seed {line}"),
-                script: script::draw(seed, days),
+                script: script::draw(seed, size),
             }
         })
         .collect()

@@ -4,15 +4,17 @@ use std::{collections::BTreeMap, thread};
 
 use crate::{
     history::{Entry, Teller, What, clock},
-    script, world,
+    script::{self, Size},
+    world,
 };
 
 /// Plays a seed twice, at once on two threads. Answers 1 if the histories differ, and tells where they part.
 pub(crate) fn twice(seed: u64, days: u64) -> u64 {
-    let script = script::draw(seed, days);
+    let script = script::draw(seed, Size::Days(days));
     let (one, other) = thread::scope(|scope| {
         let one = scope.spawn(|| world::play(&script));
-        (one.join(), world::play(&script))
+        let other = world::play(&script);
+        (one.join(), other)
     });
     let one = one.expect("the world turns");
     let Some(place) = parting(&one, &other) else {

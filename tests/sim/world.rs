@@ -8,15 +8,19 @@ use std::{
 };
 
 use prost::Message as _;
-use session_sidecar::rpc::proto::v1::{self, watch_expiry_response::Message};
+use session_sidecar::{
+    rpc::proto::v1::{self, watch_expiry_response::Message},
+    store::MemoryCaps,
+};
 use tokio::{sync::watch, task::JoinHandle, time::Instant};
 use tonic::{Code, Status, Streaming};
 
 use crate::{
     calls::{self, Names},
     history::{Answer, Call, Entry, Ns, Refused, Request, What},
+    policies::{policies, specs},
     script::{Action, Script, TENANTS},
-    sidecar::{Admin, Client, Sidecar},
+    sidecar::{Admin, Client, Options, Sidecar},
 };
 
 /// Every id that the simulation chooses begins with this: it may turn up nowhere but where an id is due.
@@ -125,15 +129,24 @@ impl<'a> World<'a> {
     }
 
     async fn boot(&mut self) {
-        let sidecar = Sidecar::start(self.script, self.reloads);
+        let options = Options {
+            caps: MemoryCaps {
+                max_sessions: self.script.max_sessions,
+                max_tombstones: self.script.max_tombstones,
+            },
+            replay_events: self.script.replay_events,
+            mailbox_size: self.script.mailbox,
+            ..Options::default()
+        };
+        let sidecar = Sidecar::with_parsed(policies(&specs(self.reloads)), options);
         self.clients.clear();
         for tenant in TENANTS {
             self.clients.push(Callers {
-                service: sidecar.client(&[tenant]).await,
-                admin: sidecar.admin(&[tenant]).await,
+                service: sidecar.client_for(&[tenant]).await,
+                admin: sidecar.admin_for(&[tenant]).await,
             });
         }
-        let mut auditor = sidecar.client(&TENANTS).await;
+        let mut auditor = sidecar.client_for(&TENANTS).await;
         self.sidecar = Some(sidecar);
         let request = calls::watch_everything();
         let tenants = TENANTS.map(str::to_owned).to_vec();
@@ -231,7 +244,8 @@ impl<'a> World<'a> {
         if watcher < OWN_CONNECTION {
             return self.clients[tenant].service.clone();
         }
-        self.sidecar.as_ref().expect("runs").client(&[TENANTS[tenant]]).await
+        let sidecar = self.sidecar.as_ref().expect("runs");
+        sidecar.client_for(&[TENANTS[tenant]]).await
     }
 
     async fn open(&mut self, watcher: u32, client: &mut Client, tenants: Vec<String>, request: v1::WatchExpiryRequest) {
@@ -311,12 +325,18 @@ impl<'a> World<'a> {
 
     fn reload(&mut self) {
         self.reloads += 1;
-        self.sidecar.as_ref().expect("runs").reload(self.reloads);
+        let sidecar = self.sidecar.as_ref().expect("runs");
+        let reloaded = sidecar.sessions.policies().reload(policies(&specs(self.reloads)));
+        reloaded.expect("a good file");
         self.note(What::Reloaded { reloads: self.reloads });
     }
 
     async fn restart(&mut self, graceful: bool) {
         self.scan_metrics();
+        assert!(
+            self.sidecar.as_ref().is_some_and(Sidecar::runs),
+            "a task that must never end has ended"
+        );
         if graceful {
             self.sidecar.as_ref().expect("runs").draining.cancel();
             tokio::time::sleep(Duration::from_millis(1)).await;
@@ -325,12 +345,7 @@ impl<'a> World<'a> {
             self.cut(watcher).await;
         }
         self.clients.clear();
-        let sidecar = self.sidecar.take().expect("runs");
-        if graceful {
-            drop(sidecar);
-        } else {
-            sidecar.kill().await;
-        }
+        self.sidecar.take().expect("runs").kill().await;
         // A new process, whose wall clock is right again.
         self.wall = -(self.start.elapsed().as_nanos() as i128);
         self.note(What::Restarted { offset: self.wall });

@@ -1,219 +1,24 @@
-//! A whole sidecar in virtual time: its gRPC server behind in-memory pipes, its driver and router as tasks.
+//! What the tests share: a whole sidecar in virtual time (`sidecar`), and short words for what they ask of it.
 //!
 //! Traps of paused time: it moves only when every task waits for it, so a test never sleeps for real; it jumps, so a test
 //! that used TCP would see its sockets time out; `tokio::time::sleep` walks from one timer to the next, while
 //! `tokio::time::advance` jumps over them, which the sidecar takes for what it is, a gap (G14).
-#![allow(dead_code, unreachable_pub, reason = "each test file uses its part of this")]
+#![allow(
+    dead_code,
+    unused_imports,
+    unreachable_pub,
+    reason = "each test file uses its part of this"
+)]
 
-use std::{io, sync::Arc, time::Duration};
+mod sidecar;
 
-use hyper_util::rt::TokioIo;
-use prometheus_client::{encoding::text::encode, registry::Registry};
-use session_sidecar::{
-    audit::Audit,
-    config::parse_policies,
-    driver,
-    rpc::{
-        Api, Caller, Connection, RpcMeter, VerbGroup,
-        proto::v1::{
-            self, session_admin_service_client::SessionAdminServiceClient,
-            session_service_client::SessionServiceClient, watch_expiry_response::Message,
-        },
-    },
-    sessions::{Meter, Sessions, Setup},
-    store::MemoryCaps,
-    telemetry::{Levels, PREFIX},
-    time::Clock,
-};
-use tokio::{io::DuplexStream, sync::mpsc, task::JoinHandle};
-use tokio_stream::wrappers::UnboundedReceiverStream;
-use tokio_util::sync::CancellationToken;
-use tonic::{
-    Code, Status, Streaming,
-    transport::{Channel, Endpoint},
-};
+use std::time::Duration;
+
+use session_sidecar::rpc::proto::v1::{self, watch_expiry_response::Message};
+use tonic::{Code, Status, Streaming};
 use tonic_types::StatusExt as _;
 
-pub type Client = SessionServiceClient<Channel>;
-pub type Admin = SessionAdminServiceClient<Channel>;
-
-/// A quarter of an hour, warned at two minutes and at one: the policy that a new user meets.
-pub const DEFAULT: &str = "";
-
-/// How a sidecar of a test differs from the usual one.
-pub struct Options {
-    pub policies: &'static str,
-    pub caps: MemoryCaps,
-    pub replay_events: usize,
-    pub mailbox_size: usize,
-    pub max_watchers: usize,
-    pub driver: bool,
-    pub key: u8,
-    pub audit: Audit,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            policies: DEFAULT,
-            caps: MemoryCaps {
-                max_sessions: 100_000,
-                max_tombstones: 100_000,
-            },
-            replay_events: 100_000,
-            mailbox_size: 8_192,
-            max_watchers: 1_000,
-            driver: true,
-            key: 7,
-            audit: Audit::default(),
-        }
-    }
-}
-
-/// A running sidecar.
-pub struct Sidecar {
-    pub sessions: Arc<Sessions>,
-    pub draining: CancellationToken,
-    pub server: JoinHandle<Result<(), tonic::transport::Error>>,
-    registry: Registry,
-    connections: mpsc::UnboundedSender<io::Result<Connection<DuplexStream>>>,
-}
-
-impl Sidecar {
-    pub fn start() -> Self {
-        Self::with(Options::default())
-    }
-
-    pub fn with_policies(policies: &'static str) -> Self {
-        Self::with(Options {
-            policies,
-            ..Options::default()
-        })
-    }
-
-    pub fn with(options: Options) -> Self {
-        let mut registry = Registry::with_prefix(PREFIX);
-        let clock = Clock::of_runtime();
-        let meter = Arc::new(RpcMeter::register(&mut registry));
-        let sessions = Sessions::new(
-            Setup {
-                clock: clock.clone(),
-                master_key: vec![options.key; 32],
-                policies: parse_policies(options.policies).expect("good policies"),
-                caps: options.caps,
-                replay_events: options.replay_events,
-                mailbox_size: options.mailbox_size,
-                max_watchers: options.max_watchers,
-                audit: options.audit,
-            },
-            Meter::register(&mut registry),
-        );
-        registry.register_collector(Box::new(Levels(Arc::clone(&sessions))));
-        if options.driver {
-            let alarm = Arc::clone(sessions.alarm());
-            tokio::spawn(driver::run(Arc::clone(&sessions), clock, alarm));
-        }
-        tokio::spawn(Arc::clone(sessions.router()).run());
-        let draining = CancellationToken::new();
-        let (connections, incoming) = mpsc::unbounded_channel();
-        let api = Api {
-            sessions: Arc::clone(&sessions),
-            meter,
-            draining: draining.clone(),
-            test_clock: false,
-        };
-        let incoming = UnboundedReceiverStream::new(incoming);
-        let (_, server) = api
-            .serve(incoming, draining.clone().cancelled_owned())
-            .expect("descriptors");
-        Self {
-            sessions,
-            draining,
-            server: tokio::spawn(server),
-            registry,
-            connections,
-        }
-    }
-
-    /// Puts other policies in force, as a changed file does.
-    pub fn reload(&self, policies: &str) {
-        let policies = parse_policies(policies).expect("good policies");
-        self.sessions.policies().reload(policies).expect("reloads");
-    }
-
-    /// A client on a connection of its own, that may do what is the default.
-    pub async fn client(&self) -> Client {
-        self.client_of(Caller::default()).await
-    }
-
-    /// A client whose listener serves these tenants.
-    pub async fn client_for(&self, tenants: &[&str]) -> Client {
-        self.client_of(Caller {
-            tenants: tenants.iter().map(|tenant| Arc::from(*tenant)).collect(),
-            ..Caller::default()
-        })
-        .await
-    }
-
-    pub async fn client_of(&self, caller: Caller) -> Client {
-        SessionServiceClient::new(self.channel(caller).await)
-    }
-
-    /// A client of the admin service, on a listener that serves nothing else.
-    pub async fn admin(&self) -> Admin {
-        self.admin_for(&[""]).await
-    }
-
-    /// A client of the admin service whose listener serves these tenants.
-    pub async fn admin_for(&self, tenants: &[&str]) -> Admin {
-        self.admin_of(Caller {
-            tenants: tenants.iter().map(|tenant| Arc::from(*tenant)).collect(),
-            verbs: vec![VerbGroup::Admin],
-        })
-        .await
-    }
-
-    pub async fn admin_of(&self, caller: Caller) -> Admin {
-        SessionAdminServiceClient::new(self.channel(caller).await)
-    }
-
-    async fn channel(&self, caller: Caller) -> Channel {
-        let connections = self.connections.clone();
-        let caller = Arc::new(caller);
-        let connector = tower::service_fn(move |_| {
-            let (near, far) = tokio::io::duplex(64 * 1024);
-            let sent = connections.send(Ok(Connection::new(far, Arc::clone(&caller), None)));
-            async move {
-                sent.map_err(|_| io::Error::from(io::ErrorKind::ConnectionRefused))?;
-                Ok::<_, io::Error>(TokioIo::new(near))
-            }
-        });
-        Endpoint::from_static("http://sidecar")
-            // As small as the protocol's default, so that a watcher that does not read is soon noticed.
-            .initial_stream_window_size(65_535)
-            .connect_with_connector(connector)
-            .await
-            .expect("the pipe connects")
-    }
-
-    /// What /metrics would say.
-    pub fn metrics(&self) -> String {
-        let mut text = String::new();
-        encode(&mut text, &self.registry).expect("metrics encode");
-        text
-    }
-
-    /// The value of one metric, labels included in the name.
-    pub fn metric(&self, name: &str) -> f64 {
-        let line = format!("{PREFIX}_{name} ");
-        let text = self.metrics();
-        let found = text.lines().find_map(|known| known.strip_prefix(&line));
-        found
-            .unwrap_or_else(|| panic!("no metric {name} in\n{text}"))
-            .parse()
-            .expect("a number")
-    }
-}
+pub use sidecar::{Admin, Client, DEFAULT, Options, Sidecar};
 
 /// Lets virtual time pass, from one timer to the next.
 pub async fn pass(duration: Duration) {

@@ -216,12 +216,6 @@ impl Session {
             .map(|hold| (hold.until, false))
             .max();
         let (end, released) = self.presence_end.max(lapsed)?;
-        let grace = if released {
-            presence.leave
-        } else {
-            presence.lost.min((self.limits.idle / MS) as u64)
-        };
-        let _ = grace;
         let grace = if released { presence.leave } else { presence.lost };
         Some((end.max(self.activity) + grace as Ns * MS).max(work))
     }
