@@ -1,4 +1,5 @@
-//! Known-bad variants: each is a mistake that somebody could make, and the simulator's checker must catch it (`tests/sim`).
+//! Known-bad variants: each is a mistake that somebody could make, and the simulator's checker must catch it (`tests/sim`), or
+//! `tests/races` where only an order of threads shows it.
 //! Without the feature `sabotage` nothing of this is in the program: [`on`] is a constant.
 
 #[cfg(all(feature = "sabotage", not(debug_assertions)))]
@@ -45,11 +46,19 @@ pub enum Fault {
     SlowReaderKept,
     /// A raw session id is logged.
     IdLogged,
+    /// A change is made true whatever has happened since it was decided.
+    BlindCommit,
+    /// The old name has ended before its successor can be found.
+    LateSuccessor,
+    /// Touches go on while limits are exchanged.
+    UnmarkedAdoption,
+    /// The driver reads before it notes that the session is not armed: a change in between is lost.
+    LateDisarm,
 }
 
 impl Fault {
-    /// All of them.
-    pub const ALL: [Self; 19] = [
+    /// Those that a simulation shows.
+    pub const SIMULATED: [Self; 19] = [
         Self::TimerTrusted,
         Self::CallsWaitForDriver,
         Self::TouchAfterEnd,

@@ -343,7 +343,7 @@ impl Sessions {
         let own = Arc::clone(&tenant);
         let (mut stats, live, over) = self.aside(move |sessions| sessions.count_live(&own)).await?;
         for session in over {
-            if let Examined::Live(_) = self.examine(session).await? {
+            if let Examined::Live(_) = self.examine(session, self.moment()).await? {
                 // A touch was faster: it lives.
                 stats.active += 1;
             }

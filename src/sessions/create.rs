@@ -150,7 +150,7 @@ impl Sessions {
             }
             Committed::Lost(Found::Live(session)) => match request {
                 Some(request) => self.created_before(session_id, session, request).await,
-                None => match self.examine(session).await? {
+                None => match self.examine(session, moment).await? {
                     Examined::Live(_) => Err(Error::Exists(reference)),
                     Examined::Ended(tombstone) => Err(Error::Ended(reference, tombstone)),
                 },
@@ -169,11 +169,11 @@ impl Sessions {
         request: RequestId,
     ) -> Result<Created, Error> {
         let reference = session.reference();
-        let session = match self.examine(session).await? {
+        let moment = self.moment();
+        let session = match self.examine(session, moment).await? {
             Examined::Live(session) => session,
             Examined::Ended(tombstone) => return Err(Error::Ended(reference, tombstone)),
         };
-        let moment = self.moment();
         session.read(|view| match view.rest.recall(request, moment.now) {
             Some(Recalled::Same(Outcome::Created)) => Ok(Created {
                 session_id,

@@ -36,9 +36,9 @@ pub(super) struct Changed {
 type Happenings = Vec<(u32, Happening)>;
 
 impl Sessions {
-    /// Looks at a session now: ends it if its deadline has passed, whether or not the driver has come to it (G2).
-    pub(super) async fn examine(&self, session: Arc<Session>) -> Result<Examined, Error> {
-        let moment = self.moment();
+    /// Looks at a session: ends it if its deadline has passed, whether or not the driver has come to it (G2). Whoever tells of
+    /// it as live then tells of this moment: at a later one it may be over.
+    pub(super) async fn examine(&self, session: Arc<Session>, moment: Moment) -> Result<Examined, Error> {
         let over = session.read(|view| view.pulse.is_dead() || view.deadlines(moment).expire().0 <= moment.now);
         if over {
             self.change(&session, &Command::Judge, moment).await?;
@@ -203,7 +203,9 @@ impl Sessions {
             return;
         }
         // Not armed any more, and that before the record is read: a change that this reading misses arms it.
-        session.disarm();
+        if !sabotage::on(Fault::LateDisarm) {
+            session.disarm();
+        }
         let pulse = session.pulse();
         let next_action = if pulse.is_warned() || pulse.is_slow() {
             session.read(|view| view.next_action(moment))
@@ -217,6 +219,9 @@ impl Sessions {
             };
             view.next_action(moment)
         };
+        if sabotage::on(Fault::LateDisarm) {
+            session.disarm();
+        }
         if sabotage::on(Fault::TimerTrusted) && next_action > moment.now {
             let command = Command::End {
                 end: timer_end(),

@@ -84,7 +84,7 @@ impl Sessions {
         let mut found = self.store.find(reference).await?;
         loop {
             let tombstone = match found {
-                Found::Live(session) => match self.examine(session).await? {
+                Found::Live(session) => match self.examine(session, self.moment()).await? {
                     Examined::Live(session) => return Ok(Some(session)),
                     Examined::Ended(tombstone) => tombstone,
                 },
@@ -139,14 +139,15 @@ impl Sessions {
 
     /// Asks for everything about a session. `tenant` guards a lookup by ref: another tenant's session is unknown (G17).
     pub async fn report(&self, tenant: &str, reference: SessionRef) -> Result<Report, Error> {
-        let examined = match self.store.find(reference).await? {
-            Found::Live(session) => self.examine(session).await?,
+        let found = self.store.find(reference).await?;
+        let moment = self.moment();
+        let examined = match found {
+            Found::Live(session) => self.examine(session, moment).await?,
             Found::Ended(tombstone) => Examined::Ended(tombstone),
             Found::Unknown { may_have_ended } => {
-                return Ok(Report::unknown(reference, may_have_ended, self.clock.now()));
+                return Ok(Report::unknown(reference, may_have_ended, moment.now));
             }
         };
-        let moment = self.moment();
         let report = match examined {
             Examined::Live(session) => session.read(|view| Report::live(reference, view, moment)),
             Examined::Ended(tombstone) if tombstone.silent => Report::unknown(reference, false, moment.now),

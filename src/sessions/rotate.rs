@@ -42,11 +42,12 @@ impl Sessions {
         let from = self.session_ref(rotate.name);
         loop {
             let done = self.try_rotate(&rotate).await;
-            // Somebody else rotated it meanwhile: this is a retry of the same request, or it goes on from the successor.
+            // Somebody else rotated it meanwhile: this is a retry of the same request, or it goes on from the successor, if
+            // that has not ended since.
             if let Err(Error::Ended(_, tombstone)) = &done
                 && tombstone.successor.is_some()
-                && self.live(rotate.name, from).await.is_ok()
             {
+                self.live(rotate.name, from).await?;
                 continue;
             }
             return done;

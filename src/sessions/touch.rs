@@ -68,7 +68,7 @@ impl Sessions {
         if limits.passive && limits.enforced && hints.is_some_and(writes) {
             let reference = resolved.session.reference();
             // An end is told first.
-            return Err(match self.examine(resolved.session).await? {
+            return Err(match self.examine(resolved.session, moment).await? {
                 Examined::Live(_) => Error::ReadOnly(reference),
                 Examined::Ended(tombstone) => Error::Ended(reference, tombstone),
             });

@@ -158,11 +158,16 @@ impl Sessions {
                 }
                 Err(refusal) => refusal,
             };
-            if let Refusal::Ended(tombstone) = &refusal
-                && let Some(Ok(successor)) = self.successor(tombstone, Follow::Alias).await?
-            {
-                (session, alias) = (successor, true);
-                continue;
+            if let Refusal::Ended(tombstone) = &refusal {
+                match self.successor(tombstone, Follow::Alias).await? {
+                    Some(Ok(successor)) => {
+                        (session, alias) = (successor, true);
+                        continue;
+                    }
+                    // It has ended since: that is the session's end, not the Rotate.
+                    Some(Err((successor, end))) => return Err(Error::Ended(successor, end)),
+                    None => {}
+                }
             }
             return Err(Error::refused(reference, refusal));
         }

@@ -8,11 +8,10 @@ use std::{
     },
 };
 
-use parking_lot::Mutex;
-
 use super::story::Story;
 use crate::{
     state::{SessionRef, Tombstone},
+    sync::{Mutex, MutexGuard},
     time::Time,
 };
 
@@ -127,7 +126,7 @@ impl Tombstones {
         }
     }
 
-    fn shard(&self, reference: SessionRef) -> parking_lot::MutexGuard<'_, Shard> {
+    fn shard(&self, reference: SessionRef) -> MutexGuard<'_, Shard> {
         self.shards[reference.shard(self.shards.len())].lock()
     }
 }

@@ -221,7 +221,10 @@ fn controls(seeds: u64) -> ExitCode {
     thread::scope(|scope| {
         for _ in 0..2 {
             scope.spawn(|| {
-                while let Some(fault) = Fault::ALL.get(next.fetch_add(1, Ordering::Relaxed) as usize).copied() {
+                while let Some(fault) = Fault::SIMULATED
+                    .get(next.fetch_add(1, Ordering::Relaxed) as usize)
+                    .copied()
+                {
                     let caught = (1..=seeds).find_map(|seed| {
                         sabotage::set(Some(fault));
                         let played = try_script(&script::draw(seed, 1), &mut Tally::new());
@@ -245,7 +248,7 @@ fn controls(seeds: u64) -> ExitCode {
         }
     });
     let failed = failed.into_inner();
-    println!("{} passed, {failed} failed", Fault::ALL.len() as u64 - failed);
+    println!("{} passed, {failed} failed", Fault::SIMULATED.len() as u64 - failed);
     if failed == 0 {
         ExitCode::SUCCESS
     } else {
