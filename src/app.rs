@@ -178,8 +178,13 @@ impl App {
         let stopped = CancellationToken::new();
         if let Some((path, meter)) = self.policy_file {
             let sessions = Arc::clone(&sessions);
-            let apply = move |policies| sessions.policies().reload(policies);
-            tokio::spawn(reload::follow(path, apply, meter, draining.clone().cancelled_owned()));
+            let apply = {
+                let sessions = Arc::clone(&sessions);
+                move |policies| sessions.policies().reload(policies)
+            };
+            let problem = move |problem| sessions.policies().set_file_problem(problem);
+            let stop = draining.clone().cancelled_owned();
+            tokio::spawn(reload::follow(path, apply, problem, meter, stop));
         }
         let readiness = Readiness::default();
         let admin = self.admin.map(|listener| {

@@ -20,7 +20,7 @@ use entry::Lines;
 use queue::Queue;
 
 use crate::{
-    state::{Happening, Identity, Keys, Limits, SessionRef, Successor, Tombstone},
+    state::{Happening, Identity, Keys, Limits, Origin, SessionRef, Successor, Tombstone},
     store::Session,
     time::{Clock, Time},
 };
@@ -90,7 +90,7 @@ pub(crate) enum What {
         ended: Arc<Tombstone>,
         session: SessionRef,
         successor: SessionRef,
-        identity: Identity,
+        origin: Origin,
         limits: Arc<Limits>,
     },
     Ended(SessionRef, Arc<Tombstone>),
@@ -180,7 +180,7 @@ impl Audit {
                     ended: Arc::clone(tombstone),
                     session,
                     successor: successor.reference,
-                    identity: successor.origin.identity.clone(),
+                    origin: successor.origin.clone(),
                     limits: Arc::clone(&successor.next.limits),
                 });
             }

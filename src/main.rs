@@ -43,7 +43,10 @@ fn dispatch(command: Command) -> ExitCode {
     match command {
         Command::Serve(args) => serve(&args),
         Command::CheckConfig(args) => match telemetry::parse_filter(&args.log).and_then(|_| Config::resolve(&args)) {
-            Ok(config) => cli::print_config(&config),
+            Ok(config) => match Output::check(&config.audit_log) {
+                Ok(()) => cli::print_config(&config),
+                Err(error) => bad_audit_log(&config, error),
+            },
             Err(error) => bad_config(&error),
         },
         Command::Options => cli::print(&options_markdown()),
@@ -68,10 +71,7 @@ fn serve(args: &ServeArgs) -> ExitCode {
     // A log that nobody can write is a wrong configuration, not bad luck: it is opened before anything runs.
     let audit = match Output::open(&config.audit_log) {
         Ok(audit) => audit,
-        Err(error) => {
-            let error = anyhow::Error::new(error);
-            return bad_config(&error.context(format!("--audit-log {} cannot be opened", config.audit_log)));
-        }
+        Err(error) => return bad_audit_log(&config, error),
     };
     match run(args, config, audit) {
         Ok(()) => ExitCode::SUCCESS,
@@ -80,6 +80,11 @@ fn serve(args: &ServeArgs) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn bad_audit_log(config: &Config, error: std::io::Error) -> ExitCode {
+    let error = anyhow::Error::new(error);
+    bad_config(&error.context(format!("--audit-log {} cannot be opened", config.audit_log)))
 }
 
 fn run(args: &ServeArgs, config: Config, audit: Option<Output>) -> anyhow::Result<()> {

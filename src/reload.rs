@@ -13,7 +13,7 @@ use prometheus_client::{
 };
 use tracing::{info, warn};
 
-use crate::{config::parse_policies, sessions::Reloaded, state::Policy};
+use crate::{config::parse_policy_file, sessions::Reloaded, state::Policy};
 
 /// How often the file is looked at.
 const POLL: Duration = Duration::from_secs(2);
@@ -62,17 +62,19 @@ impl ReloadMeter {
 }
 
 /// Follows a policy file until `stop` is done. Each new content is parsed and given to `apply` once; a bad one is told once and
-/// changes nothing.
+/// changes nothing. `problem` is told why the file is not in force as it is, or nothing if it is.
 ///
 /// The first look applies what is there, in case the file changed since the start: if it did not, that changes nothing.
-pub async fn follow<A, S>(path: PathBuf, apply: A, meter: ReloadMeter, stop: S)
+pub async fn follow<A, P, S>(path: PathBuf, apply: A, problem: P, meter: ReloadMeter, stop: S)
 where
     A: Fn(BTreeMap<String, Policy>) -> Result<Reloaded, String>,
+    P: Fn(String),
     S: Future<Output = ()>,
 {
     tokio::pin!(stop);
     let mut follower = Follower {
         apply,
+        problem,
         meter,
         settled: None,
         candidate: None,
@@ -106,8 +108,9 @@ fn read(path: &Path) -> io::Result<String> {
     Ok(text)
 }
 
-struct Follower<A> {
+struct Follower<A, P> {
     apply: A,
+    problem: P,
     meter: ReloadMeter,
     /// What was dealt with last.
     settled: Option<Look>,
@@ -115,9 +118,10 @@ struct Follower<A> {
     candidate: Option<Look>,
 }
 
-impl<A> Follower<A>
+impl<A, P> Follower<A, P>
 where
     A: Fn(BTreeMap<String, Policy>) -> Result<Reloaded, String>,
+    P: Fn(String),
 {
     /// Deals with a look, and answers when to look again.
     fn saw(&mut self, path: &Path, look: Look) -> Duration {
@@ -136,6 +140,7 @@ where
                 self.meter.refused.inc();
                 self.meter.in_force.set(0);
                 warn!(file = %path.display(), %error, "the policy file is bad: the policies stay as they were");
+                (self.problem)(error);
             }
         }
         self.settled = Some(look);
@@ -144,12 +149,17 @@ where
 
     fn take_over(&self, look: &Look) -> Result<Reloaded, String> {
         let text = look.as_ref().map_err(Clone::clone)?;
-        let policies = parse_policies(text).map_err(|error| format!("{error:#}"))?;
+        let policies = parse_policy_file(text).map_err(|error| format!("{error:#}"))?;
         (self.apply)(policies)
     }
 
     fn applied(&self, path: &Path, reloaded: &Reloaded) {
         self.meter.in_force.set(1);
+        let older = reloaded.kept_newer.iter();
+        let older: Vec<_> = older
+            .map(|name| format!("[policy.{name}]: its revision is lower than the one in force, which stays"))
+            .collect();
+        (self.problem)(older.join("; "));
         for name in &reloaded.kept_newer {
             warn!(file = %path.display(), policy = %name, "its revision is lower than the one in force, which stays");
         }

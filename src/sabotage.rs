@@ -46,6 +46,16 @@ pub enum Fault {
     SlowReaderKept,
     /// A raw session id is logged.
     IdLogged,
+    /// Activity that is told late sets last activity back.
+    ActivityGoesBack,
+    /// Sessions are created over the cap.
+    CapIgnored,
+    /// Who is unknown is not told that a tombstone went before its time.
+    DroppedUntold,
+    /// After a gap expiries are not held.
+    NoHoldAfterGap,
+    /// A ref of another tenant is answered.
+    RefCrossesTenant,
     /// A change is made true whatever has happened since it was decided.
     BlindCommit,
     /// The old name has ended before its successor can be found.
@@ -57,8 +67,8 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// Those that a simulation shows.
-    pub const SIMULATED: [Self; 19] = [
+    /// All that a simulation shows.
+    pub const ALL: [Self; 24] = [
         Self::TimerTrusted,
         Self::CallsWaitForDriver,
         Self::TouchAfterEnd,
@@ -78,6 +88,11 @@ impl Fault {
         Self::TokenForAnyScope,
         Self::SlowReaderKept,
         Self::IdLogged,
+        Self::ActivityGoesBack,
+        Self::CapIgnored,
+        Self::DroppedUntold,
+        Self::NoHoldAfterGap,
+        Self::RefCrossesTenant,
     ];
 }
 

@@ -1,8 +1,11 @@
-//! The locks and atomics of a session and of all that finds, ends and wakes it: shuttle's when `tests/races` explores their
-//! interleavings, real ones otherwise.
+//! The locks, the atomics and the exchanged pointers of a session and of all that finds, ends and wakes it: shuttle's when
+//! `tests/races` explores their interleavings, real ones otherwise.
 //!
 //! A lock under which any of them is used must be one of them: shuttle's threads are one thread of the system, which would wait
 //! for itself.
+
+#[cfg(not(feature = "shuttle"))]
+pub use arc_swap::Guard;
 
 #[cfg(not(feature = "shuttle"))]
 pub(crate) use arc_swap::ArcSwap;
@@ -30,30 +33,34 @@ impl<T> Mutex<T> {
     }
 }
 
-/// An `ArcSwap` at each use of which shuttle may change threads: shuttle has none of its own.
+/// A pointer that is exchanged as one step.
 #[cfg(feature = "shuttle")]
-pub(crate) struct ArcSwap<T> {
-    inner: arc_swap::ArcSwap<T>,
-    /// Says nothing: shuttle changes threads where it is read.
-    turn: AtomicU64,
-}
+pub(crate) struct ArcSwap<T>(Mutex<std::sync::Arc<T>>);
+
+/// What it pointed to.
+#[cfg(feature = "shuttle")]
+pub struct Guard<T>(T);
 
 #[cfg(feature = "shuttle")]
 impl<T> ArcSwap<T> {
     pub(crate) fn new(value: std::sync::Arc<T>) -> Self {
-        Self {
-            inner: arc_swap::ArcSwap::new(value),
-            turn: AtomicU64::new(0),
-        }
+        Self(Mutex::new(value))
     }
 
-    pub(crate) fn load(&self) -> arc_swap::Guard<std::sync::Arc<T>> {
-        self.turn.load(std::sync::atomic::Ordering::SeqCst);
-        self.inner.load()
+    pub(crate) fn load(&self) -> Guard<std::sync::Arc<T>> {
+        Guard(std::sync::Arc::clone(&self.0.lock()))
     }
 
     pub(crate) fn store(&self, value: std::sync::Arc<T>) {
-        self.turn.load(std::sync::atomic::Ordering::SeqCst);
-        self.inner.store(value);
+        *self.0.lock() = value;
+    }
+}
+
+#[cfg(feature = "shuttle")]
+impl<T> std::ops::Deref for Guard<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
     }
 }

@@ -3,18 +3,18 @@
 
 mod support;
 
-use std::{
-    io::{self, Write},
-    sync::Arc,
-    time::Duration,
-};
-
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 use session_sidecar::{
-    audit::{Audit, Entry, Output, Setup, SubjectForm},
+    audit::{Audit, Entry, Output, Setup, SubjectForm, Target},
     rpc::proto::v1,
     time::Clock,
+};
+use std::{
+    io::{self, Write},
+    pin::pin,
+    sync::Arc,
+    time::Duration,
 };
 use support::*;
 
@@ -74,9 +74,14 @@ fn audited(subjects: SubjectForm, policies: &'static str) -> (Sidecar, Audit, Pa
 }
 
 fn audit(subjects: SubjectForm, queue: usize, registry: &mut Registry) -> (Audit, Paper) {
+    audit_until_reopened(subjects, queue, registry, Target::Stdout)
+}
+
+/// A log on paper until it is opened anew.
+fn audit_until_reopened(subjects: SubjectForm, queue: usize, registry: &mut Registry, then: Target) -> (Audit, Paper) {
     let paper = Paper::default();
     let setup = Setup {
-        output: Output::to(Box::new(paper.clone())),
+        output: Output::to(Box::new(paper.clone()), then),
         subjects,
         master_key: &[KEY; 32],
         clock: Clock::of_runtime(),
@@ -132,6 +137,15 @@ async fn every_create_rotate_extend_end_and_admin_call_is_a_line() {
         ..Default::default()
     };
     admin.end_sessions(request).await.expect("counted");
+    let by_time = v1::ExplainSessionRequest {
+        target: Some(v1::explain_session_request::Target::SubjectPeriod(v1::SubjectPeriod {
+            subject: "ada".to_owned(),
+            start_time: Some(prost_types::Timestamp::default()),
+            ..Default::default()
+        })),
+        ..Default::default()
+    };
+    admin.explain_session(by_time).await.expect("explained");
     let by_id = v1::ExplainSessionRequest {
         target: Some(v1::explain_session_request::Target::SessionId(id("first"))),
         ..Default::default()
@@ -158,6 +172,7 @@ async fn every_create_rotate_extend_end_and_admin_call_is_a_line() {
             "create ",
             "end IDLE_TIMEOUT",
             "admin adaEndSessions",
+            "admin adaExplainSession",
             "admin ExplainSession",
             "admin GetStats",
         ]
@@ -183,6 +198,8 @@ async fn every_create_rotate_extend_end_and_admin_call_is_a_line() {
         ("ada", Some(false))
     );
     assert_eq!(rotated.session, entries[2].session);
+    // Whoever must show when a person last authenticated finds it in the line of the new name too.
+    assert_eq!(rotated.authentication_time, entries[2].authentication_time);
     let revoked = &entries[5];
     assert_eq!(revoked.session, rotated.successor_ref);
     assert_eq!(
@@ -205,9 +222,10 @@ async fn every_create_rotate_extend_end_and_admin_call_is_a_line() {
         (Some(0), true, "root", "OK")
     );
     assert!(ended.filter.contains("app") && ended.filter.contains("shop"));
-    assert_eq!(entries[9].session, first, "by id, told by ref");
+    assert_eq!(entries[9].filter, "from=1970-01-01T00:00:00Z");
+    assert_eq!(entries[10].session, first, "by id, told by ref");
     assert_eq!(
-        (entries[10].result.as_str(), entries[10].tenant.as_deref()),
+        (entries[11].result.as_str(), entries[11].tenant.as_deref()),
         ("PERMISSION_DENIED", None)
     );
     assert!(entries.iter().all(|entry| entry.v == 1 && entry.time.ends_with('Z')));
@@ -280,6 +298,74 @@ async fn what_time_ends_without_anybody_asking_is_written_too() {
     );
 }
 
+/// Half of a revocation is worse than either: it goes on when its caller hangs up, and the line says that nobody waited.
+#[tokio::test(start_paused = true)]
+async fn an_admin_call_that_is_cancelled_is_written_and_goes_on() {
+    let (sidecar, audit, paper) = audited(SubjectForm::Plain, DEFAULT);
+    let client = &mut sidecar.client().await;
+    let mut admin = sidecar.admin().await;
+    // More than are ended before others get their turn.
+    let all = 1000;
+    for number in 0..all {
+        create(client, &format!("s{number}")).await;
+    }
+    let ended = || sidecar.metric("sessions_ended_total{reason=\"revoked\"}");
+    let request = v1::EndSessionsRequest {
+        whole_tenant: true,
+        actor_id: "root".to_owned(),
+        ..Default::default()
+    };
+    {
+        let mut call = pin!(admin.end_sessions(request));
+        while ended() < 1.0 {
+            tokio::select! {
+                biased;
+                _ = &mut call => panic!("over before anything was ended"),
+                () = tokio::task::yield_now() => {}
+            }
+        }
+        // Here the caller hangs up.
+    }
+    assert!(ended() < f64::from(all));
+    while ended() < f64::from(all) {
+        tokio::task::yield_now().await;
+    }
+    let told = list_all(&mut sidecar.admin().await).await;
+    assert_eq!(told, 0, "all of them");
+    audit.close(Duration::from_secs(10));
+    let entries = paper.entries();
+    let of = |method: &str| {
+        entries
+            .iter()
+            .filter(|entry| entry.method == method)
+            .collect::<Vec<_>>()
+    };
+    let calls = of("EndSessions");
+    assert_eq!(calls.len(), 1);
+    assert_eq!(
+        (
+            calls[0].result.as_str(),
+            calls[0].actor_id.as_str(),
+            calls[0].tenant.as_deref()
+        ),
+        ("CANCELLED", "root", Some(""))
+    );
+    assert_eq!(
+        (calls[0].count, calls[0].ended_count),
+        (None, None),
+        "nobody knew it then"
+    );
+    let revoked = entries.iter().filter(|entry| entry.reason == "REVOKED");
+    assert!(revoked.clone().all(|entry| entry.actor_id == "root") && revoked.count() == 1000);
+    assert_eq!(of("ListSessions")[0].result, "OK");
+}
+
+async fn list_all(admin: &mut Admin) -> usize {
+    let request = v1::ListSessionsRequest::default();
+    let listed = admin.list_sessions(request).await.expect("listed").into_inner();
+    listed.sessions.len()
+}
+
 #[test]
 fn a_disk_that_is_full_for_a_while_loses_nothing_and_repeats_nothing() {
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -304,6 +390,43 @@ fn a_disk_that_is_full_for_a_while_loses_nothing_and_repeats_nothing() {
     audit.close(Duration::from_secs(30));
     let counts: Vec<_> = paper.entries().iter().filter_map(|entry| entry.count).collect();
     assert_eq!(counts, (0..100).collect::<Vec<_>>());
+}
+
+/// What an operator does about a full disk: move the log elsewhere, SIGHUP. The line that was cut is whole in the new file.
+#[test]
+fn a_log_that_is_moved_off_a_full_disk_goes_on_with_a_whole_line() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .expect("a runtime");
+    let _guard = runtime.enter();
+    let path = std::env::temp_dir().join(format!("session-sidecar-audit-{}-moved", std::process::id()));
+    let then = Target::File(path.clone());
+    let (audit, paper) = audit_until_reopened(SubjectForm::Hash, 1024, &mut Registry::default(), then);
+    // In the middle of the second line: the first one is shorter.
+    paper.0.lock().room = Some(150);
+    for number in 0..10 {
+        audit.admin(session_sidecar::audit::AdminCall {
+            method: "ListSessions",
+            count: Some(number),
+            ..Default::default()
+        });
+    }
+    while paper.0.lock().room != Some(0) {
+        std::thread::yield_now();
+    }
+    audit.reopen();
+    audit.close(Duration::from_secs(30));
+    let moved = std::fs::read_to_string(&path).expect("a file");
+    std::fs::remove_file(&path).expect("removed");
+    let old = paper.text();
+    let (whole, cut) = old.rsplit_once('\n').expect("a whole line");
+    assert!(!cut.is_empty() && moved.starts_with(cut), "the cut line is there again");
+    let lines = whole.lines().chain(moved.lines());
+    let counts: Vec<_> = lines
+        .map(|line| Entry::read(line).expect("a whole line").count)
+        .collect();
+    assert_eq!(counts, (0..10).map(Some).collect::<Vec<_>>());
 }
 
 #[test]

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{AdminCall, Note, SubjectForm, What};
 use crate::{
-    state::{Actor, EndReason, Identity, Keys, Limits, SessionRef, Tombstone},
+    state::{Actor, EndReason, Identity, Keys, Limits, Origin, SessionRef, Tombstone},
     time::{Clock, Time},
 };
 
@@ -182,9 +182,9 @@ impl Lines {
                 ended,
                 session,
                 successor,
-                identity,
+                origin,
                 limits,
-            } => self.rotated(ended, *session, *successor, identity, limits),
+            } => self.rotated(ended, *session, *successor, origin, limits),
             What::Ended(session, tombstone) => Entry {
                 event: "end".to_owned(),
                 session: session.to_string(),
@@ -230,9 +230,10 @@ impl Lines {
         ended: &Tombstone,
         session: SessionRef,
         successor: SessionRef,
-        identity: &Identity,
+        origin: &Origin,
         limits: &Limits,
     ) -> Entry {
+        let identity = &origin.identity;
         let now = self.of(identity, limits);
         let before = self.of(&ended.origin.identity, limits);
         let changed = identity.subject() != ended.origin.identity.subject();
@@ -242,6 +243,7 @@ impl Lines {
             session: session.to_string(),
             successor_ref: successor.to_string(),
             reauthenticated: ended.successor.map(|next| next.reauthenticated),
+            authentication_time: self.time(origin.authenticated),
             authentication_level: identity.authentication_level().to_owned(),
             previous_subject: if_changed(before.subject),
             previous_subject_hash: if_changed(before.subject_hash),

@@ -2,7 +2,7 @@
 
 use std::{
     fmt, fs,
-    io::{self, Write},
+    io::{self, Read as _, Seek as _, SeekFrom, Write},
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     str::FromStr,
@@ -67,21 +67,33 @@ impl Output {
         }))
     }
 
-    /// Somebody else's writer, for tests.
-    #[must_use]
-    pub fn to(writer: Box<dyn Write + Send>) -> Self {
-        Self {
-            target: Target::Stdout,
-            writer,
+    /// Whether a target can be opened, as far as that is known without making it.
+    pub fn check(target: &Target) -> io::Result<()> {
+        let Target::File(path) = target else {
+            return Ok(());
+        };
+        match fs::OpenOptions::new().append(true).open(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+                fs::read_dir(folder.unwrap_or(Path::new("."))).map(drop)
+            }
+            opened => opened.map(drop),
         }
     }
 
-    /// Opens the file anew: the old one was moved away. What is no file stays as it is.
-    pub(super) fn reopen(&mut self) -> io::Result<()> {
-        if let Target::File(path) = &self.target {
-            self.writer = Box::new(append(path)?);
-        }
-        Ok(())
+    /// Somebody else's writer, for tests. `target` is what takes its place when it is opened anew.
+    #[must_use]
+    pub fn to(writer: Box<dyn Write + Send>, target: Target) -> Self {
+        Self { target, writer }
+    }
+
+    /// Opens the file anew: the old one was moved away. What is no file stays as it is. Answers whether there is another one.
+    pub(super) fn reopen(&mut self) -> io::Result<bool> {
+        let Target::File(path) = &self.target else {
+            return Ok(false);
+        };
+        self.writer = Box::new(append(path)?);
+        Ok(true)
     }
 
     /// Writes some of it, and answers how much: after an error the rest can be tried again, and no line comes twice.
@@ -94,5 +106,59 @@ impl Output {
 
 /// Appending writes of one line are whole even if others write too; only its owner may read who did what.
 fn append(path: &Path) -> io::Result<fs::File> {
-    fs::OpenOptions::new().create(true).append(true).mode(0o600).open(path)
+    let mut file = fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .mode(0o600)
+        .open(path)?;
+    if ends_within_a_line(path) {
+        // A process died while it wrote, or on a full disk: what follows must not be lost with its half line.
+        file.write_all(b"\n")?;
+    }
+    Ok(file)
+}
+
+/// Not if it cannot be read, or is something else than a file.
+fn ends_within_a_line(path: &Path) -> bool {
+    let last_byte = || {
+        let mut last = [0];
+        let mut file = fs::File::open(path)?;
+        file.seek(SeekFrom::End(-1))?;
+        file.read_exact(&mut last)?;
+        io::Result::Ok(last[0])
+    };
+    let is_file = fs::metadata(path).is_ok_and(|found| found.is_file());
+    is_file && last_byte().is_ok_and(|byte| byte != b'\n')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(name: &str) -> PathBuf {
+        std::env::temp_dir().join(format!("session-sidecar-audit-{}-{name}", std::process::id()))
+    }
+
+    #[test]
+    fn a_half_line_that_is_left_over_takes_no_other_line_with_it() {
+        let path = file("half");
+        for (before, after) in [("", "new\n"), ("old\n", "old\nnew\n"), ("old\nha", "old\nha\nnew\n")] {
+            fs::write(&path, before).unwrap();
+            let mut output = Output::open(&Target::File(path.clone())).unwrap().unwrap();
+            output.write(b"new\n").unwrap();
+            assert_eq!(fs::read_to_string(&path).unwrap(), after);
+        }
+        fs::remove_file(&path).unwrap();
+    }
+
+    #[test]
+    fn a_check_finds_what_opening_would_find_and_makes_nothing() {
+        let path = file("check");
+        Output::check(&Target::File(path.clone())).unwrap();
+        assert!(!path.exists());
+        for bad in [path.join("in-no-folder"), std::env::temp_dir()] {
+            assert!(Output::check(&Target::File(bad.clone())).is_err());
+            assert!(Output::open(&Target::File(bad)).is_err());
+        }
+    }
 }

@@ -194,7 +194,15 @@ impl Writer {
                 );
                 return;
             }
-            self.wait();
+            if self.wait() {
+                // The old file keeps the beginning of a line; the new one gets all of it.
+                let done = bytes.len() - rest.len();
+                let line = bytes[..done]
+                    .iter()
+                    .rposition(|byte| *byte == b'\n')
+                    .map_or(0, |end| end + 1);
+                rest = &bytes[line..];
+            }
         }
         self.queue.meter.written.inc_by(count);
     }
@@ -205,23 +213,27 @@ impl Writer {
         }
     }
 
-    /// Waits a while after an error, or until there is another file or no time left.
-    fn wait(&mut self) {
+    /// Waits a while after an error, or until there is another file or no time left. Answers whether there is another file.
+    fn wait(&mut self) -> bool {
         let mut state = self.queue.state.lock();
         if !state.closing && !state.reopen {
             self.queue.work.wait_for(&mut state, TRY_AGAIN);
         }
         let reopen = std::mem::take(&mut state.reopen);
         drop(state);
-        if reopen {
-            self.reopen();
-        }
+        reopen && self.reopen()
     }
 
-    fn reopen(&mut self) {
+    fn reopen(&mut self) -> bool {
         match self.output.reopen() {
-            Ok(()) => tracing::info!("the audit log was opened anew"),
-            Err(error) => tracing::error!(%error, "the audit log cannot be opened anew; the old file is written on"),
+            Ok(is_new) => {
+                tracing::info!("the audit log was opened anew");
+                is_new
+            }
+            Err(error) => {
+                tracing::error!(%error, "the audit log cannot be opened anew; the old file is written on");
+                false
+            }
         }
     }
 }

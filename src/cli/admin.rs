@@ -5,6 +5,7 @@ use anyhow::bail;
 use super::{
     actor, client, labels, out, read, read_id, reason, show,
     table::{cell, table},
+    warn,
 };
 use crate::{
     config::{AdminArgs, EndSessionsArgs, ExplainArgs, FilterArgs, ListArgs, PoliciesArgs, StateArg},
@@ -81,10 +82,13 @@ fn row(session: &v1::Session) -> Vec<String> {
             show::time(end.end_time.as_ref()),
             short(end.reason().as_str_name(), "END_REASON_"),
         ),
-        None => (
-            format!("in {}", show::span(status.expires_in.as_ref())),
-            show::limit(status.limit()).to_owned(),
-        ),
+        None => {
+            let enforced = if status.observed_only { ", if enforced" } else { "" };
+            (
+                format!("in {}{enforced}", show::span(status.expires_in.as_ref())),
+                show::limit(status.limit()).to_owned(),
+            )
+        }
     };
     vec![
         status.session_ref.clone(),
@@ -128,7 +132,10 @@ pub(super) async fn end_sessions(args: EndSessionsArgs) -> anyhow::Result<()> {
         .map_err(client::explain)?
         .into_inner();
     if admin.client.json {
-        return out(&show::json(&answer, "sessionsidecar.v1.EndSessionsResponse")?);
+        return out(&show::json_with_zeros(
+            &answer,
+            "sessionsidecar.v1.EndSessionsResponse",
+        )?);
     }
     let sessions = |count: u64| format!("{count} session{}", if count == 1 { "" } else { "s" });
     if args.dry_run {
@@ -321,6 +328,10 @@ pub(super) async fn policies(args: PoliciesArgs) -> anyhow::Result<()> {
     if args.admin.client.json {
         return out(&show::json(&answer, "sessionsidecar.v1.ListPoliciesResponse")?);
     }
+    if !answer.policy_file_problem.is_empty() {
+        let problem = &answer.policy_file_problem;
+        warn(&format!("the policy file as it is now is not in force: {problem}"));
+    }
     if args.toml {
         let pages: Vec<_> = answer.policies.iter().map(|policy| policy.toml.trim_end()).collect();
         return out(&pages.join("\n\n"));
@@ -383,7 +394,7 @@ pub(super) async fn stats(args: AdminArgs) -> anyhow::Result<()> {
     let mut client = client::admin(&args.client.target.target).await?;
     let answer = client.get_stats(request).await.map_err(client::explain)?.into_inner();
     if args.client.json {
-        return out(&show::json(&answer, "sessionsidecar.v1.GetStatsResponse")?);
+        return out(&show::json_with_zeros(&answer, "sessionsidecar.v1.GetStatsResponse")?);
     }
     let mut rows: Vec<Vec<String>> = Vec::new();
     for count in &answer.states {

@@ -37,8 +37,8 @@ pub(super) fn explain(log: &Path, args: &ExplainArgs) -> anyhow::Result<()> {
     };
     let found = find(reader, &wanted)?;
     if found.not_understood > 0 {
-        super::print_error(&format!(
-            "{} lines are no audit log that this version understands; they were left out",
+        super::warn(&format!(
+            "lines that are no audit log, or none that this version understands, were left out: {}",
             found.not_understood
         ));
     }
@@ -56,7 +56,7 @@ pub(super) fn explain(log: &Path, args: &ExplainArgs) -> anyhow::Result<()> {
         out(&text(told))?;
     }
     if found.lost > 0 {
-        super::print_error(&format!("the log says that {} of its lines were lost", found.lost));
+        super::warn(&format!("the log says that {} of its lines were lost", found.lost));
     }
     Ok(())
 }

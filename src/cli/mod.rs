@@ -81,6 +81,11 @@ pub fn print_error(message: &str) {
     let _ = writeln!(io::stderr(), "error: {message}");
 }
 
+/// Says something beside the answer, on standard error.
+fn warn(message: &str) {
+    let _ = writeln!(io::stderr(), "warning: {message}");
+}
+
 /// Prints what `check-config` found.
 #[must_use]
 pub fn print_config(config: &Config) -> ExitCode {

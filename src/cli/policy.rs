@@ -9,7 +9,9 @@ use crate::{
     compliance::{
         Finding, PUSH_LATENESS, Preset, Standard, Term, document, lint_against, span, toml, total, worst_case,
     },
-    config::{PolicyCommand, PolicyFileArgs, PolicyLintArgs, StandardArg, parse_policies, read_policies},
+    config::{
+        PolicyCommand, PolicyFileArgs, PolicyLintArgs, StandardArg, parse_policies, parse_policy_file, read_policies,
+    },
     state::Policy,
 };
 
@@ -33,7 +35,7 @@ fn policies(args: &PolicyFileArgs) -> anyhow::Result<BTreeMap<String, Policy>> {
     match &args.policy_file {
         None => parse_policies(""),
         Some(path) if path == Path::new("-") => {
-            parse_policies(&super::read("--policy-file", path)?).context("standard input")
+            parse_policy_file(&super::read("--policy-file", path)?).context("standard input")
         }
         Some(path) => read_policies(path),
     }

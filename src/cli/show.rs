@@ -2,16 +2,27 @@
 
 use anyhow::Context as _;
 use prost::Message;
-use prost_reflect::{DescriptorPool, DynamicMessage};
+use prost_reflect::{DescriptorPool, DynamicMessage, SerializeOptions};
 
 use crate::rpc::proto::{DESCRIPTORS, v1};
 
-/// The canonical JSON of a message, on one line.
+/// The canonical JSON of a message, on one line. It leaves out what is zero or empty.
 pub(super) fn json<M: Message>(message: &M, name: &str) -> anyhow::Result<String> {
+    json_with(message, name, &SerializeOptions::new())
+}
+
+/// The same with zeros: for counts, that a script wants to read as numbers.
+pub(super) fn json_with_zeros<M: Message>(message: &M, name: &str) -> anyhow::Result<String> {
+    json_with(message, name, &SerializeOptions::new().skip_default_fields(false))
+}
+
+fn json_with<M: Message>(message: &M, name: &str, options: &SerializeOptions) -> anyhow::Result<String> {
     let pool = DescriptorPool::decode(DESCRIPTORS)?;
     let descriptor = pool.get_message_by_name(name).context("no such message")?;
     let dynamic = DynamicMessage::decode(descriptor, message.encode_to_vec().as_slice())?;
-    Ok(serde_json::to_string(&dynamic)?)
+    let mut bytes = Vec::new();
+    dynamic.serialize_with_options(&mut serde_json::Serializer::new(&mut bytes), options)?;
+    Ok(String::from_utf8(bytes)?)
 }
 
 pub(super) fn status(status: &v1::SessionStatus) -> String {
@@ -19,7 +30,8 @@ pub(super) fn status(status: &v1::SessionStatus) -> String {
     let mut line = format!("{state} {}", status.session_ref);
     if status.expires_in.is_some() {
         let limit = limit(status.limit());
-        line += &format!(", ends in {} ({limit})", span(status.expires_in.as_ref()));
+        let ends = if status.observed_only { "would end" } else { "ends" };
+        line += &format!(", {ends} in {} ({limit})", span(status.expires_in.as_ref()));
     }
     if status.alias {
         line += ", named by its former id";

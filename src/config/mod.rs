@@ -25,7 +25,7 @@ pub use args::{
 };
 pub use listen::{Endpoint, Listen};
 pub use options::options_markdown;
-pub use policy::{parse as parse_policies, read as read_policies};
+pub use policy::{parse as parse_policies, parse_file as parse_policy_file, read as read_policies};
 pub use verb_args::{
     ActivityArg, ActorArg, AdvanceArgs, CheckArgs, ClientArgs, CreateArgs, EndArgs, ExtendArgs, HintArgs, HoldArgs,
     HoldKindArg, HoldNameArgs, IdArgs, ReasonArg, ReleaseArgs, RequestArgs, RotateArgs, TargetArgs, TouchArgs,

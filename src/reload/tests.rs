@@ -52,7 +52,7 @@ impl Following {
         let mut registry = Registry::default();
         let meter = ReloadMeter::register(&mut registry);
         let text = fs::read_to_string(path).unwrap();
-        let policies = Arc::new(Policies::new(parse_policies(&text).unwrap()));
+        let policies = Arc::new(Policies::new(parse_policy_file(&text).unwrap()));
         let told = Arc::new(Mutex::new(Vec::new()));
         let (stop, stopped) = oneshot::channel();
         let apply = {
@@ -63,10 +63,14 @@ impl Following {
                 result
             }
         };
+        let problem = {
+            let policies = Arc::clone(&policies);
+            move |problem| policies.set_file_problem(problem)
+        };
         let stopped = async move {
             let _ = stopped.await;
         };
-        let task = tokio::spawn(follow(path.to_owned(), apply, meter, stopped));
+        let task = tokio::spawn(follow(path.to_owned(), apply, problem, meter, stopped));
         Self {
             policies,
             told,
@@ -134,13 +138,20 @@ async fn a_bad_file_keeps_the_old_policies_and_is_told_once() {
     write(&path, &policy("5m"));
     let following = Following::start(&path);
     pass().await;
-    for (n, bad) in ["[policy.a]\nidle_timout = \"1m\"", "[policy.a]\nidle_timeout = \"0s\""]
-        .iter()
-        .enumerate()
+    for (n, (bad, says)) in [
+        ("[policy.a]\nidle_timout = \"1m\"", "line 2 (idle_timout"),
+        ("[policy.a]\nidle_timeout = \"0s\"", "line 2 (idle_timeout"),
+        // Truncated, and the disk is full: it would take the place of all policies.
+        ("", "no policy"),
+    ]
+    .iter()
+    .enumerate()
     {
         write(&path, bad);
         pass().await;
         pass().await;
+        let problem = following.policies.file_problem();
+        assert!(problem.contains(says), "{problem}");
         assert_eq!(following.idle(), 300);
         let refused = following.metric("policy_reloads_total{outcome=\"refused\"}");
         assert_eq!(refused, n as u64 + 1, "once for each content");
@@ -149,10 +160,12 @@ async fn a_bad_file_keeps_the_old_policies_and_is_told_once() {
     fs::remove_file(&path).unwrap();
     pass().await;
     assert_eq!(following.idle(), 300);
-    assert_eq!(following.metric("policy_reloads_total{outcome=\"refused\"}"), 3);
+    assert_eq!(following.metric("policy_reloads_total{outcome=\"refused\"}"), 4);
+    assert!(following.policies.file_problem().contains("cannot be read"));
     write(&path, &policy("5m"));
     pass().await;
     assert_eq!(following.metric("policy_file_in_force"), 1, "it is as it was, and good");
+    assert_eq!(following.policies.file_problem(), "");
     following.end().await;
 }
 
@@ -174,6 +187,12 @@ async fn a_revision_that_did_not_grow_is_refused() {
     write(&path, "[policy.a]\nrevision = 2\nidle_timeout = \"5m\"");
     pass().await;
     assert_eq!(following.idle(), 360);
+    assert!(
+        following
+            .policies
+            .file_problem()
+            .contains("[policy.a]: its revision is lower")
+    );
     following.end().await;
 }
 
@@ -209,6 +228,7 @@ fn half_a_file_is_not_taken_over() {
             *applied.lock() += 1;
             Ok(Reloaded::default())
         },
+        problem: |_| {},
         meter: ReloadMeter::register(&mut registry),
         settled: None,
         candidate: None,

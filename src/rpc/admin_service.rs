@@ -134,7 +134,7 @@ impl AdminService {
             except.extend(self.sessions.with_successors(reference).await);
         }
         if !request.except.is_empty() {
-            call.filter += &format!(" except={}", request.except.len());
+            add_word(&mut call.filter, &format!("except={}", request.except.len()));
         }
         let (reason, actor) = read::end(request.reason, request.actor, EndReason::Revoked)?;
         let actor = match request.actor {
@@ -197,7 +197,8 @@ impl AdminService {
                 subject.clone_into(&mut call.subject);
                 for (name, at) in [("from", from), ("to", until)] {
                     if let Some(at) = at {
-                        call.filter += &format!(" {name}={}", humantime::format_rfc3339_seconds(at));
+                        let at = humantime::format_rfc3339_seconds(at);
+                        add_word(&mut call.filter, &format!("{name}={at}"));
                     }
                 }
                 let clock = self.sessions.clock();
@@ -229,7 +230,10 @@ impl AdminService {
         call.actor_id = actor_id(&request.actor_id)?;
         let policies = admin_write::policies(self.sessions.policies());
         call.count = Some(policies.len() as u64);
-        Ok(v1::ListPoliciesResponse { policies })
+        Ok(v1::ListPoliciesResponse {
+            policies,
+            policy_file_problem: self.sessions.policies().file_problem(),
+        })
     }
 
     async fn do_stats(
@@ -280,6 +284,13 @@ fn filter(caller: &Caller, filter: Option<v1::SessionFilter>, call: &mut AdminCa
     }
     call.filter = words.join(" ");
     Ok(filter)
+}
+
+fn add_word(words: &mut String, word: &str) {
+    if !words.is_empty() {
+        words.push(' ');
+    }
+    words.push_str(word);
 }
 
 fn actor_id(text: &str) -> Called<String> {

@@ -3,13 +3,14 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
+    iter,
     sync::Arc,
 };
 
 use super::{Error, Examined, Report, Sessions, State, Status};
 use crate::{
-    state::{Actor, End, EndReason, HoldKind, Identity, Moment, SessionRef},
-    store::{Session, Unavailable},
+    state::{Actor, End, EndReason, HoldKind, Identity, Moment, SessionRef, Tombstone},
+    store::{Memory, Session, Unavailable},
     time::Time,
 };
 
@@ -82,6 +83,17 @@ pub struct Stats {
     pub unenforced: u64,
 }
 
+impl Stats {
+    fn add_end(&mut self, tombstone: &Tombstone) {
+        let reason = tombstone.end.reason;
+        match self.ended.iter_mut().find(|(known, _)| *known == reason) {
+            _ if tombstone.silent => {}
+            Some((_, count)) => *count += 1,
+            None => self.ended.push((reason, 1)),
+        }
+    }
+}
+
 /// How many refs an end of many answers.
 const MOST_REFS: usize = 1000;
 
@@ -143,6 +155,10 @@ impl Filter {
     }
 }
 
+fn place_of(session: &Session) -> usize {
+    session.reference().shard(Memory::PLACES)
+}
+
 /// What a live session is at a moment, before anybody has judged it. `None`: its end is decided, a tombstone says so.
 fn state_of(session: &Session, moment: Moment) -> Option<State> {
     session.read(|view| {
@@ -182,7 +198,10 @@ impl Sessions {
             let most = page_size + 1 - reports.len();
             let found = self.scan(&filter, after, most).await?;
             let exhausted = found.len() < most;
-            for reference in found {
+            for (place, reference) in found.into_iter().enumerate() {
+                if place % TURN == TURN - 1 {
+                    tokio::task::yield_now().await;
+                }
                 after = Some(reference);
                 let report = self.report(&filter.tenant, reference).await?;
                 // It may have changed since it was found.
@@ -216,45 +235,52 @@ impl Sessions {
     ) -> Result<Vec<SessionRef>, Unavailable> {
         let filter = Arc::clone(filter);
         self.aside(move |sessions| {
-            let behind = |reference: SessionRef| after.is_none_or(|after| reference > after);
             let moment = sessions.moment();
-            // Live ones first: what ends meanwhile is then among the ended ones.
             let mut found: Vec<SessionRef> = Vec::new();
-            for session in sessions.candidates(&filter) {
-                if behind(session.reference())
-                    && filter.covers(&session.origin().identity, &session.limits().policy)
-                    && state_of(&session, moment).is_some_and(|state| filter.wants(state))
-                {
-                    found.push(session.reference());
+            // Places are in the order of refs: what is before the cursor or behind a full page is not looked at.
+            let begin = after.map_or(0, |after| after.shard(Memory::PLACES));
+            let mut of_subject = sessions.live_of_subject(&filter).map(|own| own.into_iter().peekable());
+            for place in begin..Memory::PLACES {
+                // Live ones first: what ends meanwhile is then among the ended ones.
+                let live = match &mut of_subject {
+                    Some(own) => iter::from_fn(|| own.next_if(|session| place_of(session) <= place)).collect(),
+                    None => sessions.memory.live_at(place),
+                };
+                let live = live.iter().filter(|session| {
+                    filter.covers(&session.origin().identity, &session.limits().policy)
+                        && state_of(session, moment).is_some_and(|state| filter.wants(state))
+                });
+                let mut here: Vec<_> = live.map(|session| session.reference()).collect();
+                if filter.wants(State::Ended) {
+                    let ended =
+                        sessions.memory.ended_at(place).into_iter().filter(|(_, tombstone)| {
+                            filter.covers(&tombstone.origin.identity, &tombstone.limits.policy)
+                        });
+                    here.extend(ended.map(|(reference, _)| reference));
+                }
+                here.retain(|reference| after.is_none_or(|after| *reference > after));
+                here.sort_unstable();
+                here.dedup();
+                found.append(&mut here);
+                if found.len() >= most {
+                    found.truncate(most);
+                    break;
                 }
             }
-            if filter.wants(State::Ended) {
-                for (reference, tombstone) in sessions.memory.all_ended() {
-                    if behind(reference) && filter.covers(&tombstone.origin.identity, &tombstone.limits.policy) {
-                        found.push(reference);
-                    }
-                }
-            }
-            if found.len() > most {
-                found.select_nth_unstable(most);
-                found.truncate(most);
-            }
-            found.sort_unstable();
-            found.dedup();
             found
         })
         .await
     }
 
-    /// The live sessions among which those of a filter are.
-    fn candidates(&self, filter: &Filter) -> Vec<Arc<Session>> {
+    /// The live sessions that may be those of a filter's subject, in order; `None` if it names none.
+    fn live_of_subject(&self, filter: &Filter) -> Option<Vec<Arc<Session>>> {
         if filter.subject.is_empty() {
-            return self.memory.all_live();
+            return None;
         }
-        let refs = self.memory.of_subject(&filter.tenant, &filter.subject);
-        refs.into_iter()
-            .filter_map(|reference| self.memory.get(reference))
-            .collect()
+        let refs = self.memory.of_subject(&filter.tenant, &filter.subject).into_iter();
+        let mut own: Vec<_> = refs.filter_map(|reference| self.memory.get(reference)).collect();
+        own.sort_unstable_by_key(|session| session.reference());
+        Some(own)
     }
 
     /// Ends all live sessions that match and that began before this call, or counts them. It goes on to its end even if the
@@ -340,53 +366,59 @@ impl Sessions {
     /// A tenant's sessions in numbers.
     pub async fn stats(self: &Arc<Self>, tenant: &str) -> Result<Stats, Error> {
         let tenant: Arc<str> = tenant.into();
-        let own = Arc::clone(&tenant);
-        let (mut stats, live, over) = self.aside(move |sessions| sessions.count_live(&own)).await?;
+        let (mut stats, over) = self.aside(move |sessions| sessions.count(&tenant)).await?;
         for session in over {
-            if let Examined::Live(_) = self.examine(session, self.moment()).await? {
+            match self.examine(session, self.moment()).await? {
                 // A touch was faster: it lives.
-                stats.active += 1;
+                Examined::Live(_) => stats.active += 1,
+                Examined::Ended(tombstone) => stats.add_end(&tombstone),
             }
         }
-        let ended = self.aside(move |sessions| {
-            let ended = sessions.memory.all_ended();
-            let own = ended.into_iter().filter(|(reference, tombstone)| {
-                // Counted as live, ended since: once is enough.
-                tombstone.origin.identity.tenant() == &*tenant && !live.contains(reference)
-            });
-            own.fold(Vec::<(EndReason, u64)>::new(), |mut counts, (_, tombstone)| {
-                let reason = tombstone.end.reason;
-                match counts.iter_mut().find(|(known, _)| *known == reason) {
-                    Some((_, count)) => *count += 1,
-                    None => counts.push((reason, 1)),
-                }
-                counts
-            })
-        });
-        stats.ended = ended.await?;
         Ok(stats)
     }
 
-    /// Counts live sessions. Answers also which they were, and those whose deadline has passed unnoticed.
-    fn count_live(&self, tenant: &str) -> (Stats, HashSet<SessionRef>, Vec<Arc<Session>>) {
-        let moment = self.moment();
+    /// Counts all sessions but those whose deadline has passed unnoticed: it answers them.
+    fn count(&self, tenant: &str) -> (Stats, Vec<Arc<Session>>) {
         let mut stats = Stats::default();
-        let mut live = HashSet::new();
         let mut over = Vec::new();
-        for session in self.memory.all_live() {
+        for place in 0..Memory::PLACES {
+            let seen = self.count_live(tenant, place, &mut stats, &mut over);
+            for (reference, tombstone) in self.memory.ended_at(place) {
+                // Seen live, ended since: once is enough.
+                if tombstone.origin.identity.tenant() == tenant && !seen.contains(&reference) {
+                    stats.add_end(&tombstone);
+                }
+            }
+        }
+        (stats, over)
+    }
+
+    /// Counts the live sessions of a place. Answers which it saw.
+    fn count_live(
+        &self,
+        tenant: &str,
+        place: usize,
+        stats: &mut Stats,
+        over: &mut Vec<Arc<Session>>,
+    ) -> HashSet<SessionRef> {
+        let moment = self.moment();
+        let mut seen = HashSet::new();
+        for session in self.memory.live_at(place) {
             if session.origin().identity.tenant() != tenant {
                 continue;
             }
-            match state_of(&session, moment) {
+            let state = state_of(&session, moment);
+            match state {
                 Some(State::Active) => stats.active += 1,
                 Some(State::Expiring) => stats.expiring += 1,
-                Some(_) => {
-                    over.push(session);
-                    continue;
-                }
+                Some(_) => {}
                 None => continue,
             }
-            live.insert(session.reference());
+            seen.insert(session.reference());
+            if state == Some(State::Ended) {
+                over.push(session);
+                continue;
+            }
             let last_activity = session.pulse().last_activity();
             let ignored = session.last_ignored();
             stats.ghosts += u64::from(ignored.is_some_and(|ignored| ignored > last_activity));
@@ -398,7 +430,7 @@ impl Sessions {
             stats.working += u64::from(working);
             stats.unenforced += u64::from(unenforced);
         }
-        (stats, live, over)
+        seen
     }
 
     /// Does what takes a while on a thread that serves no calls, and not more than two of those at once: they share the

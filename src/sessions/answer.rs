@@ -308,7 +308,10 @@ pub enum Error {
     #[error("a session of the new id has ended before; rotate to a fresh id")]
     NewEnded(Arc<Tombstone>),
     /// The subject has as many sessions as it may.
-    #[error("the subject has {max} live sessions, the policy's max_sessions_per_subject; end one of them first")]
+    #[error(
+        "the subject has as many live sessions as the policy's max_sessions_per_subject allows, {max}; end one of them \
+         first"
+    )]
     SubjectCap {
         /// So many.
         max: u32,
@@ -323,7 +326,7 @@ pub enum Error {
     #[error("a live hold of this hold_id has the other kind; use another hold_id")]
     HoldKind(SessionRef),
     /// There are as many holds of this kind as there may be.
-    #[error("the session has {max} live holds of this kind, the policy's max_live; release one or wait")]
+    #[error("{}", hold_cap(*max))]
     HoldCap {
         /// The session.
         reference: SessionRef,
@@ -344,6 +347,15 @@ pub enum Error {
     /// The store cannot know now.
     #[error(transparent)]
     Unavailable(#[from] crate::store::Unavailable),
+}
+
+fn hold_cap(max: u32) -> String {
+    if max == 0 {
+        return "the session's policy does not use WORK holds; set its key `work_hold`".to_owned();
+    }
+    format!(
+        "the session has as many live holds of this kind as the policy's max_live allows, {max}; release one or wait"
+    )
 }
 
 impl Error {

@@ -6,7 +6,7 @@ use super::{Error, Report, Sessions};
 use crate::{
     event::Event,
     state::{Actor, EndReason, Happening, HoldKind, Limit, SessionRef, Tombstone},
-    store::{Found, Story, Tally},
+    store::{Found, Memory, Story, Tally},
     time::{Clock, Time},
 };
 
@@ -84,7 +84,7 @@ impl Sessions {
         let found = self.aside(move |sessions| {
             // Live ones first: what ends meanwhile is then among the ended ones.
             let mut refs = sessions.memory.of_subject(&tenant, &subject);
-            for (reference, tombstone) in sessions.memory.all_ended() {
+            for (reference, tombstone) in (0..Memory::PLACES).flat_map(|place| sessions.memory.ended_at(place)) {
                 let identity = &tombstone.origin.identity;
                 if identity.tenant() == tenant && identity.subject() == subject {
                     refs.push(reference);
@@ -242,7 +242,12 @@ impl Teller<'_> {
                 reason_in_words(limit.into())
             );
         } else if let (Some(at), Some(limit)) = (report.status.expire, report.status.limit) {
-            head += &format!(", and will end at {} {}", self.time(at), reason_in_words(limit.into()));
+            let (at, why) = (self.time(at), reason_in_words(limit.into()));
+            head += &if report.status.observed_only {
+                format!(", and would end at {at} {why} if its policy were enforced")
+            } else {
+                format!(", and will end at {at} {why}")
+            };
         }
         head
     }

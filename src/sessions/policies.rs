@@ -20,6 +20,8 @@ pub struct Policies {
     entries: RwLock<BTreeMap<String, Entry>>,
     /// The shortest id that any policy has ever accepted: such sessions may live, and must be found.
     min_id_length: AtomicUsize,
+    /// Why the policy file is not in force as it is now; empty if it is.
+    file_problem: RwLock<String>,
 }
 
 #[derive(Clone)]
@@ -78,7 +80,19 @@ impl Policies {
         Self {
             min_id_length: AtomicUsize::new(shortest_id(&entries).unwrap_or(1)),
             entries: RwLock::new(entries),
+            file_problem: RwLock::default(),
         }
+    }
+
+    /// Why the policy file is not in force as it is now; empty if it is.
+    #[must_use]
+    pub fn file_problem(&self) -> String {
+        self.file_problem.read().clone()
+    }
+
+    /// Says why the policy file is not in force as it is now, or that it is.
+    pub fn set_file_problem(&self, problem: String) {
+        *self.file_problem.write() = problem;
     }
 
     /// The policy that Create may use under a name.

@@ -7,6 +7,7 @@ use std::{
 };
 
 use crate::{
+    sabotage::{self, Fault},
     state::Moment,
     time::{Clock, Time},
 };
@@ -35,7 +36,7 @@ impl Vigil {
         let now = self.clock.now();
         let last_beat = Time::from_nanos(self.last_beat.load(Ordering::Acquire));
         let gap = now.since(last_beat);
-        if gap > GAP {
+        if gap > GAP && !sabotage::on(Fault::NoHoldAfterGap) {
             // The hold first, then the beat: nobody may miss both.
             self.held_until.fetch_max((now + GAP).as_nanos(), Ordering::AcqRel);
             if self.last_beat.fetch_max(now.as_nanos(), Ordering::AcqRel) == last_beat.as_nanos() {

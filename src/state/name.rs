@@ -22,10 +22,12 @@ impl SessionRef {
         u64::from_le_bytes(word)
     }
 
-    /// One of so many places, by other bits than those of [`SessionRef::word`].
+    /// One of so many places, by other bits than those of [`SessionRef::word`]. Places are in the order of refs, so that a walk
+    /// from place to place meets them in order.
     #[must_use]
     pub fn shard(self, shards: usize) -> usize {
-        usize::from(u16::from_le_bytes([self.0[0], self.0[1]])) % shards
+        let first = u64::from(u32::from_be_bytes([self.0[0], self.0[1], self.0[2], self.0[3]]));
+        ((first * shards as u64) >> 32) as usize
     }
 }
 

@@ -6,7 +6,10 @@ use super::{
     policy::Limits,
     record::{Moment, Origin},
 };
-use crate::time::Time;
+use crate::{
+    sabotage::{self, Fault},
+    time::Time,
+};
 
 /// Last activity and three flags, in one word that can be compared and swapped.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -117,7 +120,7 @@ impl Pulse {
         } else {
             (moment.now - ago).max(created)
         };
-        if activity < known {
+        if activity < known && !sabotage::on(Fault::ActivityGoesBack) {
             return Touched::Stale;
         }
         let flags = self.0 & ((1 << Self::FLAG_BITS) - 1);

@@ -1,5 +1,6 @@
 //! Live sessions by ref, for the hot path only: two cache misses, where moka's `get` has six and keeps a record of reads that
-//! nobody needs here. It is told what the table decides and is never asked whether a session exists: see docs/adr/0007.
+//! nobody needs here, and in the order of their refs for lists. It is told what the table decides and is never asked whether
+//! a session exists: see docs/adr/0007.
 
 use std::sync::Arc;
 
@@ -9,7 +10,7 @@ use super::Session;
 use crate::{state::SessionRef, sync::Mutex};
 
 /// Not a power of two: the tables of a million sessions are then nearly full rather than half empty.
-const SHARDS: usize = 288;
+pub(super) const SHARDS: usize = 288;
 
 /// The index, in shards of their own locks. An entry is one pointer: the name is in the session.
 pub(super) struct Index(Vec<Mutex<HashTable<Arc<Session>>>>);
@@ -29,6 +30,11 @@ impl Index {
         let shard = self.shard(reference).lock();
         let found = shard.find(reference.word(), |session| session.reference() == reference);
         found.cloned()
+    }
+
+    /// The sessions of one shard, in no order. Those of a shard come before those of the next one.
+    pub(super) fn at(&self, shard: usize) -> Vec<Arc<Session>> {
+        self.0[shard].lock().iter().cloned().collect()
     }
 
     /// Removes this session, and not another one that has its name since.

@@ -16,7 +16,9 @@ use async_trait::async_trait;
 use moka::{notification::RemovalCause, sync::Cache};
 
 use super::{
-    Commit, Committed, Expected, Found, Session, Store, Story, Unavailable, index::Index, subjects::Subjects,
+    Commit, Committed, Expected, Found, Session, Store, Story, Unavailable,
+    index::{self, Index},
+    subjects::Subjects,
     tombstones::Tombstones,
 };
 use crate::{
@@ -143,16 +145,21 @@ impl Memory {
         self.shelf.subjects.get(tenant, subject)
     }
 
-    /// The live sessions that no subject or name leads to: all of them, as they are.
+    /// Into how many places the sessions are divided, in the order of their refs: [`SessionRef::shard`] says which is whose.
+    /// A list walks from place to place and stops when its page is full.
+    pub const PLACES: usize = index::SHARDS;
+
+    /// The live sessions of a place, as they are. Whoever wants the ended ones too asks for the live ones first: what ends
+    /// meanwhile is then among the ended ones.
     #[must_use]
-    pub fn all_live(&self) -> Vec<Arc<Session>> {
-        self.table.iter().map(|(_, session)| session).collect()
+    pub fn live_at(&self, place: usize) -> Vec<Arc<Session>> {
+        self.shelf.index.at(place)
     }
 
-    /// The ended sessions that are remembered.
+    /// The ended sessions of a place that are remembered.
     #[must_use]
-    pub fn all_ended(&self) -> Vec<(SessionRef, Arc<Tombstone>)> {
-        self.shelf.tombstones.all(self.shelf.clock.now())
+    pub fn ended_at(&self, place: usize) -> Vec<(SessionRef, Arc<Tombstone>)> {
+        self.shelf.tombstones.at(place, Self::PLACES, self.shelf.clock.now())
     }
 
     /// What is kept of a session's life, if anything.
@@ -347,7 +354,7 @@ impl Shelf {
     /// Takes one place of `max`, if one is free.
     fn make_room(&self, max: usize) -> bool {
         let taken = self.live.fetch_update(Ordering::AcqRel, Ordering::Acquire, |live| {
-            (live < max).then_some(live + 1)
+            (live < max || sabotage::on(Fault::CapIgnored)).then_some(live + 1)
         });
         if taken == Ok(huge_pages::WORTHWHILE) {
             huge_pages::welcome();

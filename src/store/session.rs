@@ -5,13 +5,11 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
-use arc_swap::Guard;
-
 use super::story::Story;
 use crate::{
     sabotage::{self, Fault},
     state::{Limits, Next, Origin, Pulse, Rest, RuleName, SessionRef, View},
-    sync::{ArcSwap, AtomicU64, Mutex},
+    sync::{ArcSwap, AtomicU64, Guard, Mutex},
     time::Time,
 };
 

@@ -10,6 +10,7 @@ use std::{
 
 use super::story::Story;
 use crate::{
+    sabotage::{self, Fault},
     state::{SessionRef, Tombstone},
     sync::{Mutex, MutexGuard},
     time::Time,
@@ -82,15 +83,21 @@ impl Tombstones {
         grave.story.as_deref().cloned()
     }
 
-    /// All that are still remembered.
-    pub(super) fn all(&self, now: Time) -> Vec<(SessionRef, Arc<Tombstone>)> {
-        let mut all = Vec::new();
-        for shard in &self.shards {
+    /// Those of one of so many places (see [`SessionRef::shard`]) that are still remembered.
+    pub(super) fn at(&self, place: usize, places: usize, now: Time) -> Vec<(SessionRef, Arc<Tombstone>)> {
+        let shards = self.shards.len();
+        // The shards that the place overlaps.
+        let (first, last) = (place * shards / places, ((place + 1) * shards - 1) / places);
+        let mut found = Vec::new();
+        for shard in &self.shards[first..=last] {
             let shard = shard.lock();
-            let known = shard.by_ref.iter().filter(|(_, grave)| grave.tombstone.forget_at > now);
-            all.extend(known.map(|(reference, grave)| (*reference, Arc::clone(&grave.tombstone))));
+            let here = shard.by_ref.iter().filter(|(reference, grave)| {
+                // The name first: it is at hand, the tombstone is somewhere in memory.
+                reference.shard(places) == place && grave.tombstone.forget_at > now
+            });
+            found.extend(here.map(|(reference, grave)| (*reference, Arc::clone(&grave.tombstone))));
         }
-        all
+        found
     }
 
     /// The tombstone of a session, if it is still remembered.
@@ -106,7 +113,7 @@ impl Tombstones {
 
     /// Whether a tombstone was dropped that should still be remembered.
     pub(super) fn forgot_early(&self, now: Time) -> bool {
-        self.dropped_until.load(Ordering::Acquire) > now.as_nanos()
+        self.dropped_until.load(Ordering::Acquire) > now.as_nanos() && !sabotage::on(Fault::DroppedUntold)
     }
 
     /// How many were dropped at the cap.

@@ -84,10 +84,13 @@ def test_the_commands_tell_people_and_programs(desk):
     assert '[policy.default]' in desk.admin("policies", "--toml")
 
     dry = desk.json("end-sessions", "--subject", "ada", "--dry-run")
-    assert dry == {"matchedCount": "1", "sessionRefs": [ada]}
+    assert dry == {"matchedCount": "1", "endedCount": "0", "sessionRefs": [ada]}
     spared = desk.json("end-sessions", "--whole-tenant", "--except-id-file", "-", stdin=IDS["bob"])
     assert (spared["matchedCount"], spared["endedCount"], spared["sessionRefs"]) == ("1", "1", [ada])
     assert "0 sessions ended" in desk.admin("end-sessions", "--subject", "ada", "--actor-id", "desk")
+    # Scripts read counts, also those that are zero.
+    assert desk.json("end-sessions", "--subject", "ada")["matchedCount"] == "0"
+    assert desk.json("stats")["unenforcedEndCount"] == "0"
 
     for arguments in (["--ref", ada], ["--subject", "ada", "--from", "2020-01-01T00:00:00Z"], ["--id-file", "-"]):
         explained = desk.admin("explain", *arguments, stdin=IDS["alice"])

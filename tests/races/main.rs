@@ -1,38 +1,26 @@
 //! The races of DESIGN.md section 5, in every order that shuttle finds: `cargo test --features shuttle --test races`.
 //!
-//! The real core is raced for. Every run is judged by what its callers were answered and a watcher was told, when the session
-//! has lived to its end. Each kind of race has a known-bad variant of the core (`src/sabotage.rs`) that shuttle must find.
+//! Every run is judged by what its callers were answered and by the log, whose order is the order in which events were
+//! published under the session's lock.
 #![cfg(feature = "shuttle")]
 #![expect(clippy::expect_used, reason = "a test fails by panicking")]
 
 mod check;
+mod whole;
 mod world;
 
-use std::{
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
-    time::Duration,
-};
+use std::{panic::catch_unwind, sync::Arc};
 
-use session_sidecar::{
-    sabotage::{self, Fault},
-    time::Time,
-};
-use shuttle::{
-    Config, Runner,
-    scheduler::{PctScheduler, RandomScheduler, Scheduler},
-    thread,
-};
+use session_sidecar::time::Time;
+use shuttle::{check_dfs, check_pct, check_random, thread};
 
-use world::{IDLE, NANO, POINTS, SECOND, SLOT, World};
+use world::{Flaw, IDLE, MINUTE, NANO, SECOND, World};
 
 /// What one thread does.
 type Act = fn(&World);
 
-/// Runs the acts side by side in a world with a past, in one order of the many.
-fn race(past: Act, acts: &'static [Act]) {
-    let world = Arc::new(World::new());
-    past(&world);
+/// Runs the acts side by side, in one order of the many.
+fn race(world: Arc<World>, acts: &'static [Act]) {
     let threads: Vec<_> = acts
         .iter()
         .map(|act| {
@@ -46,39 +34,26 @@ fn race(past: Act, acts: &'static [Act]) {
     world.check();
 }
 
-/// Random orders of all the acts; and orders with few changes from one to another, in which one may do all that it does between
-/// two steps of another.
-fn explore(past: Act, acts: &'static [Act]) {
-    run(RandomScheduler::new(ORDERS), past, acts);
-    run(PctScheduler::new(3, ORDERS), past, acts);
+/// Random orders of all the acts; orders with few changes from one to another, in which one may do all that it does between
+/// two steps of another; and all orders of the first two, as far as they can be told in this time.
+fn explore(acts: &'static [Act]) {
+    explore_from(|| World::new(Flaw::None), acts);
 }
 
-/// How many orders of each race, of each kind, are tried.
-const ORDERS: usize = 1_000;
-
-fn run(scheduler: impl Scheduler + 'static, past: Act, acts: &'static [Act]) {
-    // Time is tokio's, which stands still: only the acts move it. All threads of shuttle are this thread.
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .start_paused(true)
-        .build()
-        .expect("a runtime");
-    let _time = runtime.enter();
-    let mut config = Config::new();
-    config.stack_size = 1 << 20;
-    Runner::new(scheduler, config).run(move || race(past, acts));
+/// The same in a world with a past.
+fn explore_from(world: fn() -> Arc<World>, acts: &'static [Act]) {
+    check_random(move || race(world(), acts), 5_000);
+    check_pct(move || race(world(), acts), 2_000, 3);
+    check_dfs(move || race(world(), &acts[..2]), Some(20_000));
 }
 
-/// Whether shuttle finds an order in which such a race goes wrong if the core has this fault.
-fn goes_wrong(fault: Fault, past: Act, acts: &'static [Act]) -> bool {
-    sabotage::set(Some(fault));
-    let found = catch_unwind(AssertUnwindSafe(|| {
-        run(RandomScheduler::new(ORDERS * 5), past, acts);
-        run(PctScheduler::new(3, ORDERS * 5), past, acts);
-    }))
-    .is_err();
-    sabotage::set(None);
-    found
+/// Whether shuttle finds an order in which such a race goes wrong.
+fn goes_wrong(world: fn() -> Arc<World>, acts: &'static [Act]) -> bool {
+    catch_unwind(|| {
+        check_random(move || race(world(), acts), 5_000);
+        check_pct(move || race(world(), acts), 5_000, 3);
+    })
+    .is_err()
 }
 
 /// The idle deadline of a new session.
@@ -86,338 +61,310 @@ fn deadline() -> Time {
     Time::START + IDLE
 }
 
-/// When its first warning is due.
-fn warning() -> Time {
-    deadline() - POINTS[0]
+/// A nanosecond before it.
+fn just_before() -> Time {
+    deadline() - NANO
 }
 
-/// A session that has just begun.
-const FRESH: Act = |_| {};
-/// Its first warning is due, and the driver has not come to it.
-const WARNING_DUE: Act = |world| world.pass_until(warning() + SLOT);
-/// It was warned.
-const WARNED: Act = |world| world.live_until(warning() + SLOT);
-/// It is about to end, and the driver has not come to it since it began.
-const JUST_BEFORE: Act = |world| world.pass_until(deadline() - NANO);
-/// The same, and the driver was always on time.
-const JUST_BEFORE_AND_WARNED: Act = |world| world.live_until(deadline() - NANO);
-/// It is held past its plain deadline.
-const HELD: Act = |world| world.hold(HOLD);
-const HOLD: Duration = Duration::from_secs(6);
-const SECOND_ID: &str = "a session of the races, its next name";
-const THIRD_ID: &str = "a session of the races, its last name";
-
-/// Its deadline comes, and the driver with it.
-const DEADLINE_COMES: Act = |world| world.drive_at(deadline());
+/// Inside the first warning window of a new session.
+fn warned() -> Time {
+    deadline() - MINUTE * 2
+}
 
 #[test]
 fn g5_touch_and_end() {
-    explore(FRESH, &[World::touch, |world| world.end("a"), World::touch]);
-    explore(WARNED, &[World::touch, |world| world.end("a"), World::ask]);
+    explore(&[
+        |world| world.touch(Time::START + MINUTE),
+        |world| world.end(Time::START + MINUTE, "a"),
+        |world| world.touch(Time::START + MINUTE + NANO),
+    ]);
 }
 
 #[test]
 fn g3_g4_touch_and_warning() {
-    explore(
-        WARNING_DUE,
-        &[World::touch, World::drive, |world| {
-            world.drive_at(warning() + SECOND);
-            world.touch();
-        }],
-    );
+    explore(&[
+        |world| world.touch(warned()),
+        |world| world.judge(warned()),
+        |world| {
+            world.judge(warned() + MINUTE);
+            world.touch(warned() + MINUTE);
+        },
+    ]);
 }
 
 #[test]
 fn g5_g6_extend_and_end() {
-    explore(
-        WARNING_DUE,
-        &[|world| world.extend(IDLE * 2), |world| world.end("a"), World::drive],
-    );
+    explore(&[
+        |world| world.extend(warned(), IDLE * 2),
+        |world| world.end(warned(), "a"),
+        |world| world.judge(warned()),
+    ]);
 }
 
 #[test]
 fn g1_g2_touch_and_timeout() {
-    explore(JUST_BEFORE, &[World::touch, DEADLINE_COMES, World::touch]);
-    explore(JUST_BEFORE_AND_WARNED, &[World::touch, DEADLINE_COMES, World::ask]);
+    explore(&[
+        |world| world.touch(just_before()),
+        |world| world.judge(deadline()),
+        |world| world.touch(deadline()),
+    ]);
 }
 
 #[test]
 fn g1_g4_extend_and_timeout() {
-    explore(
-        JUST_BEFORE_AND_WARNED,
-        &[|world| world.extend(IDLE), DEADLINE_COMES, World::drive],
-    );
+    explore(&[
+        |world| world.extend(just_before(), IDLE),
+        |world| world.judge(deadline()),
+        |world| world.judge(just_before()),
+    ]);
 }
 
 #[test]
 fn g6_two_ends() {
-    explore(
-        JUST_BEFORE,
-        &[|world| world.end("a"), |world| world.end("b"), DEADLINE_COMES],
-    );
-}
-
-#[test]
-fn g10_end_and_question() {
-    explore(JUST_BEFORE, &[World::ask, DEADLINE_COMES, World::ask]);
-    explore(FRESH, &[World::ask, |world| world.end("a"), World::ask]);
+    explore(&[
+        |world| world.end(deadline(), "a"),
+        |world| world.end(just_before(), "b"),
+        |world| world.judge(deadline()),
+    ]);
 }
 
 #[test]
 fn g1_to_g6_everybody_at_once() {
-    explore(
-        JUST_BEFORE,
-        &[
-            World::touch,
-            World::drive,
-            |world| world.extend(IDLE),
-            DEADLINE_COMES,
-            |world| world.end("a"),
-            |world| world.hold(SECOND),
-            |world| world.rotate(SECOND_ID),
-        ],
-    );
+    const ALL: &[Act] = &[
+        |world| world.touch(just_before()),
+        |world| world.judge(warned()),
+        |world| world.extend(just_before(), IDLE),
+        |world| world.judge(deadline()),
+        |world| world.end(deadline(), "a"),
+        |world| world.hold(just_before(), MINUTE),
+        |world| world.rotate(just_before()),
+    ];
+    check_random(|| race(World::new(Flaw::None), ALL), 10_000);
+}
+
+/// A session with a hold that reaches five minutes past its plain deadline.
+fn held() -> Arc<World> {
+    let world = World::new(Flaw::None);
+    world.hold(Time::START, MINUTE * 20);
+    world
 }
 
 #[test]
 fn g5_g6_hold_and_end() {
-    explore(FRESH, &[|world| world.hold(HOLD), |world| world.end("a"), World::touch]);
+    explore(&[
+        |world| world.hold(Time::START + MINUTE, MINUTE * 5),
+        |world| world.end(Time::START + MINUTE, "a"),
+        |world| world.touch(Time::START + MINUTE + NANO),
+    ]);
 }
 
 #[test]
 fn g1_g4_hold_and_timeout() {
-    explore(JUST_BEFORE, &[|world| world.hold(HOLD), DEADLINE_COMES, World::ask]);
-    explore(
-        JUST_BEFORE_AND_WARNED,
-        &[|world| world.hold(HOLD), DEADLINE_COMES, World::touch],
-    );
+    explore(&[
+        |world| world.hold(just_before(), MINUTE * 5),
+        |world| world.judge(deadline()),
+        |world| world.judge(warned()),
+    ]);
 }
 
 /// A hold that is renewed as it lapses keeps the session; one that has lapsed leaves it a full idle window.
 #[test]
 fn g1_g2_lapse_and_judge() {
-    const LAPSE: fn() -> Time = || Time::START + HOLD;
-    explore(
-        |world| {
-            HELD(world);
-            world.live_until(LAPSE() - NANO);
-        },
+    const LAPSE: fn() -> Time = || Time::START + MINUTE * 20;
+    explore_from(
+        held,
         &[
-            |world| world.hold(SECOND),
-            |world| world.drive_at(LAPSE()),
-            World::touch,
+            |world| world.hold(LAPSE() - NANO, MINUTE),
+            |world| world.judge(LAPSE()),
+            |world| world.touch(LAPSE() + NANO),
         ],
     );
-    explore(
-        |world| {
-            HELD(world);
-            world.live_until(LAPSE() + IDLE - NANO);
-        },
+    explore_from(
+        held,
         &[
-            |world| world.drive_at(LAPSE() + IDLE),
-            |world| world.hold(SECOND),
-            World::ask,
+            |world| world.judge(LAPSE() + IDLE),
+            |world| world.hold(LAPSE() + IDLE - NANO, MINUTE),
+            |world| world.judge(LAPSE() + IDLE - MINUTE),
         ],
     );
 }
 
 #[test]
 fn g1_g8_release_and_touch() {
-    explore(
-        HELD,
+    explore_from(
+        held,
         &[
-            World::release,
-            |world| {
-                world.pass_until(Time::START + SECOND);
-                world.touch();
-            },
-            |world| world.drive_at(Time::START + SECOND * 2),
+            |world| world.release(Time::START + MINUTE),
+            |world| world.touch(Time::START + MINUTE * 2),
+            |world| world.judge(Time::START + MINUTE + IDLE),
         ],
     );
 }
 
 #[test]
 fn g5_release_and_end() {
-    explore(
-        HELD,
-        &[World::release, |world| world.end("a"), |world| world.extend(IDLE)],
+    explore_from(
+        held,
+        &[
+            |world| world.release(Time::START + MINUTE),
+            |world| world.end(Time::START + MINUTE, "a"),
+            |world| world.extend(Time::START + MINUTE, IDLE),
+        ],
     );
 }
 
 /// What is done by the old name is done before the Rotate, or to the session that goes on.
 #[test]
 fn g1_g8_rotate_and_touch() {
-    explore(
-        FRESH,
-        &[|world| world.rotate(SECOND_ID), World::touch, |world| world.hold(HOLD)],
-    );
-    explore(
-        WARNED,
-        &[
-            |world| world.rotate(SECOND_ID),
-            World::touch,
-            |world| {
-                world.pass_until(warning() + SECOND);
-                world.touch();
-            },
-        ],
-    );
-}
-
-#[test]
-fn g1_g4_rotate_and_extend() {
-    explore(
-        WARNING_DUE,
-        &[
-            |world| world.extend(IDLE),
-            |world| world.rotate(SECOND_ID),
-            World::drive,
-        ],
-    );
+    explore(&[
+        |world| world.rotate(Time::START + MINUTE),
+        |world| world.touch(Time::START + MINUTE + NANO),
+        |world| world.hold(Time::START + MINUTE, MINUTE * 20),
+    ]);
+    explore(&[
+        |world| world.extend(warned(), IDLE),
+        |world| world.rotate(warned()),
+        |world| world.judge(warned()),
+    ]);
 }
 
 #[test]
 fn g5_g6_rotate_and_end() {
-    explore(
-        FRESH,
-        &[
-            |world| world.rotate(SECOND_ID),
-            |world| world.end("a"),
-            |world| world.end("b"),
-        ],
-    );
-    explore(
-        FRESH,
-        &[|world| world.rotate(SECOND_ID), |world| world.end("a"), World::touch],
-    );
-}
-
-#[test]
-fn g10_rotate_and_question() {
-    explore(
-        FRESH,
-        &[|world| world.rotate(SECOND_ID), World::ask, |world| world.end("a")],
-    );
-}
-
-#[test]
-fn g6_two_rotates() {
-    const BOTH: [Act; 2] = [|world| world.rotate(SECOND_ID), |world| world.rotate(THIRD_ID)];
-    explore(FRESH, &[BOTH[0], BOTH[1], World::touch]);
-    explore(FRESH, &[BOTH[0], BOTH[1], |world| world.end("a")]);
+    explore(&[
+        |world| world.rotate(Time::START + MINUTE),
+        |world| world.end(Time::START + MINUTE, "a"),
+        |world| world.end(Time::START + MINUTE, "b"),
+    ]);
 }
 
 #[test]
 fn g1_g2_rotate_and_timeout() {
-    explore(
-        JUST_BEFORE,
-        &[|world| world.rotate(SECOND_ID), DEADLINE_COMES, World::touch],
-    );
-    explore(
-        JUST_BEFORE_AND_WARNED,
-        &[|world| world.rotate(SECOND_ID), DEADLINE_COMES, World::ask],
-    );
+    explore(&[
+        |world| world.rotate(just_before()),
+        |world| world.judge(deadline()),
+        |world| world.touch(just_before()),
+    ]);
 }
 
 /// One of the touches brings a newer revision with a shorter timeout. Whoever is answered after it is answered by that.
 #[test]
 fn g1_adoption_and_touch() {
-    const RELOAD_AND_TOUCH: Act = |world| {
-        world.reload();
-        world.touch();
-    };
-    const TOUCH_LATER: Act = |world| {
-        world.pass_until(Time::START + SECOND);
-        world.touch();
-    };
-    explore(FRESH, &[RELOAD_AND_TOUCH, TOUCH_LATER, World::touch]);
-    explore(FRESH, &[World::reload, TOUCH_LATER, World::touch]);
-    explore(FRESH, &[RELOAD_AND_TOUCH, TOUCH_LATER, |world| world.rotate(SECOND_ID)]);
-    explore(TOUCHED, ADOPTION);
+    explore_from(
+        || World::with_newer_limits(Flaw::None),
+        &[
+            |world| world.reload_and_touch(Time::START + MINUTE * 2),
+            |world| world.touch(Time::START + MINUTE),
+            |world| world.touch(Time::START + MINUTE * 3),
+        ],
+    );
+    explore_from(|| touched_before_the_reload(Flaw::None), LATE_TOUCHES);
 }
 
-const TOUCHED: Act = |world| {
-    world.pass_until(Time::START + SECOND);
-    world.touch();
-    world.pass_until(Time::START + SECOND * 2);
-};
+fn touched_before_the_reload(flaw: Flaw) -> Arc<World> {
+    let world = World::with_newer_limits(flaw);
+    world.touch(Time::START + MINUTE * 3);
+    world
+}
 
-/// The touch that brings the newer revision tells of the activity that is known, so the pulse stays what it was.
-const ADOPTION: &[Act] = &[
-    |world| {
-        world.reload();
-        world.touch_of(SECOND);
-    },
-    World::touch,
+/// They come so late that the last activity stays what it was, and the pulse with it.
+const LATE_TOUCHES: &[Act] = &[
+    |world| world.reload_and_touch(Time::START + MINUTE),
+    |world| world.touch(Time::START + MINUTE * 2),
+    |world| world.touch(Time::START + MINUTE * 4),
 ];
 
 /// The driver takes out an entry that fired early while a touch moves the next warning to an earlier time than the driver
 /// has read. The session was warned, and touches of earlier activity moved its deadline a little at a time.
-#[test]
-fn g3_touch_and_arming() {
-    explore(MOVED_A_LITTLE, ARMING);
-    explore(
-        WARNED,
-        &[World::drive, |world| world.touch_of(SECOND), |world| world.extend(IDLE)],
-    );
+fn arming(flaw: Flaw) {
+    let world = World::new(flaw);
+    world.arm_first(warned());
+    world.due(warned());
+    // The last point of the old deadline is what it stays armed for.
+    world.touch_of(Time::START + SECOND * 20, warned() + SECOND * 30);
+    let now = deadline() - MINUTE;
+    assert!(world.session.armed_for() == now && world.next_action(now) == now + SECOND * 20);
+    let toucher = {
+        let world = Arc::clone(&world);
+        thread::spawn(move || world.touch_of(Time::START + SECOND * 70, now))
+    };
+    world.due(now);
+    toucher.join().expect("the touch failed");
+    assert_eq!(world.next_action(now), now + SECOND * 10);
+    world.check_armed(now);
+    world.check();
 }
 
-/// It stays armed for the last point of its first deadline, and that is now.
-const MOVED_A_LITTLE: Act = |world| {
-    world.live_until(warning() + SLOT);
-    world.pass_until(warning() + SECOND / 2);
-    world.touch_of(SECOND * 5 / 2 - SECOND / 3);
-    world.pass_until(warning() + SECOND + SLOT);
-};
+/// The driver judges a due warning, and callers move the deadline, each arming the timeline for what it has seen.
+fn arming_of_many() {
+    let world = World::new(Flaw::None);
+    world.arm_first(warned());
+    let acts: [Act; 2] = [
+        |world| world.touch_of(Time::START + SECOND * 20, warned()),
+        |world| world.extend(warned(), IDLE),
+    ];
+    let callers = acts.map(|act| {
+        let world = Arc::clone(&world);
+        thread::spawn(move || act(&world))
+    });
+    world.due(warned());
+    for caller in callers {
+        caller.join().expect("a caller failed");
+    }
+    world.check_armed(warned());
+    world.check();
+}
 
-/// The first warning of the deadline after this touch comes before the last of the deadline before it.
-const ARMING: &[Act] = &[World::drive, |world| world.touch_of(SECOND * 11 / 6)];
+#[test]
+fn g3_touch_and_arming() {
+    check_random(arming_of_many, 5_000);
+    check_random(|| arming(Flaw::None), 5_000);
+    check_pct(|| arming(Flaw::None), 2_000, 3);
+    check_dfs(|| arming(Flaw::None), Some(20_000));
+}
 
-/// If an end or a warning were committed without comparing, a touch would be lost.
+/// The negative control of the arming.
+#[test]
+fn shuttle_catches_a_driver_that_reads_before_it_disarms() {
+    let found = catch_unwind(|| {
+        check_random(|| arming(Flaw::ReadThenDisarm), 5_000);
+        check_pct(|| arming(Flaw::ReadThenDisarm), 5_000, 3);
+    })
+    .is_err();
+    assert!(found, "the lost warning went unnoticed");
+}
+
+/// The negative control: if an end or a warning were committed without comparing, shuttle would find a lost touch.
 #[test]
 fn shuttle_catches_a_commit_that_does_not_compare() {
-    const RACES: &[(Act, &[Act])] = &[
-        (JUST_BEFORE, &[World::touch, DEADLINE_COMES]),
-        (WARNING_DUE, &[World::touch, World::drive]),
-        (WARNED, &[World::touch, |world| world.end("a")]),
-        (JUST_BEFORE, &[|world| world.extend(IDLE), DEADLINE_COMES]),
-        (JUST_BEFORE, &[|world| world.hold(HOLD), DEADLINE_COMES]),
-        (FRESH, &[|world| world.end("a"), |world| world.end("b")]),
-        (FRESH, &[|world| world.rotate(SECOND_ID), |world| world.end("a")]),
+    const RACES: &[&[Act]] = &[
+        &[|world| world.touch(just_before()), |world| world.judge(deadline())],
+        &[|world| world.touch(warned()), |world| world.judge(warned())],
+        &[|world| world.touch(warned()), |world| world.end(warned(), "a")],
+        &[|world| world.extend(warned(), IDLE), |world| world.judge(deadline())],
+        &[|world| world.end(warned(), "a"), |world| world.end(warned(), "b")],
     ];
-    for (number, (past, acts)) in RACES.iter().enumerate() {
-        assert!(
-            goes_wrong(Fault::BlindCommit, *past, acts),
-            "race {number} went unnoticed"
-        );
+    for (number, acts) in RACES.iter().enumerate() {
+        let found = goes_wrong(|| World::new(Flaw::BlindCommit), acts);
+        assert!(found, "race {number} went unnoticed");
     }
 }
 
-#[test]
-fn shuttle_catches_a_driver_that_reads_before_it_disarms() {
-    assert!(
-        goes_wrong(Fault::LateDisarm, MOVED_A_LITTLE, ARMING),
-        "the lost warning went unnoticed"
-    );
-}
-
+/// The negative control of Rotate.
 #[test]
 fn shuttle_catches_a_name_that_leads_nowhere() {
-    let acts: &[Act] = &[|world| world.rotate(SECOND_ID), World::touch];
-    assert!(goes_wrong(Fault::LateSuccessor, FRESH, acts), "the gap went unnoticed");
-}
-
-#[test]
-fn shuttle_catches_an_instant_of_unknown() {
-    let acts: &[Act] = &[|world| world.end("a"), World::ask];
+    let acts: &[Act] = &[
+        |world| world.rotate(Time::START + MINUTE),
+        |world| world.touch(Time::START + MINUTE),
+    ];
     assert!(
-        goes_wrong(Fault::LateTombstone, FRESH, acts),
-        "the instant went unnoticed"
+        goes_wrong(|| World::new(Flaw::SuccessorLater), acts),
+        "an instant of UNKNOWN went unnoticed"
     );
 }
 
+/// The negative control of the adoption.
 #[test]
 fn shuttle_catches_a_touch_that_is_answered_old_limits() {
-    let found = goes_wrong(Fault::UnmarkedAdoption, TOUCHED, ADOPTION);
+    let found = goes_wrong(|| touched_before_the_reload(Flaw::LimitsFirst), &LATE_TOUCHES[..2]);
     assert!(found, "a deadline that does not hold went unnoticed");
 }

@@ -1,238 +1,251 @@
-//! One session and all who race for it: the real core, `Sessions` over `store::Memory`, under shuttle.
+//! One session and all who race for it, small enough for shuttle.
 //!
-//! Its locks and atomics are shuttle's (`src/sync.rs`), so shuttle may change from one thread to another at each of them. What
-//! is not shuttle's happens in one piece: moka, the policies, the clock, counters. Nothing of them waits for anybody.
-//!
-//! Acts never fail by themselves: what is wrong is noted, and the run is judged when every act is over. So no thread is
-//! thrown away inside moka's eviction listener, which would abort the process.
+//! The session and the state machine are the real ones. What is around them is a replica of `sessions/{touch,verbs,judge}.rs`
+//! and of `store/memory.rs` without what only production needs: moka and the index are one slot, and the log is a list.
 
 use std::{
-    collections::BTreeMap,
-    fmt::Debug,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     time::Duration,
 };
 
-use futures_util::FutureExt as _;
-use prometheus_client::registry::Registry;
 use session_sidecar::{
-    audit::Audit,
-    driver::{Step, Work as _},
-    event::Event,
-    sessions::{
-        Create, Error, Meter, Name, Rotate, Scope, Sessions, Setup, State, Status, Subscriber, TouchResult, Watch,
-        WatchContent,
+    state::{
+        Actor, Command, End, EndReason, Happening, HoldKind, HoldWish, Identity, Keys, Limits, Moment, Next, Origin,
+        Pulse, Refusal, Reply, Rotation, RuleName, SessionRef, Successor, Tombstone, Touched, Unmatched, View,
+        WorkLimits, decide,
     },
-    state::{Activity, Actor, End, EndReason, HoldKind, HoldWish, Limits, Policy, Tombstone, WorkLimits},
-    store::MemoryCaps,
-    time::{Clock, Time},
+    store::Session,
+    time::Time,
 };
-use shuttle::future::block_on;
-use tokio_util::sync::CancellationToken;
 
 use crate::check;
 
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
+pub(crate) const MINUTE: Duration = Duration::from_secs(60);
 pub(crate) const NANO: Duration = Duration::from_nanos(1);
-/// Longer than a slot of the timeline: whatever is due now has fired by then.
-pub(crate) const SLOT: Duration = Duration::from_millis(5);
-/// Short of what is taken for a gap (G14), so that a thread may move the clock over all of it at once.
-pub(crate) const IDLE: Duration = Duration::from_secs(4);
-/// The warning points of a session.
-pub(crate) const POINTS: [Duration; 2] = [Duration::from_secs(2), SECOND];
-/// The idle timeout of the newer revision of the policy.
-pub(crate) const NEWER_IDLE: Duration = Duration::from_secs(3);
-const HOLD: &str = "an upload";
-const ID: &str = "a session of the races";
-/// So long does the longest hold live, and then an idle window.
-const LIFE: Duration = Duration::from_secs(15);
+/// With idle_timeout: the idle deadline of a new session.
+pub(crate) const IDLE: Duration = Duration::from_secs(15 * 60);
 
-/// What a caller was answered.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Promise {
-    /// When it was asked.
-    pub(crate) at: Time,
-    /// The activity that it counted, if it did.
-    pub(crate) activity: Option<Time>,
-    /// The idle deadline then.
-    pub(crate) idle: Time,
-    /// Nothing that was known of the session then is later than this.
-    pub(crate) covers: Time,
-    /// How often it had been rotated, and the version then.
-    pub(crate) version: (usize, u32),
+/// What is wrong in this world: shuttle must notice.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Flaw {
+    /// Nothing.
+    None,
+    /// A change is made true whatever has happened since it was decided.
+    BlindCommit,
+    /// The driver reads before it notes that the session is not armed: a change in between is lost.
+    ReadThenDisarm,
+    /// The old name has ended before its successor can be found.
+    SuccessorLater,
+    /// A touch reads the limits before the pulse, and takes what it has read.
+    LimitsFirst,
 }
 
-/// One session and what callers were told of it.
+/// What a caller was answered.
+#[derive(Clone, Copy)]
+pub(crate) struct Promise {
+    /// The last activity then.
+    pub(crate) activity: Time,
+    /// The idle deadline then.
+    pub(crate) idle: Time,
+    /// Whether it was about the successor, and the version then.
+    pub(crate) version: (bool, u32),
+}
+
+/// One session, its log, and what callers were promised.
 pub(crate) struct World {
-    clock: Clock,
-    sessions: Arc<Sessions>,
-    watch: Mutex<Option<Watch>>,
-    promises: Mutex<Vec<Promise>>,
-    /// The ends that callers of End were answered, and whether the caller was told that it was its own.
-    ends: Mutex<Vec<(Arc<Tombstone>, bool)>>,
-    /// The names after the first.
-    names: Mutex<Vec<Status>>,
-    /// Whether anybody has been told that the session is over.
-    over: AtomicBool,
-    /// Whether something may move the deadline nearer.
+    pub(crate) session: Arc<Session>,
+    /// The session under its next name, once it can be found.
+    successor: shuttle::sync::Mutex<Option<Arc<Session>>>,
+    /// The newer revision of the policy, if there is one.
+    newer: Option<Arc<Limits>>,
+    flaw: Flaw,
+    /// Whether something in this world may move the deadline nearer.
     may_shorten: AtomicBool,
-    wrong: Mutex<Vec<String>>,
+    /// How many touches were counted.
+    counted: AtomicU32,
+    /// Appended to under the session's lock. Shuttle does not see these locks: they are never contended.
+    log: Mutex<Vec<(SessionRef, u32, Happening)>>,
+    promises: Mutex<Vec<Promise>>,
+    ends: Mutex<Vec<Arc<Tombstone>>>,
+    /// The entries of the timeline.
+    timeline: shuttle::sync::Mutex<Vec<Time>>,
 }
 
 impl World {
-    /// A session that begins at [`Time::START`], somebody who watches it, and no driver but the acts that drive.
-    pub(crate) fn new() -> Self {
-        let clock = Clock::of_runtime();
-        let setup = Setup {
-            clock: clock.clone(),
-            master_key: vec![7; 32],
-            policies: policies(0, IDLE),
-            caps: MemoryCaps {
-                max_sessions: 1,
-                max_tombstones: 100,
+    pub(crate) fn new(flaw: Flaw) -> Arc<Self> {
+        let limits = Limits {
+            policy: "default".into(),
+            idle_timeout: IDLE,
+            absolute_timeout: Duration::from_secs(12 * 3600),
+            idle_points: [MINUTE * 2, MINUTE].into(),
+            absolute_points: [MINUTE * 10].into(),
+            unmatched: Unmatched::Count,
+            max_extensions: Some(1),
+            tombstone_ttl: MINUTE,
+            work: WorkLimits {
+                max_ttl: MINUTE * 20,
+                ..WorkLimits::default()
             },
-            replay_events: 1_000,
-            mailbox_size: 1_000,
-            max_watchers: 1,
-            audit: Audit::default(),
+            ..Limits::default()
         };
-        let sessions = Sessions::new(setup, Meter::register(&mut Registry::default()));
-        let created = block_on(sessions.create(Create {
-            tenant: "".into(),
-            session_id: Some(ID),
-            subject: "",
-            policy: "default",
-            labels: BTreeMap::new(),
-            idle_timeout: None,
-            absolute_timeout: None,
-            authenticated_ago: Duration::ZERO,
-            authentication_level: "",
-            idle_for: Duration::ZERO,
-            request: None,
-        }));
-        let status = created.expect("created").report.status;
-        let subscriber = Subscriber {
-            scope: Scope::Sessions("".into(), BTreeMap::from([(status.reference, None)])),
-            tenants: ["".into()].into(),
-            warnings: true,
-            cleared: true,
-            ends: true,
-            resume_token: None,
-            heartbeat: Duration::from_secs(3600),
-            initial_state: false,
+        Arc::new(Self::under(limits, None, flaw))
+    }
+
+    /// A world with a newer revision of the policy, with a shorter idle timeout, that is not in force yet.
+    pub(crate) fn with_newer_limits(flaw: Flaw) -> Arc<Self> {
+        let old = Limits {
+            idle_timeout: IDLE,
+            idle_points: [MINUTE * 2].into(),
+            ..Limits::default()
         };
-        let watch = block_on(sessions.watch(subscriber, CancellationToken::new()));
-        let world = Self {
-            clock,
-            sessions,
-            watch: Mutex::new(watch.ok()),
+        let newer = Limits {
+            revision: 1,
+            idle_timeout: MINUTE * 6,
+            ..Limits::default()
+        };
+        Arc::new(Self::under(old, Some(Arc::new(newer)), flaw))
+    }
+
+    fn under(limits: Limits, newer: Option<Arc<Limits>>, flaw: Flaw) -> Self {
+        let origin = Origin {
+            identity: Identity::default(),
+            created: Time::START,
+            authenticated: Time::START,
+        };
+        let next = Next::created(&origin, Arc::new(limits), Time::START, None, Moment::at(Time::START));
+        Self {
+            session: Arc::new(Session::new(name("a session of the races"), origin, &next)),
+            successor: shuttle::sync::Mutex::default(),
+            may_shorten: AtomicBool::new(newer.is_some()),
+            newer,
+            flaw,
+            counted: AtomicU32::new(0),
+            log: Mutex::default(),
             promises: Mutex::default(),
             ends: Mutex::default(),
-            names: Mutex::default(),
-            over: AtomicBool::new(false),
-            may_shorten: AtomicBool::new(false),
-            wrong: Mutex::default(),
+            timeline: shuttle::sync::Mutex::default(),
+        }
+    }
+
+    pub(crate) fn touch(&self, now: Time) {
+        self.touch_of(now, now);
+    }
+
+    pub(crate) fn reload_and_touch(&self, now: Time) {
+        self.session.limits().superseded.set();
+        self.touch(now);
+    }
+
+    /// Touches the way `Sessions::touch` does: on the hot path if it can.
+    pub(crate) fn touch_of(&self, activity: Time, now: Time) {
+        let ago = now.since(activity);
+        if let Some(answered) = self.touch_plainly(ago, now) {
+            return self.promised(answered);
+        }
+        let Ok(session) = self.live(now) else { return };
+        let limits = Arc::clone(&session.limits());
+        let newer = self.newer.clone().filter(|_| limits.superseded.is_set());
+        let touch = Command::Touch {
+            counts: true,
+            user: true,
+            input_report: false,
+            ago,
+            newer,
         };
-        world.promised(&status, Some(status.now));
-        world
-    }
-
-    /// Time passes, and the driver does what becomes due meanwhile.
-    pub(crate) fn live_until(&self, at: Time) {
-        while self.clock.now() < at {
-            let left = at.since(self.clock.now());
-            self.clock.advance(left.min(SECOND));
-            self.drive();
+        let before = session.pulse().last_activity();
+        if let Ok((session, Reply::Counted, promise)) = self.act(session, &touch, now) {
+            self.tally(&session, before, now);
+            self.promised(Some(promise));
         }
     }
 
-    /// Time passes, and the driver has not come to anything yet.
-    pub(crate) fn pass_until(&self, at: Time) {
-        self.clock.advance(at.since(self.clock.now()));
+    /// Counts a touch for the session's history, as `Sessions::touch` does.
+    fn tally(&self, session: &Session, before: Time, now: Time) {
+        session.tally(&RuleName::DeclaredUser, true, before, now);
+        self.counted.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// The driver does what is due.
-    pub(crate) fn drive(&self) {
-        while block_on(self.sessions.step()) == Step::Again {}
-    }
-
-    /// The driver wakes when this moment has come.
-    pub(crate) fn drive_at(&self, at: Time) {
-        self.pass_until(at + SLOT);
-        self.drive();
-    }
-
-    pub(crate) fn touch(&self) {
-        self.touch_of(Duration::ZERO);
-    }
-
-    /// A touch that tells of an activity so long ago.
-    pub(crate) fn touch_of(&self, ago: Duration) {
-        let was_over = self.is_over();
-        match block_on(self.sessions.touch(self.name(), Activity::User, None, ago)) {
-            Ok(answer) => {
-                let counted = answer.result == TouchResult::Counted;
-                self.succeeded(was_over, &answer.status, counted.then_some(answer.status.now - ago));
+    /// `touch_plainly` of `sessions/touch.rs`: `None` if the state machine has a say, `Some(None)` if the touch is stale.
+    fn touch_plainly(&self, ago: Duration, now: Time) -> Option<Option<Promise>> {
+        let session = &self.session;
+        let at_first = Arc::clone(&session.limits());
+        loop {
+            let version = session.version();
+            let seen = session.pulse();
+            let mut limits = match self.flaw {
+                Flaw::LimitsFirst => Arc::clone(&at_first),
+                _ => Arc::clone(&session.limits()),
+            };
+            if limits.superseded.is_set() {
+                return None;
             }
-            Err(error) => self.refused(&error),
+            let pulse = match seen.touch(session.origin(), &limits, ago, Moment::at(now)) {
+                Touched::Dead | Touched::Slow => return None,
+                Touched::Stale => return Some(None),
+                Touched::Raised(raised) => raised,
+            };
+            if pulse == seen || session.swap_pulse(seen, pulse) {
+                let version_now = session.version();
+                if version_now != version && self.flaw != Flaw::LimitsFirst {
+                    limits = Arc::clone(&session.limits());
+                }
+                let activity = pulse.last_activity();
+                let idle = activity + limits.idle_timeout;
+                let version = (false, version_now);
+                self.tally(session, seen.last_activity(), now);
+                return Some(Some(Promise {
+                    activity,
+                    idle,
+                    version,
+                }));
+            }
         }
     }
 
-    pub(crate) fn extend(&self, wanted: Duration) {
-        let was_over = self.is_over();
-        match block_on(self.sessions.extend(self.name(), Some(wanted), None)) {
-            Ok(answer) => self.succeeded(was_over, &answer.status, Some(answer.status.now)),
-            Err(error) => self.refused(&error),
-        }
+    pub(crate) fn extend(&self, now: Time, wanted: Duration) {
+        let extend = Command::Extend {
+            wanted: Some(wanted),
+            request: None,
+            newer: None,
+        };
+        self.ask(&extend, now);
     }
 
-    pub(crate) fn hold(&self, ttl: Duration) {
-        let was_over = self.is_over();
+    pub(crate) fn hold(&self, now: Time, ttl: Duration) {
         let wish = HoldWish {
-            id: HOLD.into(),
+            id: "an upload".into(),
             kind: HoldKind::Work,
             ttl,
             purpose: "".into(),
         };
-        match block_on(self.sessions.hold(self.name(), wish)) {
-            Ok(answer) => self.succeeded(was_over, &answer.status, None),
-            Err(error) => self.refused(&error),
-        }
+        self.ask(&Command::Hold(wish), now);
     }
 
-    pub(crate) fn release(&self) {
-        self.may_shorten.store(true, Ordering::SeqCst);
-        let was_over = self.is_over();
-        match block_on(self.sessions.release(self.name(), HOLD)) {
-            Ok(answer) => self.succeeded(was_over, &answer.status, None),
-            Err(error) => self.refused(&error),
-        }
+    pub(crate) fn release(&self, now: Time) {
+        self.may_shorten.store(true, Ordering::Relaxed);
+        self.ask(&Command::Release { id: "an upload".into() }, now);
     }
 
-    pub(crate) fn rotate(&self, to: &'static str) {
-        let was_over = self.is_over();
-        let rotate = Rotate {
-            name: self.name(),
-            new_session_id: Some(to),
-            subject: None,
-            authenticated_ago: None,
-            authentication_level: "",
-            request: None,
-        };
-        match block_on(self.sessions.rotate(rotate)) {
-            // It may have been ended since.
-            Ok(rotated) if rotated.report.status.state != State::Ended => {
-                self.succeeded(was_over, &rotated.report.status, None);
-            }
-            Ok(rotated) => self.require(!was_over, "G5: rotated after its end", &rotated.report.status),
-            Err(error) => self.refused(&error),
-        }
+    pub(crate) fn judge(&self, now: Time) {
+        let successor = self.find_successor();
+        let session = successor.unwrap_or_else(|| Arc::clone(&self.session));
+        assert!(self.change(&session, &Command::Judge, now).is_ok() || session.pulse().is_dead());
+        // What has passed has passed, unless somebody was faster; and what moves a deadline nearer comes before it here.
+        session.read(|view| {
+            let expire = view.plain_deadlines().expire().0;
+            let may_shorten = self.may_shorten.load(Ordering::Relaxed);
+            assert!(
+                view.pulse.is_dead() || expire > now || may_shorten,
+                "G2: alive after {expire:?}, at {now:?}"
+            );
+        });
     }
 
-    pub(crate) fn end(&self, actor_id: &str) {
+    pub(crate) fn end(&self, now: Time, actor_id: &str) {
         let end = End {
             reason: EndReason::Logout,
             actor: Actor::User,
@@ -240,159 +253,259 @@ impl World {
             note: "".into(),
             at: Time::ZERO,
         };
-        match block_on(self.sessions.end(self.name(), end, None)) {
-            Ok(answer) => {
-                self.require(
-                    answer.tombstone.successor.is_none(),
-                    "End was answered a Rotate",
-                    &answer.tombstone,
-                );
-                lock(&self.ends).push((answer.tombstone, answer.ended_now));
-                self.over.store(true, Ordering::SeqCst);
-            }
-            Err(error) => self.require(false, "End was refused", &error),
+        let command = Command::End { end, request: None };
+        let answered = self.live(now).and_then(|session| self.act(session, &command, now));
+        match answered {
+            Ok((_, Reply::Ended(tombstone), _)) | Err(Refusal::Ended(tombstone)) => lock(&self.ends).push(tombstone),
+            Ok((_, other, _)) => panic!("End was answered {other:?}"),
+            Err(other) => panic!("End was refused: {other:?}"),
         }
     }
 
-    /// Asks, which changes nothing (G9).
-    pub(crate) fn ask(&self) {
-        let was_over = self.is_over();
-        match block_on(self.sessions.report_by_id(self.name())) {
-            Ok(report) if report.status.state == State::Ended => self.over.store(true, Ordering::SeqCst),
-            Ok(report) => {
-                self.require(report.status.state != State::Unknown, "G10: unknown", &report.status);
-                self.require(!was_over, "G5: live after its end", &report.status);
-                let late = report.status.expire.is_some_and(|expire| expire <= report.status.now);
-                self.require(!late, "G2: live after its deadline", &report.status);
-            }
-            Err(error) => self.require(false, "a question was refused", &error),
-        }
-    }
-
-    /// A newer revision of the policy comes, with a shorter idle timeout.
-    pub(crate) fn reload(&self) {
-        self.may_shorten.store(true, Ordering::SeqCst);
-        let reloaded = self.sessions.policies().reload(policies(1, NEWER_IDLE));
-        self.require(reloaded.is_ok(), "the reload was refused", &reloaded);
-    }
-
-    fn name(&self) -> Name<'static> {
-        Name {
-            tenant: "",
-            session_id: ID,
-        }
-    }
-
-    fn is_over(&self) -> bool {
-        self.over.load(Ordering::SeqCst)
-    }
-
-    fn succeeded(&self, was_over: bool, status: &Status, activity: Option<Time>) {
-        self.require(!was_over, "G5: somebody succeeded after the end was told", status);
-        self.promised(status, activity);
-    }
-
-    fn promised(&self, status: &Status, activity: Option<Time>) {
-        lock(&self.names).push(*status);
-        let Some(idle) = status.expire else {
-            return self.require(false, "no expire time", status);
+    pub(crate) fn rotate(&self, now: Time) {
+        let rotation = Rotation {
+            from: self.session.reference(),
+            to: name("its next name"),
+            identity: Identity::default(),
+            new_subject: false,
+            authenticated_ago: None,
+            current: None,
+            request: None,
         };
-        lock(&self.promises).push(Promise {
-            at: status.now,
-            activity,
-            idle,
-            covers: idle - NEWER_IDLE,
-            version: (0, status.version),
-        });
+        match self.change(&self.session, &Command::Rotate(Box::new(rotation)), now) {
+            Ok((Reply::Rotated(_), _)) | Err(Refusal::Ended(_)) => {}
+            other => panic!("Rotate was answered {:?}", other.map(|(reply, _)| reply)),
+        }
     }
 
-    fn refused(&self, error: &Error) {
-        match error {
-            Error::Ended(_, tombstone) => {
-                // The old id is an alias all the time.
-                self.require(tombstone.successor.is_none(), "G10: its name leads nowhere", tombstone);
-                self.over.store(true, Ordering::SeqCst);
+    fn ask(&self, command: &Command, now: Time) {
+        if let Ok((_, _, promise)) = self.live(now).and_then(|session| self.act(session, command, now)) {
+            self.promised(Some(promise));
+        }
+    }
+
+    fn promise(&self, session: &Arc<Session>, view: &View<'_>) -> Promise {
+        Promise {
+            activity: view.pulse.last_activity(),
+            idle: view.plain_deadlines().idle,
+            version: (!Arc::ptr_eq(session, &self.session), view.version),
+        }
+    }
+
+    fn promised(&self, promise: Option<Promise>) {
+        lock(&self.promises).extend(promise);
+    }
+
+    /// The live session that the old name stands for: `Sessions::live`.
+    fn live(&self, now: Time) -> Result<Arc<Session>, Refusal> {
+        if !self.session.pulse().is_dead() {
+            return Ok(Arc::clone(&self.session));
+        }
+        let tombstone = self.session.read(|view| view.rest.end().cloned());
+        let tombstone = tombstone.expect("a dead session has its tombstone");
+        self.alias(&tombstone, now).ok_or(Refusal::Ended(tombstone))
+    }
+
+    fn alias(&self, ended: &Tombstone, now: Time) -> Option<Arc<Session>> {
+        ended.successor.filter(|succession| now < succession.alias_until)?;
+        let successor = self.find_successor();
+        Some(successor.expect("G10: who finds the old name ended finds the session that goes on"))
+    }
+
+    fn find_successor(&self) -> Option<Arc<Session>> {
+        self.successor.lock().expect("not poisoned").clone()
+    }
+
+    /// Does it, to the successor if somebody rotates the session meanwhile: `Sessions::act`.
+    fn act(
+        &self,
+        mut session: Arc<Session>,
+        command: &Command,
+        now: Time,
+    ) -> Result<(Arc<Session>, Reply, Promise), Refusal> {
+        loop {
+            match self.change(&session, command, now) {
+                Err(Refusal::Ended(tombstone)) => match self.alias(&tombstone, now) {
+                    Some(successor) => session = successor,
+                    None => return Err(Refusal::Ended(tombstone)),
+                },
+                answer => return answer.map(|(reply, promise)| (session, reply, promise)),
             }
-            Error::ExtensionLimit { .. } => {}
-            error => self.require(false, "G10: refused", error),
         }
     }
 
-    fn require(&self, is_right: bool, what: &str, of: &dyn Debug) {
-        if !is_right {
-            lock(&self.wrong).push(format!("{what}: {of:?}"));
+    /// Decides and commits, again if somebody was faster: `Sessions::change`.
+    fn change(&self, session: &Arc<Session>, command: &Command, now: Time) -> Result<(Reply, Promise), Refusal> {
+        let moment = Moment::at(now);
+        loop {
+            let (pulse, version, decision, as_it_is) = session.read(|view| {
+                let promise = self.promise(session, view);
+                (view.pulse, view.version, decide(view, command, moment), promise)
+            });
+            let Some(next) = decision.next else {
+                return decision.reply.map(|reply| (reply, as_it_is));
+            };
+            let (pulse, version) = match self.flaw {
+                Flaw::BlindCommit => (session.pulse(), session.version()),
+                _ => (pulse, version),
+            };
+            let ended = next.rest.end().is_some();
+            let view = next.view(session.origin());
+            let next_action = view.next_action(moment);
+            let promise = self.promise(session, &view);
+            if self.commit(session, (pulse, version), next) {
+                if !ended && next_action < session.armed_for() {
+                    self.arm(session, next_action);
+                }
+                return decision.reply.map(|reply| (reply, promise));
+            }
         }
     }
 
-    /// Judges a finished run, when the session has lived to its end.
-    pub(crate) fn check(&self) {
-        let since = self.clock.now();
-        let live = self.sessions.memory().live();
-        assert!(live <= 1, "one session took {live} places");
-        block_on(self.sessions.advance(LIFE));
-        assert_eq!(self.sessions.memory().live(), 0, "G2: it never ends");
-        let wrong = lock(&self.wrong);
-        assert!(wrong.is_empty(), "{wrong:?}");
-        let mut promises = lock(&self.promises).clone();
-        let log = self.told();
-        let names = check::names(&log);
-        for (promise, status) in promises.iter_mut().zip(&*lock(&self.names)) {
-            let rotations = names.iter().position(|name| *name == status.reference);
-            promise.version.0 = rotations.expect("an answer is about a session that the log knows");
+    /// `Memory::change`, and `Memory::rotate` if there is a successor.
+    fn commit(&self, session: &Session, (pulse, version): (Pulse, u32), mut next: Next) -> bool {
+        let Some(successor) = next.successor.take() else {
+            return session.change(pulse, version, next, |next, _| self.publish(session, next));
+        };
+        let Successor {
+            reference,
+            origin,
+            next: first,
+        } = *successor;
+        let new = Arc::new(Session::new(reference, origin, &first));
+        let enter = || *self.successor.lock().expect("not poisoned") = Some(Arc::clone(&new));
+        new.story(|_| {
+            let done = session.change(pulse, version, next, |next, _| {
+                self.publish(session, next);
+                if self.flaw != Flaw::SuccessorLater {
+                    enter();
+                }
+            });
+            if done {
+                if self.flaw == Flaw::SuccessorLater {
+                    enter();
+                }
+                self.publish(&new, first);
+            }
+            done
+        })
+    }
+
+    fn publish(&self, session: &Session, next: Next) {
+        let happenings = next.happenings.into_iter();
+        lock(&self.log).extend(happenings.map(|(version, what)| (session.reference(), version, what)));
+    }
+
+    fn arm(&self, session: &Session, at: Time) {
+        let mut timeline = self.timeline.lock().expect("not poisoned");
+        timeline.push(at);
+        session.arm(at);
+    }
+
+    pub(crate) fn arm_first(&self, at: Time) {
+        self.arm(&self.session, at);
+    }
+
+    pub(crate) fn next_action(&self, now: Time) -> Time {
+        self.session.read(|view| view.next_action(Moment::at(now)))
+    }
+
+    /// The driver comes to the session's entry of the timeline: `Sessions::judge`.
+    pub(crate) fn due(&self, now: Time) {
+        self.timeline.lock().expect("not poisoned").retain(|entry| *entry > now);
+        if self.session.pulse().is_dead() || self.session.armed_for() > now {
+            return;
         }
-        assert_eq!(
-            self.sessions.memory().remembered(),
-            names.len(),
-            "G10: all are remembered"
+        let next_action = if self.flaw == Flaw::ReadThenDisarm {
+            let next_action = self.next_action(now);
+            self.session.disarm();
+            next_action
+        } else {
+            self.session.disarm();
+            self.next_action(now)
+        };
+        if next_action > now {
+            self.arm(&self.session, next_action);
+            return;
+        }
+        self.judge(now);
+        if self.session.armed_for() == Time::FAR && !self.session.pulse().is_dead() {
+            self.arm(&self.session, self.next_action(now));
+        }
+    }
+
+    /// The timeline has an entry for the next thing that is due, and it will not be taken for a stale one.
+    pub(crate) fn check_armed(&self, now: Time) {
+        let (armed_for, next_action) = (self.session.armed_for(), self.next_action(now));
+        assert!(
+            armed_for <= next_action,
+            "G3: armed for {armed_for:?}, but {next_action:?} is due"
         );
-        check::run(&check::Run {
-            log,
-            promises,
-            ends: lock(&self.ends).clone(),
-            may_shorten: self.may_shorten.load(Ordering::SeqCst),
-            since,
-        });
+        let timeline = self.timeline.lock().expect("not poisoned");
+        assert!(
+            timeline.contains(&armed_for),
+            "armed for {armed_for:?} without an entry: {timeline:?}"
+        );
     }
 
-    /// What its watcher was told from the beginning.
-    fn told(&self) -> Vec<Arc<Event>> {
-        // It routes all that there is, then waits for more.
-        let routes_for_ever = Arc::clone(self.sessions.router()).run();
-        assert_eq!(routes_for_ever.now_or_never(), None);
-        let mut watch = lock(&self.watch);
-        let watch = watch.as_mut().expect("a watch");
-        let mut events = Vec::new();
-        while let Some(message) = watch.next().now_or_never() {
-            match message.expect("an open stream").expect("a good stream").content {
-                WatchContent::Event(event) => events.push(event),
-                WatchContent::SnapshotEnd(0) => {}
-                other => panic!("the watcher was told {other:?}"),
-            }
+    /// Judges a finished run.
+    pub(crate) fn check(&self) {
+        self.check_history();
+        self.check_log();
+        // G2: whatever has happened, the deadline that stands is the end.
+        let session = self.find_successor().unwrap_or_else(|| Arc::clone(&self.session));
+        if !session.pulse().is_dead() {
+            let expire = session.read(|view| view.plain_deadlines().expire().0);
+            self.judge(expire);
+            let end = session.read(|view| view.rest.end().map(|end| end.end.at));
+            assert_eq!(
+                end,
+                Some(expire),
+                "G2: a deadline has passed, and nobody has ended the session"
+            );
         }
-        events
+    }
+
+    /// Every touch that counted is in the history.
+    fn check_history(&self) {
+        let sum = |session: &Session| {
+            session.story(|story| {
+                story
+                    .iter()
+                    .flat_map(|story| &story.tallies)
+                    .map(|tally| tally.count)
+                    .sum::<u32>()
+            })
+        };
+        let successor = self.find_successor();
+        let told = sum(&self.session) + successor.map_or(0, |successor| sum(&successor));
+        assert_eq!(
+            told,
+            self.counted.load(Ordering::Relaxed),
+            "a touch is missing from the history"
+        );
+    }
+
+    fn check_log(&self) {
+        let log = lock(&self.log);
+        let (promises, ends) = (lock(&self.promises), lock(&self.ends));
+        let (successor, may_shorten) = (self.find_successor(), self.may_shorten.load(Ordering::Relaxed));
+        let end = check::log_of(&self.session, &log);
+        let goes_on = end.as_ref().is_some_and(|end| end.successor.is_some());
+        assert_eq!(goes_on, successor.is_some(), "a successor, and only after a Rotate");
+        check::order_of(&self.session, &log);
+        match successor {
+            Some(successor) => {
+                let end = check::log_of(&successor, &log);
+                check::session(&successor, end.as_ref(), &promises, &ends, may_shorten);
+            }
+            None => check::session(&self.session, end.as_ref(), &promises, &ends, may_shorten),
+        }
     }
 }
 
-fn policies(revision: u64, idle_timeout: Duration) -> BTreeMap<String, Policy> {
-    let limits = Limits {
-        revision,
-        idle_timeout,
-        absolute_timeout: Duration::from_secs(3600),
-        idle_points: if revision == 0 { POINTS.into() } else { [SECOND].into() },
-        absolute_points: [].into(),
-        max_extensions: Some(1),
-        tombstone_ttl: Duration::from_secs(600),
-        work: WorkLimits {
-            max_ttl: Duration::from_secs(10),
-            ..WorkLimits::default()
-        },
-        ..Limits::default()
-    };
-    let policy = Policy {
-        limits: Arc::new(limits),
-        ..Policy::default()
-    };
-    BTreeMap::from([("default".to_owned(), policy)])
+fn name(id: &str) -> SessionRef {
+    Keys::derive(&[7; 32]).session_ref("", id)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -266,6 +266,10 @@ async fn so_many_holds_of_a_kind_may_live() {
     create_with(client, "bob", |request| request.policy = "off".to_owned()).await;
     let refused = hold(client, "bob", v1::HoldKind::Work, "a", mins(1)).await.unwrap_err();
     assert_eq!(reason(&refused).0, Code::ResourceExhausted);
+    assert!(
+        refused.message().contains("set its key `work_hold`"),
+        "there is nothing to release"
+    );
 }
 
 #[tokio::test(start_paused = true)]

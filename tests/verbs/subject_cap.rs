@@ -33,7 +33,7 @@ async fn one_too_many_is_refused_until_another_one_is_over() {
     }
     let refused = client.create(of("c", "ada")).await.unwrap_err();
     assert_eq!(reason(&refused), cap());
-    assert!(refused.message().contains("2 live sessions"), "{}", refused.message());
+    assert!(refused.message().contains("max_sessions_per_subject allows, 2"), "{}", refused.message());
     assert_eq!(state(client, "c").await, v1::SessionState::Unknown, "c is no burnt id");
     // Others are not concerned: another subject, nobody, another policy, another tenant.
     client.create(of("d", "eve")).await.expect("created");

@@ -1,6 +1,7 @@
 //! Policies, read from TOML. What is not known is refused with its line and, if something similar is known, that.
 
 mod keys;
+mod place;
 mod rules;
 mod values;
 
@@ -100,7 +101,7 @@ enum AtSubjectCapKey {
 /// Reads the policies of a file.
 pub fn read(path: &Path) -> anyhow::Result<BTreeMap<String, Policy>> {
     let text = fs::read_to_string(path).with_context(|| format!("--policy-file {} cannot be read", path.display()))?;
-    parse(&text).with_context(|| format!("--policy-file {}", path.display()))
+    parse_file(&text).with_context(|| format!("--policy-file {}", path.display()))
 }
 
 /// The policy of `serve --dev`.
@@ -108,25 +109,50 @@ pub(super) fn demo() -> anyhow::Result<BTreeMap<String, Policy>> {
     parse(DEMO)
 }
 
+/// Reads the policies of a file's text. A file without any is bad: it is empty for a moment while it is written, or for good on a
+/// full disk, and must not take the place of all policies.
+pub fn parse_file(text: &str) -> anyhow::Result<BTreeMap<String, Policy>> {
+    let file = tables(text)?;
+    if file.policy.is_empty() {
+        bail!("it has no policy: write at least `[policy.default]`; that alone is the policy that a new user meets");
+    }
+    policies(text, file)
+}
+
 /// Reads policies. Without any there is one, `default`.
 pub fn parse(text: &str) -> anyhow::Result<BTreeMap<String, Policy>> {
+    let mut file = tables(text)?;
+    if file.policy.is_empty() {
+        file.policy.insert("default".to_owned(), Table::default());
+    }
+    policies(text, file)
+}
+
+fn tables(text: &str) -> anyhow::Result<File> {
     if text.len() > MOST_BYTES {
         bail!("it has {} bytes; at most {MOST_BYTES} are allowed", text.len());
     }
-    let mut file: File = toml::from_str(text).map_err(|error| explain(text, &error))?;
+    let file: File = toml::from_str(text).map_err(|error| explain(text, &error))?;
     if file.policy.len() > MOST_POLICIES {
         bail!(
             "it has {} policies; at most {MOST_POLICIES} are allowed",
             file.policy.len()
         );
     }
-    if file.policy.is_empty() {
-        file.policy.insert("default".to_owned(), Table::default());
-    }
+    Ok(file)
+}
+
+fn policies(text: &str, file: File) -> anyhow::Result<BTreeMap<String, Policy>> {
     file.policy
         .into_iter()
         .map(|(name, table)| {
-            let policy = check(&name, table).with_context(|| format!("[policy.{name}]"))?;
+            let policy = check(&name, table).map_err(|error| {
+                let error = format!("{error:#}");
+                match place::line_of(text, &name, &error) {
+                    Some(line) => anyhow!("{line}: [policy.{name}]: {error}"),
+                    None => anyhow!("[policy.{name}]: {error}"),
+                }
+            })?;
             Ok((name, policy))
         })
         .collect()
@@ -134,14 +160,8 @@ pub fn parse(text: &str) -> anyhow::Result<BTreeMap<String, Policy>> {
 
 /// An error of the TOML reader, with what was probably meant.
 fn explain(text: &str, error: &toml::de::Error) -> anyhow::Error {
-    let line = error
-        .span()
-        .map_or(1, |span| 1 + text[..span.start.min(text.len())].matches('\n').count());
-    let line = format!(
-        "line {line} ({})",
-        text.lines().nth(line - 1).unwrap_or_default().trim()
-    );
-    let message = error.message();
+    let line = place::line_at(text, error.span().map_or(0, |span| span.start));
+    let message = place::in_plain_words(error.message());
     // "unknown field `idle_timout`, expected one of `idle_timeout`, `absolute_timeout`, …"
     let mut names = message.split('`').skip(1).step_by(2);
     let similar = names.next().and_then(|unknown| {
@@ -152,6 +172,13 @@ fn explain(text: &str, error: &toml::de::Error) -> anyhow::Error {
     });
     match similar {
         Some((_, meant)) => anyhow!("{line}: {message}; did you mean `{meant}`?"),
+        None if message.starts_with("invalid ") || message.starts_with("expected ") => {
+            // What the reader wanted is a kind of value; what the key is for is in the docs.
+            let right = place::what_is_right(&line)
+                .map(|says| format!(". {says}"))
+                .unwrap_or_default();
+            anyhow!("{line}: {message}{right}")
+        }
         None => anyhow!("{line}: {message}"),
     }
 }
@@ -173,7 +200,10 @@ fn check(name: &str, table: Table) -> anyhow::Result<Policy> {
     } else {
         let idle_timeout = span("idle_timeout", table.idle_timeout, base_limits.idle_timeout)?;
         if idle_timeout > absolute_timeout {
-            bail!("idle_timeout must be at most absolute_timeout: a longer one would never be reached");
+            bail!(
+                "idle_timeout must be at most absolute_timeout ({}): a longer one would never be reached",
+                humantime::format_duration(absolute_timeout)
+            );
         }
         idle_timeout
     };

@@ -321,3 +321,84 @@ fn the_table_of_keys_has_every_key() {
         .to_string();
     assert_eq!(error.matches('`').count() / 2, RULE_KEYS.len() + 1, "{error}");
 }
+
+#[test]
+fn a_value_out_of_bounds_is_told_with_its_line() {
+    for (text, line, says) in [
+        (
+            "# mine\n[policy.a]\n\nidle_timeout = \"0s\"\n",
+            "line 4 (idle_timeout = \"0s\")",
+            "[policy.a]: idle_timeout must be from 1s",
+        ),
+        (
+            "[policy.b]\n[policy.a]\nrevision = 1\nwork_hold = { max_live = 0 }\n",
+            "line 4 (work_hold",
+            "max_live must be from 1 to 256",
+        ),
+        (
+            "[policy.a]\n[policy.a.work_hold]\nbudget = \"1m\"\nmax_ttl = \"25h\"\n",
+            "line 4 (max_ttl",
+            "work_hold.max_ttl must be from 1s to 24h",
+        ),
+        (
+            "[policy.a]\n[[policy.a.rules]]\nname = \"one\"\npath = \"/\"\nverdict = \"count\"\n[[policy.a.rules]]\n\
+             name = \"two\"\nverdict = \"count\"\npath = \"[\"\n",
+            "line 9 (path = \"[\")",
+            "rule \"two\": path \"[\" is not a glob",
+        ),
+        (
+            "[policy.a]\n[[policy.a.rules]]\nname = \"one\"\nverdict = \"count\"\n",
+            "line 3 (name = \"one\")",
+            "no condition",
+        ),
+        (
+            "[policy.a]\nidle_timeout = \"13h\"\n",
+            "line 2 (idle_timeout",
+            "absolute_timeout (12h)",
+        ),
+        (
+            "[policy.a]\nidle_timeout = \"1m\"\npassive = true\n",
+            "line 2 (idle_timeout",
+            "cannot be set with passive",
+        ),
+        // Its own line, if no key is to blame.
+        (
+            "\n[policy.a]\n[[policy.a.rules]]\nname = \"A\"\nverdict = \"count\"\n",
+            "line 2 ([policy.a])",
+            "1 to 63 characters",
+        ),
+    ] {
+        let error = format!("{:#}", parse(text).unwrap_err());
+        assert!(error.starts_with(line) && error.contains(says), "{error}");
+    }
+}
+
+#[test]
+fn a_value_of_the_wrong_kind_is_told_with_what_is_right() {
+    for (line, says) in [
+        (
+            "revision = -1",
+            "expected a whole number. `revision`: A number that grows",
+        ),
+        ("max_extensions = -1", "0 to 1,000,000"),
+        (
+            "warn_before = \"2m\"",
+            "expected a list like [\"2m\", \"60s\"]. `warn_before`",
+        ),
+        ("idle_timeout = 900", "expected a text in quotes. `idle_timeout`"),
+        ("passive = \"yes\"", "expected true or false. `passive`"),
+        ("unmatched = true", "`\"count\"` or `\"ignore\"`"),
+    ] {
+        let error = format!("{:#}", parse(&format!("[policy.a]\n{line}")).unwrap_err());
+        assert!(error.starts_with("line 2 (") && error.contains(says), "{error}");
+    }
+}
+
+#[test]
+fn a_file_without_a_policy_is_bad() {
+    for text in ["", "# nothing\n", "[policy]\n"] {
+        let error = parse_file(text).unwrap_err().to_string();
+        assert!(error.contains("`[policy.default]`"), "{error}");
+    }
+    assert_eq!(parse_file("[policy.default]").unwrap(), parse("").unwrap());
+}

@@ -101,7 +101,10 @@ impl Trial<'_> {
             self.status(reference, &Some(status.clone()), alias)?;
             return Ok(true);
         }
-        if status.may_have_ended != self.model.graves.forgot_early(now) {
+        // Of one that was only observed, whoever forgets it knows that it has not ended.
+        let observed = self.get(reference).is_some_and(|session| session.observed_out());
+        let forgot_early = self.model.graves.forgot_early(now);
+        if status.may_have_ended != forgot_early && !(observed && !status.may_have_ended) {
             return Err(broken(
                 "G10",
                 format!(

@@ -45,6 +45,29 @@ pub(crate) fn broken(guarantee: &'static str, text: String) -> Violation {
 pub(crate) type Tally = BTreeMap<String, u64>;
 
 /// Reads a history to its end or to the first broken guarantee.
+///
+/// What is checked, where, and the known-bad variants (`src/sabotage.rs`) that show that the check can fail:
+///
+/// | | check | variants |
+/// |---|---|---|
+/// | G1 | `Trial::status`, `events::unexpected_end`: no end before the deadline that the answers established | TimerTrusted, PresenceIgnoresTouch, NoHoldAfterGap |
+/// | G2 | `Session::pass_time`, `sweep`: an end within 50 ms, and for every call at once | CallsWaitForDriver |
+/// | G3 | `Session::warned`, `check_warnings_came`, `next_warning` | WarnedTwice, OutOfOrder |
+/// | G4 | `events::fits`, `events::missing`: what is owed comes, in the order of the log | ClearedForgotten, OutOfOrder |
+/// | G5 | `lives`, `activity`, `holds`: an ended session accepts no command and is not made again | TouchAfterEnd, AliasForever |
+/// | G6 | `Trial::end`, `events::unexpected_end`: one reason, one Ended | CauseTrusted |
+/// | G7 | `extend`, `hold`, `status`: nothing granted past the absolute deadline or a budget | ExtendPastAbsolute, NoBudget |
+/// | G8 | `touch`, `session`: last activity, result of late touches | ActivityGoesBack |
+/// | G9 | `rules`: what a touch may count for | BackgroundCounts |
+/// | G10 | `question_status`, `not_live`, `Model::bury`: remembered, or dropped at the cap and said so | LateTombstone, DroppedUntold |
+/// | G11 | `create`: none over the cap; G10 sees a live one dropped | CapIgnored |
+/// | G12 | `streams`: tokens, order, nothing lost | NoGapCheck, TokenForAnyScope |
+/// | G13 | `streams::closed`: who does not read is cut off, who reads is not | SlowReaderKept |
+/// | G14 | `Trial::time`, `Moment`: the wall clock moves no deadline, gaps hold ends | NoHoldAfterGap |
+/// | G15 | `world::has_raw_id`: answers, events, the log, /metrics | IdLogged |
+/// | G17 | `Trial::call`, `streams`, `admin` | EventCrossesTenant, RefCrossesTenant |
+///
+/// Beside them: the cap of sessions per subject (SubjectCapRace). G16 needs a durable store, which memory mode is not.
 pub(crate) fn check(history: &[Entry], tally: &mut Tally) -> Result<(), Violation> {
     let mut checker = Checker::new(history);
     checker.read(history, tally)?;

@@ -601,6 +601,13 @@ impl Session {
         (now < end.at.min(end.noticed) + ttl, now >= end.noticed + ttl)
     }
 
+    /// Whether it was only observed and is forgotten: it has no end that anybody was told of.
+    pub(super) fn observed_out(&self) -> bool {
+        self.end
+            .as_ref()
+            .is_some_and(|end| end.reason == EndReason::Unspecified)
+    }
+
     /// Until when its end should be remembered.
     pub(super) fn memory_until(&self) -> Option<Ns> {
         let end = self.end.as_ref()?;
