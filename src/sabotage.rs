@@ -1,4 +1,5 @@
-//! Known-bad variants: each is a mistake that somebody could make, and the simulator's checker must catch it (`tests/sim`).
+//! Known-bad variants: each is a mistake that somebody could make, and the simulator's checker must catch it (`tests/sim`), or
+//! `tests/races` where only an order of threads shows it.
 //! Without the feature `sabotage` nothing of this is in the program: [`on`] is a constant.
 
 #[cfg(all(feature = "sabotage", not(debug_assertions)))]
@@ -55,10 +56,18 @@ pub enum Fault {
     NoHoldAfterGap,
     /// A ref of another tenant is answered.
     RefCrossesTenant,
+    /// A change is made true whatever has happened since it was decided.
+    BlindCommit,
+    /// The old name has ended before its successor can be found.
+    LateSuccessor,
+    /// Touches go on while limits are exchanged.
+    UnmarkedAdoption,
+    /// The driver reads before it notes that the session is not armed: a change in between is lost.
+    LateDisarm,
 }
 
 impl Fault {
-    /// All of them.
+    /// All that a simulation shows.
     pub const ALL: [Self; 24] = [
         Self::TimerTrusted,
         Self::CallsWaitForDriver,

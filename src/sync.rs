@@ -1,18 +1,22 @@
-//! The lock, the atomics and the exchanged pointer of a session: shuttle's when `tests/races` explores their interleavings,
-//! real ones otherwise.
+//! The locks, the atomics and the exchanged pointers of a session and of all that finds, ends and wakes it: shuttle's when
+//! `tests/races` explores their interleavings, real ones otherwise.
+//!
+//! A lock under which any of them is used must be one of them: shuttle's threads are one thread of the system, which would wait
+//! for itself.
 
 #[cfg(not(feature = "shuttle"))]
 pub(crate) use arc_swap::{ArcSwap, Guard};
 #[cfg(not(feature = "shuttle"))]
-pub(crate) use parking_lot::Mutex;
+pub(crate) use parking_lot::{Mutex, MutexGuard};
 #[cfg(not(feature = "shuttle"))]
 pub(crate) use std::sync::atomic::AtomicU64;
 
 #[cfg(feature = "shuttle")]
-pub(crate) use shuttle::sync::atomic::AtomicU64;
+pub(crate) use shuttle::sync::{MutexGuard, atomic::AtomicU64};
 
 /// Shuttle's mutex with the interface of the real one.
 #[cfg(feature = "shuttle")]
+#[derive(Default)]
 pub(crate) struct Mutex<T>(shuttle::sync::Mutex<T>);
 
 #[cfg(feature = "shuttle")]
@@ -21,7 +25,7 @@ impl<T> Mutex<T> {
         Self(shuttle::sync::Mutex::new(value))
     }
 
-    pub(crate) fn lock(&self) -> shuttle::sync::MutexGuard<'_, T> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
         self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }

@@ -2,11 +2,13 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::Event;
-use crate::sabotage::{self, Fault};
+use crate::{
+    sabotage::{self, Fault},
+    sync::Mutex,
+};
 
 /// The log. Appending is what publishes an event; the router reads it from there.
 pub struct Log {

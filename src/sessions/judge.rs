@@ -203,7 +203,9 @@ impl Sessions {
             return;
         }
         // Not armed any more, and that before the record is read: a change that this reading misses arms it.
-        session.disarm();
+        if !sabotage::on(Fault::LateDisarm) {
+            session.disarm();
+        }
         let pulse = session.pulse();
         let next_action = if pulse.is_warned() || pulse.is_slow() {
             session.read(|view| view.next_action(moment))
@@ -217,6 +219,9 @@ impl Sessions {
             };
             view.next_action(moment)
         };
+        if sabotage::on(Fault::LateDisarm) {
+            session.disarm();
+        }
         if sabotage::on(Fault::TimerTrusted) && next_action > moment.now {
             let command = Command::End {
                 end: timer_end(),

@@ -20,7 +20,6 @@ mod watch;
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
 pub use admin::{EndMany, Ended, Filter, Listed, Stats};
@@ -40,6 +39,7 @@ use crate::{
     event::{Log, Router, Tokens},
     state::{Keys, Moment, Policy, Rest, SessionRef, Tombstone},
     store::{Memory, MemoryCaps, Session, Store},
+    sync::Mutex,
     time::Clock,
     timeline::Timeline,
 };

@@ -5,10 +5,9 @@
 use std::sync::Arc;
 
 use hashbrown::HashTable;
-use parking_lot::Mutex;
 
 use super::Session;
-use crate::state::SessionRef;
+use crate::{state::SessionRef, sync::Mutex};
 
 /// Not a power of two: the tables of a million sessions are then nearly full rather than half empty.
 pub(super) const SHARDS: usize = 288;

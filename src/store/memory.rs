@@ -14,7 +14,6 @@ use std::{
 
 use async_trait::async_trait;
 use moka::{notification::RemovalCause, sync::Cache};
-use parking_lot::Mutex;
 
 use super::{
     Commit, Committed, Expected, Found, Session, Store, Story, Unavailable,
@@ -27,6 +26,7 @@ use crate::{
     huge_pages,
     sabotage::{self, Fault},
     state::{Happening, Identity, Next, Origin, Pulse, SessionRef, Successor, Tombstone},
+    sync::Mutex,
     time::{Clock, Time},
 };
 
@@ -253,8 +253,13 @@ impl Memory {
             let ended = self.end_or_change(session, pulse, version, next, at, || {
                 // The one place is taken over: the old session gives its own up when it leaves the table.
                 self.shelf.live.fetch_add(1, Ordering::AcqRel);
-                self.enter(&new);
+                if !sabotage::on(Fault::LateSuccessor) {
+                    self.enter(&new);
+                }
             });
+            if ended && sabotage::on(Fault::LateSuccessor) {
+                self.enter(&new);
+            }
             if ended {
                 self.shelf.publish(reference, &identity, first, at, story);
             }

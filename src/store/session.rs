@@ -7,6 +7,7 @@ use std::{
 
 use super::story::Story;
 use crate::{
+    sabotage::{self, Fault},
     state::{Limits, Next, Origin, Pulse, Rest, RuleName, SessionRef, View},
     sync::{ArcSwap, AtomicU64, Guard, Mutex},
     time::Time,
@@ -114,9 +115,17 @@ impl Session {
         publish: impl FnOnce(Next, &mut Option<Box<Story>>),
     ) -> bool {
         let mut inner = self.inner.lock();
+        // Not even that mistake brings an ended session back: then the process aborts.
+        let blind = sabotage::on(Fault::BlindCommit) && (next.rest.end().is_some() || !self.pulse().is_dead());
+        let (pulse, version) = if blind {
+            (self.pulse(), self.version())
+        } else {
+            (pulse, version)
+        };
         // While limits are exchanged touches wait for the lock: none is answered the old limits after the new ones are in force.
         let exchanged = !Arc::ptr_eq(&self.limits.load(), &next.limits);
-        let swapped = if exchanged { next.pulse.slowed() } else { next.pulse };
+        let marked = exchanged && !sabotage::on(Fault::UnmarkedAdoption);
+        let swapped = if marked { next.pulse.slowed() } else { next.pulse };
         if self.version() != version || !self.swap_pulse(pulse, swapped) {
             return false;
         }
@@ -125,7 +134,7 @@ impl Session {
             self.limits.store(Arc::clone(&next.limits));
         }
         self.set_version(next.version);
-        if exchanged {
+        if marked {
             self.pulse.store(next.pulse.to_word(), Ordering::Release);
         }
         if next.rest.end().is_some() {

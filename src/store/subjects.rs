@@ -5,9 +5,10 @@ use std::{
     hash::{BuildHasher as _, RandomState},
 };
 
-use parking_lot::Mutex;
-
-use crate::state::{Identity, SessionRef};
+use crate::{
+    state::{Identity, SessionRef},
+    sync::Mutex,
+};
 
 /// Not a power of two: the maps of a million or of ten million subjects are then nearly full rather than half empty.
 const SHARDS: usize = 72;

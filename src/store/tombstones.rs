@@ -8,12 +8,11 @@ use std::{
     },
 };
 
-use parking_lot::Mutex;
-
 use super::story::Story;
 use crate::{
     sabotage::{self, Fault},
     state::{SessionRef, Tombstone},
+    sync::{Mutex, MutexGuard},
     time::Time,
 };
 
@@ -134,7 +133,7 @@ impl Tombstones {
         }
     }
 
-    fn shard(&self, reference: SessionRef) -> parking_lot::MutexGuard<'_, Shard> {
+    fn shard(&self, reference: SessionRef) -> MutexGuard<'_, Shard> {
         self.shards[reference.shard(self.shards.len())].lock()
     }
 }

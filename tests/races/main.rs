@@ -6,6 +6,7 @@
 #![expect(clippy::expect_used, reason = "a test fails by panicking")]
 
 mod check;
+mod whole;
 mod world;
 
 use std::{panic::catch_unwind, sync::Arc};
