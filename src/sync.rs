@@ -36,7 +36,6 @@ pub(crate) struct ArcSwap<T>(Mutex<std::sync::Arc<T>>);
 
 /// What it pointed to.
 #[cfg(feature = "shuttle")]
-#[expect(unreachable_pub, reason = "a session answers it")]
 pub struct Guard<T>(T);
 
 #[cfg(feature = "shuttle")]

@@ -1,17 +1,16 @@
-//! What operators ask for: lists, ends of many sessions, numbers. A scan of all sessions takes a while: it never runs on a
+//! What operators ask for: lists and numbers. A scan of all sessions takes a while: it never runs on a
 //! thread that serves calls.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashSet},
+    collections::{BTreeMap, HashSet},
     iter,
     sync::Arc,
 };
 
 use super::{Error, Examined, Report, Sessions, State, Status};
 use crate::{
-    state::{Actor, End, EndReason, HoldKind, Identity, Moment, SessionRef, Tombstone},
+    state::{EndReason, HoldKind, Identity, Moment, SessionRef, Tombstone},
     store::{Memory, Session, Unavailable},
-    time::Time,
 };
 
 /// Which sessions of a tenant. A session must match all that is set.
@@ -35,35 +34,6 @@ pub struct Listed {
     pub reports: Vec<Report>,
     /// Where the next page begins, if there is one.
     pub next_page: Option<String>,
-}
-
-/// An end of many sessions.
-pub struct EndMany {
-    /// Which.
-    pub filter: Filter,
-    /// But not these.
-    pub except: BTreeSet<SessionRef>,
-    /// Only count them.
-    pub dry_run: bool,
-    /// Why.
-    pub reason: EndReason,
-    /// Who.
-    pub actor: Actor,
-    /// Which user or program exactly, or empty.
-    pub actor_id: Box<str>,
-    /// For later readers, or empty.
-    pub note: Box<str>,
-}
-
-/// What an end of many sessions did.
-#[derive(Debug, Clone, Default)]
-pub struct Ended {
-    /// How many live sessions matched.
-    pub matched: u64,
-    /// How many of them this call ended.
-    pub ended: u64,
-    /// The first of those that matched.
-    pub refs: Vec<SessionRef>,
 }
 
 /// A tenant's sessions in numbers.
@@ -94,17 +64,11 @@ impl Stats {
     }
 }
 
-/// How many refs an end of many answers.
-const MOST_REFS: usize = 1000;
-
-/// How often an end of many looks again for sessions that a Rotate hid from it. Each time it found some: so often is enough.
-const MOST_PASSES: usize = 8;
-
 /// How many scans of all sessions may run at once.
 pub(super) const SCANS: usize = 2;
 
 /// After so many sessions other calls get their turn.
-const TURN: usize = 256;
+pub(super) const TURN: usize = 256;
 
 impl Filter {
     fn wants(&self, state: State) -> bool {
@@ -114,18 +78,18 @@ impl Filter {
         }
     }
 
-    fn wants_live(&self) -> bool {
+    pub(super) fn wants_live(&self) -> bool {
         self.wants(State::Active) || self.wants(State::Expiring)
     }
 
-    fn covers(&self, identity: &Identity, policy: &str) -> bool {
+    pub(super) fn covers(&self, identity: &Identity, policy: &str) -> bool {
         identity.tenant() == &*self.tenant
             && (self.subject.is_empty() || identity.subject() == self.subject)
             && (self.policy.is_empty() || policy == self.policy)
             && identity.carries(&self.labels)
     }
 
-    fn covers_report(&self, report: &Report) -> bool {
+    pub(super) fn covers_report(&self, report: &Report) -> bool {
         let covered = |details: &super::Details| self.covers(&details.origin.identity, &details.limits.policy);
         self.wants(report.status.state) && report.details.as_ref().is_some_and(covered)
     }
@@ -281,86 +245,6 @@ impl Sessions {
         let mut own: Vec<_> = refs.filter_map(|reference| self.memory.get(reference)).collect();
         own.sort_unstable_by_key(|session| session.reference());
         Some(own)
-    }
-
-    /// Ends all live sessions that match and that began before this call, or counts them. It goes on to its end even if the
-    /// caller goes away: half of a revocation is worse than either.
-    pub async fn end_many(self: &Arc<Self>, wanted: EndMany) -> Result<Ended, Error> {
-        let sessions = Arc::clone(self);
-        let done = tokio::spawn(async move { sessions.end_all(wanted).await });
-        done.await.map_err(|_| Unavailable)?
-    }
-
-    async fn end_all(self: Arc<Self>, wanted: EndMany) -> Result<Ended, Error> {
-        let EndMany { filter, except, .. } = &wanted;
-        let filter = Arc::new(filter.clone());
-        if !filter.wants_live() {
-            return Ok(Ended::default());
-        }
-        let began = self.moment().now;
-        let mut seen: HashSet<SessionRef> = HashSet::new();
-        let mut ended = Ended::default();
-        for _ in 0..MOST_PASSES {
-            let mut found = self.scan(&filter, None, usize::MAX).await?;
-            found.retain(|reference| seen.insert(*reference) && !except.contains(reference));
-            let news = found.len();
-            for (place, reference) in found.into_iter().enumerate() {
-                if place % TURN == TURN - 1 {
-                    tokio::task::yield_now().await;
-                }
-                self.end_one(&wanted, &filter, reference, began, &mut ended).await?;
-            }
-            // A session that was rotated while we looked may have been seen under neither name: its successor is there now.
-            if wanted.dry_run || news == 0 {
-                break;
-            }
-        }
-        Ok(ended)
-    }
-
-    async fn end_one(
-        &self,
-        wanted: &EndMany,
-        filter: &Filter,
-        reference: SessionRef,
-        began: Time,
-        ended: &mut Ended,
-    ) -> Result<(), Error> {
-        let report = self.report(&filter.tenant, reference).await?;
-        let Some(details) = report.details.as_ref().filter(|_| filter.covers_report(&report)) else {
-            return Ok(());
-        };
-        let origin = &details.origin;
-        let spared = |name: SessionRef| wanted.except.contains(&name);
-        // A successor keeps the time at which the session began.
-        if origin.created > began || origin.identity.predecessor().is_some_and(spared) {
-            return Ok(());
-        }
-        ended.matched += 1;
-        if ended.refs.len() < MOST_REFS {
-            ended.refs.push(reference);
-        }
-        if wanted.dry_run {
-            return Ok(());
-        }
-        let end = End {
-            reason: wanted.reason,
-            actor: wanted.actor,
-            actor_id: wanted.actor_id.clone(),
-            note: wanted.note.clone(),
-            at: self.clock.now(),
-        };
-        if self.end_by_ref(reference, end).await?.is_some() {
-            ended.ended += 1;
-        }
-        Ok(())
-    }
-
-    /// The names that are spared if this one is: itself and those that went on in its place.
-    pub async fn with_successors(&self, tenant: &str, reference: SessionRef) -> Vec<SessionRef> {
-        let (mut names, _) = self.successors_of(tenant, reference).await;
-        names.push(reference);
-        names
     }
 
     /// A tenant's sessions in numbers.

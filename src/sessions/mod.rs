@@ -6,6 +6,7 @@
 mod admin;
 mod answer;
 mod create;
+mod end_many;
 mod explain;
 mod judge;
 mod meter;
@@ -22,11 +23,12 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use tokio::sync::Semaphore;
 
-pub use admin::{EndMany, Ended, Filter, Listed, Stats};
+pub use admin::{Filter, Listed, Stats};
 pub use answer::{
     Details, EndAnswer, Error, ExtendAnswer, HoldAnswer, ReleaseAnswer, Report, State, Status, TouchAnswer, TouchResult,
 };
 pub use create::{Create, Created};
+pub use end_many::{EndMany, Ended};
 pub use explain::{Explanation, Period, Target, reason_in_words};
 pub use meter::Meter;
 pub use policies::{Policies, Reloaded};

@@ -17,6 +17,16 @@ pub(super) struct Resolved {
     pub(super) alias: bool,
 }
 
+/// Where a name leads.
+pub(super) enum Lead {
+    /// To a live session.
+    Live(Arc<Session>),
+    /// To the name by which it goes on.
+    On(SessionRef),
+    /// Nowhere: it has ended for good, or is forgotten.
+    Over,
+}
+
 /// How far an ended name leads.
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum Follow {
@@ -85,22 +95,30 @@ impl Sessions {
         }
     }
 
+    /// Where a name that was live a moment ago leads, one step.
+    pub(super) async fn lead_on(&self, reference: SessionRef) -> Result<Lead, Error> {
+        let tombstone = match self.store.find(reference).await? {
+            Found::Live(session) => match self.examine(session, self.moment()).await? {
+                Examined::Live(session) => return Ok(Lead::Live(session)),
+                Examined::Ended(tombstone) => tombstone,
+            },
+            Found::Ended(tombstone) => tombstone,
+            Found::Unknown { .. } => return Ok(Lead::Over),
+        };
+        Ok(match &tombstone.successor {
+            Some(succession) => Lead::On(succession.reference),
+            None => Lead::Over,
+        })
+    }
+
     /// The live session of a name that was live a moment ago: itself or, if it was rotated meanwhile, the one that goes on.
-    pub(super) async fn goes_on(&self, reference: SessionRef) -> Result<Option<Arc<Session>>, Error> {
-        let mut found = self.store.find(reference).await?;
+    pub(super) async fn goes_on(&self, mut reference: SessionRef) -> Result<Option<Arc<Session>>, Error> {
         loop {
-            let tombstone = match found {
-                Found::Live(session) => match self.examine(session, self.moment()).await? {
-                    Examined::Live(session) => return Ok(Some(session)),
-                    Examined::Ended(tombstone) => tombstone,
-                },
-                Found::Ended(tombstone) => tombstone,
-                Found::Unknown { .. } => return Ok(None),
-            };
-            let Some(succession) = tombstone.successor else {
-                return Ok(None);
-            };
-            found = self.store.find(succession.reference).await?;
+            match self.lead_on(reference).await? {
+                Lead::Live(session) => return Ok(Some(session)),
+                Lead::On(successor) => reference = successor,
+                Lead::Over => return Ok(None),
+            }
         }
     }
 

@@ -82,35 +82,68 @@ async fn ending_many_answers_the_first_thousand_refs() {
     );
 }
 
-/// Many sessions of one subject are rotated again and again while all are ended.
-#[tokio::test]
+/// Many sessions are rotated again and again while all are ended, by subject and as a whole tenant; each is found.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn nobody_slips_through_by_a_rotation() {
+    for round in 0..20 {
+        rotated_while_ended(|end| end.filter = of("ada")).await;
+        rotated_while_ended(|end| end.whole_tenant = true).await;
+        rotated_while_ended(|end| {
+            end.whole_tenant = true;
+            end.dry_run = round % 2 == 0;
+        })
+        .await;
+    }
+}
+
+async fn rotated_while_ended(which: impl FnOnce(&mut v1::EndSessionsRequest)) {
+    const SESSIONS: u64 = 20;
     let sidecar = Sidecar::start();
     let client = &mut sidecar.client().await;
     let admin = &mut sidecar.admin().await;
-    for number in 0..50 {
+    for number in 0..SESSIONS {
         create_with(client, &format!("s{number}-0"), |create| {
             create.subject = "ada".to_owned()
         })
         .await;
     }
+    let (begun, begins) = tokio::sync::oneshot::channel();
+    let stop = Arc::new(AtomicBool::new(false));
     let mut rotator = sidecar.client().await;
-    let rotating = tokio::spawn(async move {
-        for round in 0..20 {
-            for number in 0..50 {
-                let rotate = v1::RotateRequest {
-                    session_id: id(&format!("s{number}-{round}")),
-                    new_session_id: id(&format!("s{number}-{}", round + 1)),
-                    ..Default::default()
-                };
-                // Those that are ended are refused.
-                let _ = rotator.rotate(rotate).await;
+    let rotating = tokio::spawn({
+        let stop = Arc::clone(&stop);
+        async move {
+            let mut begun = Some(begun);
+            for turn in 0.. {
+                for number in 0..SESSIONS {
+                    let rotate = v1::RotateRequest {
+                        session_id: id(&format!("s{number}-{turn}")),
+                        new_session_id: id(&format!("s{number}-{}", turn + 1)),
+                        ..Default::default()
+                    };
+                    // Those that are ended are refused.
+                    let _ = rotator.rotate(rotate).await;
+                }
+                if let Some(begun) = begun.take() {
+                    begun.send(()).expect("waited for");
+                }
+                if stop.load(Ordering::Acquire) {
+                    return;
+                }
             }
         }
     });
-    tokio::task::yield_now().await;
-    let ended = end_with(admin, |end| end.filter = of("ada")).await.expect("ended");
+    begins.await.expect("rotating");
+    let mut dry_run = false;
+    let ended = end_with(admin, |end| {
+        which(end);
+        dry_run = end.dry_run;
+    });
+    let ended = ended.await.expect("ended");
+    stop.store(true, Ordering::Release);
     rotating.await.expect("no panic");
-    assert_eq!(ended.ended_count, 50, "each once");
-    assert!(refs(admin, of("ada").expect("a filter")).await.is_empty());
+    let live = refs(admin, of("ada").expect("a filter")).await.len() as u64;
+    assert_eq!(ended.matched_count, SESSIONS, "each once");
+    let expected = if dry_run { (0, SESSIONS) } else { (SESSIONS, 0) };
+    assert_eq!((ended.ended_count, live), expected);
 }

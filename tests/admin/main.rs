@@ -11,7 +11,14 @@ mod policies;
 mod stats;
 mod who_may;
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use session_sidecar::{
     rpc::{Caller, VerbGroup, proto::v1},

@@ -289,6 +289,13 @@ impl Model {
         let before = self.clone();
         let mut told = vec![self.hold_over(id, when.now, true)];
         told.extend(self.moved(&before, Cause::Released, when));
+        // The hold may have been all that kept it: then it is over in the same step.
+        let (expire, limit) = self.expire(when);
+        if expire <= when.now && self.rules.enforced {
+            told.extend(self.time_out(limit, expire, when));
+        } else if expire <= when.now {
+            told.extend(self.observe(limit, expire, when));
+        }
         (Answer::Released(true), told)
     }
 
@@ -351,6 +358,8 @@ impl Model {
         self.end_now(EndReason::Rotated, Actor::System, when.now, when.now);
         if let Some(end) = &mut self.end {
             end.succession = Some((alias_until, authenticated_ago.is_some()));
+            // As long as the old name leads on, it is known.
+            end.forget_at = end.forget_at.max(alias_until);
             end.request = request;
             told.push(Told::Ended(end.clone()));
         }

@@ -247,10 +247,7 @@ fn controls(seeds: u64) -> ExitCode {
     thread::scope(|scope| {
         for _ in 0..2 {
             scope.spawn(|| {
-                while let Some(fault) = Fault::ALL
-                    .get(next.fetch_add(1, Ordering::Relaxed) as usize)
-                    .copied()
-                {
+                while let Some(fault) = Fault::ALL.get(next.fetch_add(1, Ordering::Relaxed) as usize).copied() {
                     let caught = (1..=seeds).find_map(|seed| {
                         sabotage::set(Some(fault));
                         let played = try_script(&script::draw(seed, Size::Days(1)), &mut Tally::new());

@@ -104,8 +104,13 @@ impl Next {
         self.deadlines_moved(view.origin, before, Cause::Released, moment);
         // Work may have been all that kept a session whose browser is long gone: its time is over now, and not at some later look.
         let (expire, limit) = self.view(view.origin).deadlines(moment).expire();
-        if view.limits.enforced && expire <= moment.now {
+        if expire > moment.now {
+            return Reply::Released(true);
+        }
+        if view.limits.enforced {
             self.end(view.origin, timeout(limit, expire), moment.now, HowEnded::default());
+        } else {
+            self.observe(view.origin, expire, limit, moment);
         }
         Reply::Released(true)
     }

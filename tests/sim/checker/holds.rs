@@ -19,18 +19,19 @@ impl Trial<'_> {
         let mut at = reference.clone();
         // The way on is in the tombstones.
         let forgotten = |trial: &Self, name: &str| trial.get(name).is_some_and(|session| session.memory(now).1);
-        let rotated = self.get(&at).and_then(|session| session.end.as_ref()).map(|end| end.at);
-        while let Some(end) = self
-            .get(&at)
-            .and_then(|session| session.end.as_ref())
-            .filter(|end| end.reason == EndReason::Rotated && !forgotten(self, &at))
+        // The old id is good for holds that began while it led to the session.
+        let mut led_until = FAR;
+        while let Some(old) = self.get(&at).filter(|_| !forgotten(self, &at))
+            && let Some(end) = old.end.as_ref().filter(|end| end.reason == EndReason::Rotated)
         {
+            // At the moment of a Rotate it was still the name.
+            led_until = led_until.min(old.alias_until.max(end.at + 1));
             at = end.successor.clone();
         }
         if at != reference
             && self.get(&at).is_some_and(|session| {
                 let held = session.live_hold(hold, now);
-                held.is_some_and(|held| rotated.is_some_and(|at| held.start <= at)) && session.is_live(self.moment)
+                held.is_some_and(|held| held.start < led_until) && session.is_live(self.moment)
             })
         {
             return (at, true);
@@ -179,6 +180,8 @@ impl Trial<'_> {
             session.holds.remove(&request.hold_id);
             session.hold_ended(&hold, moment.now, true);
             session.moved(before, ClearedCause::Released, moment, expiring(&answer.status));
+            // Work may have been all that kept it.
+            session.pass_time(moment)?;
         }
         self.status(&reference, &answer.status, alias)
     }

@@ -592,7 +592,9 @@ impl Session {
         }
         let Some(end) = &self.end else { return (true, false) };
         let ttl = self.limits.spec.tombstone as Ns * MS;
-        (now < end.at.min(end.noticed) + ttl, now >= end.noticed + ttl)
+        // As long as a rotated session's old name leads on, it is known.
+        let until = |from: Ns| (from + ttl).max(self.alias_until);
+        (now < until(end.at.min(end.noticed)), now >= until(end.noticed))
     }
 
     /// Whether it was only observed and is forgotten: it has no end that anybody was told of.
@@ -605,7 +607,7 @@ impl Session {
     /// Until when its end should be remembered.
     pub(super) fn memory_until(&self) -> Option<Ns> {
         let end = self.end.as_ref()?;
-        Some(end.noticed + self.limits.spec.tombstone as Ns * MS)
+        Some((end.noticed + self.limits.spec.tombstone as Ns * MS).max(self.alias_until))
     }
 
     pub(super) fn recall(&self, id: &str, now: Ns) -> Option<&Remembered> {
