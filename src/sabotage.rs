@@ -56,6 +56,8 @@ pub enum Fault {
     NoHoldAfterGap,
     /// A ref of another tenant is answered.
     RefCrossesTenant,
+    /// A resume token does not carry what the watch has come to follow.
+    FollowedForgotten,
     /// A change is made true whatever has happened since it was decided.
     BlindCommit,
     /// The old name has ended before its successor can be found.
@@ -68,7 +70,7 @@ pub enum Fault {
 
 impl Fault {
     /// All that a simulation shows.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::TimerTrusted,
         Self::CallsWaitForDriver,
         Self::TouchAfterEnd,
@@ -93,6 +95,7 @@ impl Fault {
         Self::DroppedUntold,
         Self::NoHoldAfterGap,
         Self::RefCrossesTenant,
+        Self::FollowedForgotten,
     ];
 }
 

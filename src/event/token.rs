@@ -66,7 +66,7 @@ impl Tokens {
         token.push(if initial { INITIAL } else { 0 } | if follows_more { FOLLOWS_MORE } else { 0 });
         token.extend_from_slice(&self.epoch);
         token.extend_from_slice(&seq.to_le_bytes());
-        if !follows_more {
+        if !follows_more && !sabotage::on(Fault::FollowedForgotten) {
             followed.for_each(|reference| token.extend_from_slice(reference.as_bytes()));
         }
         token.extend_from_slice(self.mac(&token, binding).as_bytes());

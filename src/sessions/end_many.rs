@@ -66,7 +66,8 @@ impl Sessions {
             return Ok(Ended::default());
         }
         let began = self.moment().now;
-        let names = self.names(&wanted.filter).await?;
+        let mut names = self.names(&wanted.filter).await?;
+        names.sort_unstable();
         let mut revocation = Revocation {
             wanted,
             began,

@@ -222,6 +222,7 @@ fn controls(seeds: u64) -> ExitCode {
             Fault::TouchAfterEnd => &["G5"],
             Fault::CauseTrusted => &["G6"],
             Fault::NoGapCheck | Fault::TokenForAnyScope => &["G12"],
+            Fault::FollowedForgotten => &["G6", "G12"],
             Fault::LateTombstone => &["G10"],
             Fault::OutOfOrder | Fault::ClearedForgotten => &["G3", "G4"],
             // An end too early, or first an Extend whose grant does not move the deadline.

@@ -246,6 +246,9 @@ pub(crate) fn draw(seed: u64, size: Size) -> Script {
     author.gateways();
     let bursts = author.bursts();
     author.world();
+    let few_sessions = author.rng.chance(15) && size != Size::Crowd;
+    let few_tombstones = author.rng.chance(20);
+    author.followers();
     author.steps.sort_by_key(|step| step.at_ms);
     Script {
         seed,
@@ -257,12 +260,8 @@ pub(crate) fn draw(seed: u64, size: Size) -> Script {
             (true, false) => 60,
         },
         mailbox: if small { 1_200 } else { 4_096 },
-        max_sessions: if author.rng.chance(15) && size != Size::Crowd {
-            60
-        } else {
-            100_000
-        },
-        max_tombstones: if author.rng.chance(20) { 12 } else { 100_000 },
+        max_sessions: if few_sessions { 60 } else { 100_000 },
+        max_tombstones: if few_tombstones { 12 } else { 100_000 },
         steps: author.steps,
     }
 }

@@ -1,6 +1,6 @@
 //! All that is not a person: gateways that come and go, mass logins, and what befalls the machine.
 
-use super::{Action, Author, DAY, HOUR, MINUTE, SECOND, Scope, TENANTS};
+use super::{Action, Author, DAY, HOUR, MINUTE, SECOND, Scope, TENANTS, Touch};
 
 impl Author {
     pub(super) fn gateways(&mut self) {
@@ -107,6 +107,68 @@ impl Author {
             self.at(start + 6 * MINUTE, Action::Resume { watcher });
         }
         self.next_session > begun
+    }
+
+    /// A gateway that watches a session by name beyond its login, comes back when the way from the old name to the new one is
+    /// forgotten, and must still hear of the end.
+    pub(super) fn followers(&mut self) {
+        for watcher in 70..70 + (self.until / DAY).min(3) as u32 + 1 {
+            let tenant = self.rng.below(3) as usize;
+            let start = self.rng.below(self.until);
+            let [old, session] = [self.session(tenant), self.session(tenant)];
+            let create = Action::Create {
+                session: old,
+                // Of the one that remembers for an hour.
+                policy: 2,
+                subject: 0,
+                own_id: true,
+                idle: None,
+                absolute: None,
+                authenticated_ago: 0,
+                idle_for: 0,
+                request: None,
+            };
+            self.at(start, create);
+            let watch = Action::Watch {
+                watcher,
+                tenant,
+                scope: if self.rng.chance(50) {
+                    Scope::Ids(vec![old])
+                } else {
+                    Scope::Refs(vec![old])
+                },
+                kinds: 0,
+                initial: self.rng.chance(50),
+            };
+            self.at(start + SECOND, watch);
+            let rotate = Action::Rotate {
+                session: old,
+                to: session,
+                authenticated_ago: Some(0),
+                subject: None,
+                request: None,
+            };
+            self.at(start + MINUTE, rotate);
+            for turn in 1..=4 {
+                let touch = Touch {
+                    session,
+                    activity: 1,
+                    ago: 0,
+                    hint: 0,
+                };
+                self.at(start + turn * 20 * MINUTE, Action::Touch(touch));
+            }
+            let away = start + self.rng.within(50, 70) * MINUTE;
+            self.at(away, Action::Cut { watcher });
+            let back = away + self.rng.within(1, 9) * MINUTE;
+            self.at(back, Action::Resume { watcher });
+            let end = Action::End {
+                session,
+                revoked: false,
+                request: None,
+            };
+            self.at(start + 90 * MINUTE, end);
+        }
     }
 
     pub(super) fn world(&mut self) {
