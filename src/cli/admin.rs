@@ -1,7 +1,5 @@
 //! The admin commands: tables for people, or JSON.
 
-use anyhow::bail;
-
 use super::{
     actor, client, labels, out, read, read_id, reason, show,
     table::{cell, table},
@@ -16,9 +14,6 @@ use crate::{
 const PAGE: usize = 1000;
 
 pub(super) async fn list(args: ListArgs) -> anyhow::Result<()> {
-    if args.limit == 0 {
-        bail!("--limit must be at least 1");
-    }
     let ListArgs { admin, filter, .. } = args;
     let filter = self::filter(&admin, filter)?;
     let mut client = client::admin(&admin.client.target.target).await?;

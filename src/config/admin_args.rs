@@ -61,7 +61,7 @@ pub struct ListArgs {
     pub filter: FilterArgs,
 
     /// How many to print at most.
-    #[arg(long, value_name = "N", default_value_t = 100)]
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = at_least_one)]
     pub limit: usize,
 
     /// Go on where the last list stopped.
@@ -155,4 +155,11 @@ pub struct PoliciesArgs {
     /// Print all keys of each as TOML.
     #[arg(long)]
     pub toml: bool,
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) => Err("must be at least 1".to_owned()),
+        parsed => parsed.map_err(|error: std::num::ParseIntError| error.to_string()),
+    }
 }

@@ -101,6 +101,9 @@ fn compile(table: RuleTable) -> anyhow::Result<Rule> {
         host: globs("host", 255, table.host, Pattern::host)?,
         path: globs("path", 512, table.path, Pattern::path)?,
     };
+    if let Some(host) = when.host.0.iter().map(Pattern::text).find(|host| host.contains('/')) {
+        bail!("host {host:?} can never match: a host has no \"/\"; what follows it goes into `path`");
+    }
     if when.is_empty() {
         bail!("it has no condition and would match every touch: say what it is about, or use `unmatched`");
     }

@@ -281,6 +281,10 @@ fn every_rule_is_bounded_and_its_error_names_it() {
             "name = \"x\"\nkind = \"background\"",
             "rule \"x\": verdict cannot be \"count\"",
         ),
+        (
+            "name = \"x\"\nhost = \"a.example.com/api\"",
+            "rule \"x\": host \"a.example.com/api\" can never match",
+        ),
         ("name = \"x\"\npath = \"/a{\"", "rule \"x\": path \"/a{\" is not a glob"),
         (
             "name = \"x\"\npath = []",
