@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
-use globset::{GlobBuilder, GlobMatcher};
+use globset::{GlobBuilder, GlobMatcher, GlobSet};
 
 use crate::sabotage::{self, Fault};
 
@@ -138,6 +138,9 @@ impl Word {
     }
 }
 
+/// Longer than any that a policy file may have, and short enough to be compiled.
+const LONGEST_PATTERN: usize = 1024;
+
 /// A glob, compiled once: `*` and `?` stay within a segment between slashes, `**` as a whole segment crosses them, `{a,b}` is
 /// either.
 #[derive(Clone)]
@@ -161,12 +164,17 @@ impl Pattern {
     }
 
     fn compile(text: &str, any_case: bool) -> Result<Self, String> {
+        if text.len() > LONGEST_PATTERN {
+            return Err(format!("it is longer than {LONGEST_PATTERN} bytes"));
+        }
         let glob = GlobBuilder::new(text)
             .literal_separator(true)
             .case_insensitive(any_case)
-            .build();
-        glob.map(|glob| Self(glob.compile_matcher()))
-            .map_err(|error| error.kind().to_string())
+            .build()
+            .map_err(|error| error.kind().to_string())?;
+        // To compile a matcher of what is nested too deeply panics; to compile a set of it is refused.
+        GlobSet::new([&glob]).map_err(|_| "its braces are nested too deeply".to_owned())?;
+        Ok(Self(glob.compile_matcher()))
     }
 
     fn is_match(&self, value: &str) -> bool {

@@ -409,6 +409,16 @@ fn globs_are_what_the_docs_say() {
 }
 
 #[test]
+fn a_glob_that_cannot_be_compiled_is_refused_and_ends_nobody() {
+    let nested = |depth| "{a".repeat(depth) + &"}".repeat(depth);
+    assert!(Pattern::path(&nested(8)).is_ok());
+    let within_a_policy_file = nested(170);
+    assert!(within_a_policy_file.len() <= 512);
+    assert!(Pattern::path(&within_a_policy_file).is_err());
+    assert!(Pattern::host(&"a".repeat(1 << 20)).is_err());
+}
+
+#[test]
 fn every_built_in_name_is_reserved() {
     for rule in [
         RuleName::DeclaredUser,
