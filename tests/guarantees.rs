@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use session_sidecar::{rpc::proto::v1, store::MemoryCaps};
 use support::*;
@@ -560,6 +560,8 @@ async fn g13_a_watcher_that_does_not_read_is_cut_off_and_slows_nobody() {
         end(client, &format!("alice{number}")).await.expect("ended");
     }
     reader.await.expect("the quick one got everything");
+    // What waits is more than is kept for it, and it takes nothing for a second.
+    pass(secs(2)).await;
     let mut read = 0;
     let cut_off = loop {
         match slow.try_next().await {
@@ -580,6 +582,37 @@ async fn g13_a_watcher_that_does_not_read_is_cut_off_and_slows_nobody() {
     for _ in read..SESSIONS {
         assert_eq!(word(&resumed.next().await), "ended LOGOUT");
     }
+}
+
+/// However many deadlines come at once, whoever reads hears of all of them, in one stream.
+#[tokio::test(start_paused = true)]
+async fn g6_g13_a_burst_larger_than_the_queue_cuts_off_nobody_who_reads() {
+    const SESSIONS: usize = 5_000;
+    let sidecar = Sidecar::with(Options {
+        mailbox_size: 16,
+        ..Options::default()
+    });
+    let client = &mut sidecar.client().await;
+    for number in 0..SESSIONS {
+        create(client, &format!("alice{number}")).await;
+    }
+    let mut watcher = Watcher::open(client, everything()).await;
+    let mut told = BTreeMap::<String, Vec<String>>::new();
+    for _ in 0..3 * SESSIONS {
+        let message = watcher.next().await;
+        let session = match &message {
+            Message::Warning(warning) => &warning.session,
+            Message::Ended(ended) => &ended.session,
+            other => panic!("{other:?}"),
+        };
+        let session = session.as_ref().expect("a session").session_ref.clone();
+        told.entry(session).or_default().push(word(&message));
+    }
+    assert_eq!(told.len(), SESSIONS);
+    for words in told.values() {
+        assert_eq!(words, &["warning idle 120s", "warning idle 60s", "ended IDLE_TIMEOUT"]);
+    }
+    assert_eq!(sidecar.metric("watchers_cut_off_total"), 0.0);
 }
 
 #[tokio::test(start_paused = true)]

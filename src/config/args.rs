@@ -180,7 +180,7 @@ pub struct ServeArgs {
     )]
     pub replay_events: usize,
 
-    /// How many events may wait for one watcher before it is cut off.
+    /// How many events may wait for one watcher. With more it reads them from the log, and is cut off if it takes none for a second.
     #[arg(long, env = "SESSION_SIDECAR_WATCH_QUEUE", value_name = "N", default_value_t = 8_192)]
     pub watch_queue: usize,
 

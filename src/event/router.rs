@@ -1,5 +1,5 @@
 //! From the log to the watchers: one task finds, for each event, the watchers that asked for it, and puts it in their
-//! mailboxes. A mailbox that is full cuts its watcher off; nobody waits for it (G13).
+//! mailboxes. Who does not empty a mailbox that is full goes back to the log; nobody waits for it (G13).
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -62,7 +62,8 @@ struct Content {
     newest: u64,
     /// The sessions that it came to by following a Rotate.
     followed: Vec<SessionRef>,
-    cut_off: bool,
+    /// More came than there is room for: what was in it is in the log.
+    overrun: bool,
 }
 
 /// A watcher's place in the router; dropping it gives the place up.
@@ -135,7 +136,7 @@ impl Router {
         let mut table = self.table.lock();
         let Ok(events) = self.log.read(table.routed, u64::MAX, BATCH) else {
             // The log was overrun before it was routed. Nobody is left to think that nothing happened.
-            table.mailboxes.values().for_each(|mailbox| mailbox.cut_off());
+            table.mailboxes.values().for_each(|mailbox| mailbox.overrun());
             table.routed = self.log.head();
             return true;
         };
@@ -220,12 +221,12 @@ impl Table {
 impl Mailbox {
     fn put(&self, event: &Arc<Event>) {
         let mut content = self.content.lock();
-        if content.cut_off || content.newest == event.seq {
+        if content.overrun || content.newest == event.seq {
             return;
         }
         if content.events.len() >= self.size {
             drop(content);
-            self.cut_off();
+            self.overrun();
             return;
         }
         content.newest = event.seq;
@@ -237,10 +238,9 @@ impl Mailbox {
         }
     }
 
-    fn cut_off(&self) {
+    fn overrun(&self) {
         let mut content = self.content.lock();
-        content.cut_off = true;
-        // What it did not read is in the log: it may resume.
+        content.overrun = true;
         content.events = VecDeque::new();
         drop(content);
         self.changed.notify_one();
@@ -248,7 +248,7 @@ impl Mailbox {
 }
 
 impl Subscription {
-    /// Moves what has come into `events`. Answers false if this watcher is cut off.
+    /// Moves what has come into `events`. Answers false if more came than there was room for: read on in the log.
     pub fn take(&self, events: &mut VecDeque<Arc<Event>>) -> bool {
         let mut content = self.mailbox.content.lock();
         if events.is_empty() {
@@ -256,12 +256,12 @@ impl Subscription {
         } else {
             events.append(&mut content.events);
         }
-        !content.cut_off
+        !content.overrun
     }
 
-    /// Waits until this watcher is cut off.
+    /// Waits until more has come than there is room for.
     pub async fn overrun(&self) {
-        while !self.mailbox.content.lock().cut_off {
+        while !self.mailbox.content.lock().overrun {
             self.mailbox.changed.notified().await;
         }
     }

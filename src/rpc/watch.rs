@@ -25,6 +25,9 @@ pub(super) type WatchStream = Pin<Box<dyn Stream<Item = Result<v1::WatchExpiryRe
 /// How long a message may wait until its watcher takes it.
 const UNREAD: Duration = Duration::from_secs(10);
 
+/// How long it may wait when more has happened meanwhile than is kept for the watcher: one that reads takes it sooner.
+const UNREAD_OVERRUN: Duration = Duration::from_secs(1);
+
 /// How many messages may wait in the stream; those that follow wait in the mailbox.
 const IN_STREAM: usize = 64;
 
@@ -64,13 +67,24 @@ async fn pump(mut watch: Watch, writer: Writer, meter: Arc<RpcMeter>, messages: 
         tokio::select! {
             biased;
             sent = messages.send(message) => if sent.is_err() { return },
-            () = watch.overrun(), if !sabotage::on(Fault::SlowReaderKept) => break watch.cut_off(),
-            () = tokio::time::sleep(UNREAD), if !sabotage::on(Fault::SlowReaderKept) => break watch.cut_off(),
+            () = unread(&watch), if !sabotage::on(Fault::SlowReaderKept) => break watch.cut_off(),
         }
     };
     let status = CallError::from(error).into_status(&writer);
     ending.code = status.code();
     last_words.send(Box::new(Err(status)));
+}
+
+/// Waits until a message has waited for too long. A burst that the watcher reads, however large, is no reason to cut it off.
+async fn unread(watch: &Watch) {
+    let overrun = async {
+        watch.overrun().await;
+        tokio::time::sleep(UNREAD_OVERRUN).await;
+    };
+    tokio::select! {
+        () = overrun => {}
+        () = tokio::time::sleep(UNREAD) => {}
+    }
 }
 
 /// Counts the call when the stream is dropped, by whomever.

@@ -131,7 +131,10 @@ enum Phase {
         to_come: std::vec::IntoIter<SessionRef>,
         sent: u64,
     },
-    CatchingUp,
+    /// Reading the log; `again` if it was live before, and more came than was kept for it.
+    CatchingUp {
+        again: bool,
+    },
     Live(Subscription),
     Over,
 }
@@ -181,7 +184,7 @@ impl Sessions {
             }
         }
         let phase = if resumes {
-            Phase::CatchingUp
+            Phase::CatchingUp { again: false }
         } else {
             let to_come = if initial {
                 self.in_scope(&subscriber).await
@@ -319,7 +322,7 @@ impl Watch {
                     if self.initial_through > 0 {
                         self.initial_through = self.sessions.log.head();
                     }
-                    self.phase = Phase::CatchingUp;
+                    self.phase = Phase::CatchingUp { again: false };
                     return Ok(Some(self.message(WatchContent::SnapshotEnd(sent))));
                 };
                 let Some(report) = self.snapshot(reference).await? else {
@@ -331,10 +334,18 @@ impl Watch {
                 }
                 Ok(Some(self.message(WatchContent::Snapshot(Box::new(report)))))
             }
-            Phase::CatchingUp => {
+            Phase::CatchingUp { again } => {
+                let again = *again;
                 let routed = self.sessions.router.routed();
                 let read = self.sessions.log.read(self.cursor, routed, READ);
-                self.ready = read.map_err(|Trimmed| WatchError::TokenExpired)?.into();
+                let behind = |Trimmed| {
+                    if again {
+                        WatchError::TooSlow
+                    } else {
+                        WatchError::TokenExpired
+                    }
+                };
+                self.ready = read.map_err(behind)?.into();
                 if self.ready.is_empty() {
                     let subscribed = self.sessions.router.subscribe(self.subscriber.routes(), self.cursor);
                     if let Ok(subscription) = subscribed {
@@ -347,7 +358,8 @@ impl Watch {
                 // In this order: what is routed by now is in the mailbox by now.
                 let routed = self.sessions.router.routed();
                 if !subscription.take(&mut self.ready) {
-                    return Err(WatchError::TooSlow);
+                    self.phase = Phase::CatchingUp { again: true };
+                    return Ok(None);
                 }
                 if !self.ready.is_empty() {
                     return Ok(None);
