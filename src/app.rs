@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use futures_util::{Stream, stream::SelectAll};
 use prometheus_client::{
     metrics::{family::Family, gauge::Gauge},
@@ -22,7 +22,7 @@ use tokio::{
     sync::Semaphore,
 };
 use tokio_util::{either::Either, sync::CancellationToken};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::{
     admin::{self, Readiness},
@@ -182,9 +182,20 @@ impl App {
                 let sessions = Arc::clone(&sessions);
                 move |policies| sessions.policies().reload(policies)
             };
-            let problem = move |problem| sessions.policies().set_file_problem(problem);
+            let problem = {
+                let sessions = Arc::clone(&sessions);
+                move |problem| sessions.policies().set_file_problem(problem)
+            };
             let stop = draining.clone().cancelled_owned();
-            tokio::spawn(reload::follow(path, apply, problem, meter, stop));
+            let following = tokio::spawn(reload::follow(path, apply, problem, meter, stop));
+            tokio::spawn(async move {
+                if let Err(panic) = following.await {
+                    error!(%panic, "the policy file is not followed any more; the policies stay as they are");
+                    let problem =
+                        "it is not followed any more, for its reader failed: see the log, and restart the sidecar";
+                    sessions.policies().set_file_problem(problem.to_owned());
+                }
+            });
         }
         let readiness = Readiness::default();
         let admin = self.admin.map(|listener| {
@@ -199,12 +210,19 @@ impl App {
             test_clock: self.dev,
         };
         let (health, server) = api.serve(self.incoming, draining.clone().cancelled_owned())?;
-        let server = tokio::spawn(server);
+        let mut server = tokio::spawn(server);
         health.serving().await;
         readiness.set(true);
         info!("serving");
 
-        stop.await;
+        tokio::select! {
+            () = stop => {}
+            // A sidecar that warns and answers nobody is worse than a restart.
+            ended = &mut server => {
+                ended.context("the server panicked")?.context("the server failed")?;
+                bail!("the server ended by itself");
+            }
+        }
         info!(timeout = ?self.drain_timeout, "draining");
         readiness.set(false);
         health.not_serving().await;
