@@ -21,7 +21,12 @@ struct Ring {
     events: VecDeque<Arc<Event>>,
     /// Place of the newest event; 0 if there never was one.
     head: u64,
+    /// Every event up to here is with those who watch.
+    routed: u64,
 }
+
+/// How many events more than its capacity a log may keep for the router, which must not be overrun by a burst.
+const BACKLOG: usize = 1 << 20;
 
 /// The log no longer reaches back to where a reader is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +40,7 @@ impl Log {
             ring: Mutex::new(Ring {
                 events: VecDeque::new(),
                 head: 0,
+                routed: 0,
             }),
             capacity: capacity.max(1),
             appended: Notify::new(),
@@ -50,12 +56,31 @@ impl Log {
             event.seq = ring.head;
             let event = Arc::new(event);
             ring.events.push_back(Arc::clone(&event));
-            let full = ring.events.len() > self.capacity;
-            (event, if full { ring.events.pop_front() } else { None })
+            (event, self.trim(&mut ring))
         };
         drop(trimmed);
         self.appended.notify_one();
         event
+    }
+
+    /// Takes out the oldest event if there are too many. What is not routed yet stays, as long as there is any end to it.
+    fn trim(&self, ring: &mut Ring) -> Option<Arc<Event>> {
+        let over = ring.events.len().checked_sub(self.capacity + 1)?;
+        let is_routed = ring.events.front().is_some_and(|oldest| oldest.seq <= ring.routed);
+        if is_routed || over >= BACKLOG {
+            ring.events.pop_front()
+        } else {
+            None
+        }
+    }
+
+    /// Every event up to here has been routed: what was kept for that alone may go.
+    pub(super) fn routed_through(&self, seq: u64) {
+        let mut ring = self.ring.lock();
+        ring.routed = seq;
+        let trimmed: Vec<_> = std::iter::from_fn(|| self.trim(&mut ring)).collect();
+        drop(ring);
+        drop(trimmed);
     }
 
     /// Place of the newest event; 0 if there never was one.

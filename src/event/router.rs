@@ -144,6 +144,7 @@ impl Router {
             table.deliver(event);
             table.routed = event.seq;
         }
+        self.log.routed_through(table.routed);
         events.len() == BATCH
     }
 }

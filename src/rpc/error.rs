@@ -62,6 +62,15 @@ impl CallError {
             if let Some(reference) = self.session_ref() {
                 metadata.insert("session_ref".to_owned(), reference.to_string());
             }
+            if matches!(
+                self,
+                Self::Core(Error::Unknown {
+                    may_have_ended: true,
+                    ..
+                })
+            ) {
+                metadata.insert("may_have_ended".to_owned(), "true".to_owned());
+            }
             if let Some(tombstone) = self.tombstone() {
                 metadata.extend(writer.end_metadata(tombstone));
             }
@@ -88,7 +97,7 @@ impl CallError {
             Self::Denied(_) => (Code::PermissionDenied, "CALLER_NOT_ALLOWED"),
             Self::Core(error) => match error {
                 Error::Ended(..) => (Code::FailedPrecondition, "SESSION_ENDED"),
-                Error::Unknown(_) => (Code::NotFound, "SESSION_UNKNOWN"),
+                Error::Unknown { .. } => (Code::NotFound, "SESSION_UNKNOWN"),
                 Error::Exists(_) => (Code::AlreadyExists, "SESSION_EXISTS"),
                 Error::Full { .. } => (Code::ResourceExhausted, "SESSION_CAP"),
                 Error::PolicyUnknown { .. } => (Code::FailedPrecondition, "POLICY_UNKNOWN"),
@@ -140,7 +149,7 @@ impl CallError {
         match self {
             Self::Core(
                 Error::Ended(reference, _)
-                | Error::Unknown(reference)
+                | Error::Unknown { reference, .. }
                 | Error::Exists(reference)
                 | Error::RequestIdReused(reference)
                 | Error::ReadOnly(reference)

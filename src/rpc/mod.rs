@@ -103,6 +103,7 @@ impl Api {
         let admin = SessionAdminServiceServer::new(admin)
             .max_decoding_message_size(LARGEST_MESSAGE)
             .max_encoding_message_size(16 * LARGEST_MESSAGE);
+        let max_watchers = self.sessions.max_watchers();
         let service = Service::new(Arc::clone(&self.sessions), self.meter, self.draining);
         let service = SessionServiceServer::new(service)
             .max_decoding_message_size(LARGEST_MESSAGE)
@@ -119,7 +120,7 @@ impl Api {
         let test_clock = self
             .test_clock
             .then(|| TestClockServiceServer::new(TestClock::new(self.sessions)));
-        let server = hardened()
+        let server = hardened(max_watchers)
             .add_service(service)
             .add_service(admin)
             .add_service(health)
@@ -131,11 +132,16 @@ impl Api {
     }
 }
 
+/// How many calls may be under way on one connection beside its watches.
+const SPARE_STREAMS: u32 = 4096;
+
 /// tonic's server with the limits that its defaults leave open.
-fn hardened() -> Server {
+fn hardened(max_watchers: usize) -> Server {
+    let max_watchers = u32::try_from(max_watchers).unwrap_or(u32::MAX);
     Server::builder()
-        // tonic 0.14 advertises no limit. One gateway may hold many watches on one connection.
-        .max_concurrent_streams(4096)
+        // tonic 0.14 advertises no limit. One gateway may hold all watches on one connection, and is told by an error, not by
+        // silence, that there are too many.
+        .max_concurrent_streams(max_watchers.saturating_add(SPARE_STREAMS))
         // Rapid reset (CVE-2023-44487) and made-you-reset (CVE-2025-8671): tonic 0.14 switches h2's limit off.
         .http2_max_pending_accept_reset_streams(Some(20))
         .http2_max_local_error_reset_streams(Some(1024))

@@ -259,8 +259,13 @@ pub enum Error {
     #[error("the session has ended; send the person to the login page")]
     Ended(SessionRef, Arc<Tombstone>),
     /// The session is unknown.
-    #[error("the session is not known to this sidecar; it never existed here or is forgotten")]
-    Unknown(SessionRef),
+    #[error("{}", unknown(*may_have_ended))]
+    Unknown {
+        /// The session.
+        reference: SessionRef,
+        /// Whether ended sessions had to be forgotten before their time, so that this may be one of them (G10).
+        may_have_ended: bool,
+    },
     /// The id to create is live.
     #[error("a live session has this id already; create sessions with fresh ids")]
     Exists(SessionRef),
@@ -349,6 +354,15 @@ pub enum Error {
     Unavailable(#[from] crate::store::Unavailable),
 }
 
+fn unknown(may_have_ended: bool) -> &'static str {
+    if may_have_ended {
+        "the session is not known to this sidecar; it never existed here, or it ended and was forgotten early, for there were more ended \
+         sessions than --max-tombstones"
+    } else {
+        "the session is not known to this sidecar; it never existed here or is forgotten"
+    }
+}
+
 fn hold_cap(max: u32) -> String {
     if max == 0 {
         return "the session's policy does not use WORK holds; set its key `work_hold`".to_owned();
@@ -367,6 +381,14 @@ impl Error {
                 problem,
             },
             other => other,
+        }
+    }
+
+    /// A session that was here a moment ago, so surely not one of those that were forgotten early.
+    pub(super) fn unknown(reference: SessionRef) -> Self {
+        Self::Unknown {
+            reference,
+            may_have_ended: false,
         }
     }
 

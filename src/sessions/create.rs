@@ -81,17 +81,8 @@ pub(super) struct Admission<'a> {
 impl Sessions {
     /// Starts a session.
     pub async fn create(&self, create: Create<'_>) -> Result<Created, Error> {
-        let policy = self.policies.get(create.policy).ok_or_else(|| Error::PolicyUnknown {
-            known: self.policies.names().join(", "),
-        })?;
         let session_id = match (create.session_id, create.request) {
-            (Some(own), _) => {
-                self.refuse_ref(&create.tenant, own).await?;
-                if own.len() < policy.min_id_length {
-                    return Err(too_short(policy.min_id_length));
-                }
-                own.to_owned()
-            }
+            (Some(own), _) => own.to_owned(),
             (None, Some(request)) => self.keys.id_for_request(&create.tenant, request.id),
             (None, None) => new_id(),
         };
@@ -107,6 +98,15 @@ impl Sessions {
             && let Found::Live(session) = self.store.find(reference).await?
         {
             return self.created_before(session_id, session, request).await;
+        }
+        let policy = self.policies.get(create.policy).ok_or_else(|| Error::PolicyUnknown {
+            known: self.policies.names().join(", "),
+        })?;
+        if let Some(own) = create.session_id {
+            self.refuse_ref(&create.tenant, own).await?;
+            if own.len() < policy.min_id_length {
+                return Err(too_short(policy.min_id_length));
+            }
         }
         let limits = stricter(&policy, create.idle_timeout, create.absolute_timeout)?;
         if limits.enforced && create.idle_for >= limits.idle_timeout {

@@ -191,7 +191,7 @@ impl Sessions {
                 Committed::Taken(Found::Ended(tombstone)) => return Err(Error::NewEnded(tombstone)),
                 Committed::Taken(Found::Unknown { .. }) => return Err(Unavailable.into()),
                 Committed::Lost(Found::Unknown { .. }) | Committed::Full { .. } => {
-                    return Err(Error::Unknown(reference));
+                    return Err(Error::unknown(reference));
                 }
             };
         }

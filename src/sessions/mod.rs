@@ -166,6 +166,12 @@ impl Sessions {
         &self.memory
     }
 
+    /// How many watchers there may be.
+    #[must_use]
+    pub fn max_watchers(&self) -> usize {
+        self.max_watchers
+    }
+
     /// The policies in force.
     #[must_use]
     pub fn policies(&self) -> &Policies {

@@ -53,13 +53,16 @@ impl Sessions {
                 Some(Err((successor, end))) => Err(Error::Ended(successor, end)),
                 None => Err(Error::Ended(reference, tombstone)),
             },
-            Found::Unknown { .. } => {
+            Found::Unknown { may_have_ended } => {
                 self.refuse_ref(name.tenant, name.session_id).await?;
                 let min = self.policies.min_id_length();
                 if name.session_id.len() < min {
                     return Err(too_short(min));
                 }
-                Err(Error::Unknown(reference))
+                Err(Error::Unknown {
+                    reference,
+                    may_have_ended,
+                })
             }
         }
     }
@@ -76,7 +79,10 @@ impl Sessions {
             let led = match follow {
                 Follow::Alias => now < succession.alias_until || sabotage::on(Fault::AliasForever),
                 Follow::Always => true,
-                Follow::AsAt(at) => at <= tombstone.end.at || at < succession.alias_until,
+                // Never over a login, which leaves no alias: whoever knew the id before it is not the one who logged in.
+                Follow::AsAt(at) => {
+                    succession.alias_until > tombstone.end.at && (at <= tombstone.end.at || at < succession.alias_until)
+                }
             };
             led.then_some(succession.reference)
         };
@@ -193,7 +199,8 @@ impl Sessions {
         if same_tenant || sabotage::on(Fault::RefCrossesTenant) {
             return Ok(report);
         }
-        Ok(Report::unknown(reference, false, moment.now))
+        // As if it had never been: the same answer as for such a one.
+        Ok(Report::unknown(reference, self.memory.may_have_ended(), moment.now))
     }
 
     /// Refuses the ref of a known session where an id is due: somebody mixed them up.

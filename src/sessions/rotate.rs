@@ -76,6 +76,7 @@ impl Sessions {
             return Ok(done);
         }
         let resolved = self.live(rotate.name, from).await?;
+        let alias = resolved.alias;
         let limits = Arc::clone(&resolved.session.limits());
         let policy = self.policies.get(&limits.policy);
         let min = policy.as_ref().map_or(1, |policy| policy.min_id_length);
@@ -109,9 +110,11 @@ impl Sessions {
             Some(admission) => self.supersede(admission, moment.now).await,
             None => Vec::new(),
         };
+        let mut report = self.report(tenant, to).await?;
+        report.status.alias = alias;
         Ok(Rotated {
             session_id,
-            report: self.report(tenant, to).await?,
+            report,
             previous,
             superseded,
         })
@@ -151,7 +154,7 @@ impl Sessions {
         match report.details.as_ref().map(|details| details.end.clone()) {
             Some(None) => {}
             Some(Some(end)) => return Err(Error::Ended(to, end)),
-            None => return Err(Error::Unknown(to)),
+            None => return Err(Error::unknown(to)),
         }
         Ok(Some(Rotated {
             session_id: session_id.to_owned(),

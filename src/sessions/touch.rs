@@ -38,7 +38,7 @@ impl Sessions {
                 TouchResult::Stale => touches.stale.inc(),
             },
             Err(Error::Ended(..)) => touches.ended.inc(),
-            Err(Error::Unknown(_)) => touches.unknown.inc(),
+            Err(Error::Unknown { .. }) => touches.unknown.inc(),
             Err(_) => 0,
         };
         answer

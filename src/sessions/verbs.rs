@@ -114,7 +114,7 @@ impl Sessions {
                 reply: Reply::Ended(tombstone),
                 status,
             }) => (session.reference(), tombstone, true, status.alias),
-            Ok(acted) => return Err(Error::Unknown(acted.session.reference())),
+            Ok(acted) => return Err(Error::unknown(acted.session.reference())),
             Err(Error::Ended(ended, tombstone)) => {
                 // A retry is told what the first call was told.
                 let same_key =

@@ -222,11 +222,13 @@ impl View<'_> {
             .fold(expire, Time::min)
     }
 
-    /// When a session that time has ended for a policy that only observes is forgotten.
+    /// When a session that time has ended for a policy that only observes is forgotten: when nobody has used it for long. It is
+    /// used by its creation, which may adopt one that was idle for years, by activity, and by holds of either kind.
     pub(super) fn forgotten_at(&self) -> Time {
         let over = self.rest.unenforced().map(|(_, at)| at);
-        let used = self.rest.work_reaches().into_iter().chain(over);
-        used.fold(self.pulse.last_activity(), Time::max) + self.limits.tombstone_ttl
+        let presence = self.rest.presence_ends().map(|end| end.at);
+        let used = self.rest.work_reaches().into_iter().chain(presence).chain(over);
+        used.fold(self.pulse.last_activity().max(self.origin.created), Time::max) + self.limits.tombstone_ttl
     }
 }
 

@@ -133,6 +133,12 @@ impl Memory {
         self.shelf.tombstones.dropped()
     }
 
+    /// Whether ended sessions had to be forgotten before their time, and would not be forgotten yet: who is unknown may be one.
+    #[must_use]
+    pub fn may_have_ended(&self) -> bool {
+        self.shelf.tombstones.forgot_early(self.shelf.clock.now())
+    }
+
     /// Gives back the memory of what need not be remembered any more.
     pub fn sweep(&self) {
         self.shelf.tombstones.sweep(self.shelf.clock.now());

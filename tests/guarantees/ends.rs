@@ -191,6 +191,11 @@ async fn g10_g11_at_the_tombstone_cap_the_oldest_goes_and_answers_and_metrics_sa
     let oldest = check(client, "alice0").await;
     assert_eq!(status(&oldest).state(), SessionState::Unknown);
     assert!(status(&oldest).may_have_ended);
+    // Commands say it too.
+    let refused = touch(client, "alice0").await.expect_err("unknown");
+    assert_eq!(reason(&refused), (Code::NotFound, "SESSION_UNKNOWN".to_owned()));
+    assert_eq!(metadata(&refused, "may_have_ended"), "true");
+    assert!(refused.message().contains("--max-tombstones"), "{refused:?}");
     assert_eq!(state(client, "alice4").await, SessionState::Ended);
     assert_eq!(sidecar.metric("tombstones_dropped_total"), 2.0);
     assert_eq!(sidecar.metric("tombstones"), 3.0);

@@ -70,6 +70,32 @@ async fn g15_only_a_watch_by_id_echoes_the_id_and_only_its_own() {
     assert_eq!(refs.session.expect("a session").session_id, "");
 }
 
+/// Also when nobody can be sure any more what has ended: a foreign ref is answered like one that never was.
+#[tokio::test(start_paused = true)]
+async fn g17_a_foreign_ref_is_answered_as_if_it_had_never_been() {
+    let sidecar = Sidecar::with(Options {
+        caps: MemoryCaps {
+            max_sessions: 10,
+            max_tombstones: 1,
+        },
+        ..Options::default()
+    });
+    let shop = &mut sidecar.client_for(&["shop"]).await;
+    let foreign = create_with(shop, "alice", |create| create.tenant = "shop".to_owned()).await;
+    let foreign = status(&foreign).session_ref.clone();
+    let client = &mut sidecar.client().await;
+    for name in ["bob", "carol"] {
+        create(client, name).await;
+        end(client, name).await.expect("ended");
+    }
+    let never = "A".repeat(22);
+    for reference in [foreign, never] {
+        let session = check_ref(client, &reference).await;
+        assert_eq!(status(&session).state(), SessionState::Unknown);
+        assert!(status(&session).may_have_ended, "{session:?}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn g17_nothing_crosses_a_tenant() {
     let sidecar = Sidecar::start();

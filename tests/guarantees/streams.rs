@@ -196,3 +196,26 @@ async fn g6_g13_a_burst_larger_than_the_queue_cuts_off_nobody_who_reads() {
     }
     assert_eq!(sidecar.metric("watchers_cut_off_total"), 0.0);
 }
+
+/// What is kept for those who resume is not what those who watch live on: a short log cuts off nobody who reads.
+#[tokio::test(start_paused = true)]
+async fn g6_g13_a_short_log_loses_nothing_that_is_under_way() {
+    const SESSIONS: usize = 3_000;
+    let sidecar = Sidecar::with(Options {
+        replay_events: 10,
+        ..Options::default()
+    });
+    let client = &mut sidecar.client().await;
+    for number in 0..SESSIONS {
+        create_with(client, &format!("alice{number}"), |create| {
+            create.subject = "ada".to_owned()
+        })
+        .await;
+    }
+    let mut watcher = Watcher::open(client, everything()).await;
+    let mut told = 0;
+    while told < SESSIONS {
+        told += usize::from(matches!(watcher.next().await, Message::Ended(_)));
+    }
+    assert_eq!(sidecar.metric("watchers_cut_off_total"), 0.0);
+}

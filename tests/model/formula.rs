@@ -218,7 +218,12 @@ impl Model {
     /// When a session is forgotten that only would have ended.
     pub(crate) fn forgotten_at(&self) -> Option<u64> {
         let (_, at) = self.observed()?;
-        let used = self.last_activity().max(self.furthest_work().unwrap_or(0));
+        // Whatever a hold is for, it is a use; and so is the creation of a session that was idle for long before.
+        let held = self
+            .spans()
+            .into_iter()
+            .map(|span| span.over.map_or(span.until, |(at, _)| at));
+        let used = held.fold(self.last_activity().max(self.created), u64::max);
         Some(at.max(used) + self.rules.tombstone_ttl)
     }
 

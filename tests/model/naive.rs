@@ -51,7 +51,7 @@ pub(super) enum Past {
 pub(crate) struct Model {
     pub(super) rules: Rules,
     own: Own,
-    created: u64,
+    pub(super) created: u64,
     pub(super) authenticated: u64,
     pub(super) first_activity: u64,
     pub(super) history: Vec<Past>,

@@ -212,3 +212,34 @@ async fn g1_g7_switching_it_on_ends_nobody_before_their_next_activity() {
         (mins(36), EndReason::IdleTimeout)
     );
 }
+
+/// To begin a session is a use of it, however long nobody had used it before: a site adopts what it has.
+#[tokio::test(start_paused = true)]
+async fn a_session_that_is_adopted_after_long_idleness_lives() {
+    let sidecar = Sidecar::with_policies(OBSERVED);
+    let client = &mut sidecar.client().await;
+    create_with(client, "alice", |create| {
+        create.idle_for = wire(Duration::from_secs(25 * 3600))
+    })
+    .await;
+    pass(secs(60)).await;
+    assert_eq!(state(client, "alice").await, SessionState::Active);
+    touch(client, "alice").await.expect("nothing is refused");
+}
+
+/// An open page is a use: nobody forgets a session that holds one.
+#[tokio::test(start_paused = true)]
+async fn an_open_page_keeps_an_observed_session_from_being_forgotten() {
+    let policy = "[policy.default]\nenforce = false\npresence = \"on\"\nidle_timeout = \"1m\"\ntombstone_ttl = \"2m\"";
+    let sidecar = Sidecar::with_policies(policy);
+    let client = &mut sidecar.client().await;
+    create(client, "alice").await;
+    for _ in 0..20 {
+        page(client, "alice", "tab", mins(1)).await;
+        pass(secs(30)).await;
+    }
+    assert_eq!(state(client, "alice").await, SessionState::Active);
+    release(client, "alice", "tab").await.expect("released");
+    pass(mins(2)).await;
+    assert_eq!(state(client, "alice").await, SessionState::Unknown);
+}

@@ -202,3 +202,25 @@ async fn at_most_bounds_an_extend_to_one_idle_window() {
     assert_eq!(span(extended.granted_duration), mins(1));
     assert_eq!(left(client, "alice").await, (mins(15), Limit::Idle));
 }
+
+/// A retry is answered with what was created, though its policy is gone.
+#[tokio::test(start_paused = true)]
+async fn a_create_is_retried_when_its_policy_was_removed() {
+    let sidecar = Sidecar::with_policies("[policy.default]\n[policy.a]");
+    let client = &mut sidecar.client().await;
+    let request = v1::CreateRequest {
+        policy: "a".to_owned(),
+        request_id: "login-1".to_owned(),
+        ..Default::default()
+    };
+    let first = client.create(request.clone()).await.expect("created").into_inner();
+    sidecar.reload("[policy.default]");
+    let again = client.create(request.clone()).await.expect("retried").into_inner();
+    assert_eq!(again.session_id, first.session_id);
+    let other = v1::CreateRequest {
+        request_id: "login-2".to_owned(),
+        ..request
+    };
+    let refused = client.create(other).await.expect_err("the policy is gone");
+    assert_eq!(reason(&refused).1, "POLICY_UNKNOWN");
+}

@@ -344,3 +344,34 @@ async fn a_rotate_through_an_alias_whose_successor_is_forgotten_is_refused() {
     let refused = rotate_with(client, "old", "other", |_| {}).await.unwrap_err();
     assert_eq!(reason(&refused).1, "SESSION_ENDED");
 }
+
+/// Whoever knew the id before a login is not the one who logged in: a hold that began before it is theirs no more.
+#[tokio::test(start_paused = true)]
+async fn a_login_cuts_off_the_holds_of_the_old_id() {
+    let sidecar = Sidecar::start();
+    let client = &mut sidecar.client().await;
+    create(client, "old").await;
+    work(client, "old", mins(4)).await.expect("held");
+    let rotated = rotate_with(client, "old", "new", |rotate| {
+        rotate.authenticated_ago = wire(Duration::ZERO)
+    })
+    .await;
+    let new = rotated.expect("rotated").session.expect("a session");
+    let new_ref = status(&new).session_ref.clone();
+    assert_eq!(new.holds.len(), 1, "holds move");
+    is_over(work(client, "old", mins(4)).await, &new_ref);
+    is_over(release(client, "old", "job").await, &new_ref);
+    work(client, "new", mins(4)).await.expect("renewed by the new id");
+}
+
+/// A Rotate by the old id acts on the successor, and says so.
+#[tokio::test(start_paused = true)]
+async fn a_rotate_through_the_alias_says_alias() {
+    let sidecar = Sidecar::start();
+    let client = &mut sidecar.client().await;
+    let (_, second) = rotated(client).await;
+    let third = rotate(client, "old", "third").await;
+    let session = third.session.expect("a session");
+    assert!(status(&session).alias, "{session:?}");
+    assert_eq!(session.predecessor_ref, second);
+}

@@ -101,8 +101,8 @@ fn compile(table: RuleTable) -> anyhow::Result<Rule> {
         host: globs("host", 255, table.host, Pattern::host)?,
         path: globs("path", 512, table.path, Pattern::path)?,
     };
-    if let Some(host) = when.host.0.iter().map(Pattern::text).find(|host| host.contains('/')) {
-        bail!("host {host:?} can never match: a host has no \"/\"; what follows it goes into `path`");
+    if let Some(host) = when.host.0.iter().map(Pattern::text).find(|host| never_a_host(host)) {
+        bail!("host {host:?} can never match: a host comes without port and path; a path goes into `path`");
     }
     if when.is_empty() {
         bail!("it has no condition and would match every touch: say what it is about, or use `unmatched`");
@@ -116,6 +116,11 @@ fn compile(table: RuleTable) -> anyhow::Result<Rule> {
         counts,
         when,
     })
+}
+
+/// A host comes without port and path. An IPv6 address has brackets, or more than one colon.
+fn never_a_host(host: &str) -> bool {
+    host.contains('/') || !host.contains(['[', '{']) && host.matches(':').count() == 1
 }
 
 fn words(key: &str, longest: usize, texts: Option<Texts>) -> anyhow::Result<OneOf<Word>> {

@@ -24,8 +24,9 @@ impl Trial<'_> {
         while let Some(old) = self.get(&at).filter(|_| !forgotten(self, &at))
             && let Some(end) = old.end.as_ref().filter(|end| end.reason == EndReason::Rotated)
         {
-            // At the moment of a Rotate it was still the name.
-            led_until = led_until.min(old.alias_until.max(end.at + 1));
+            // At the moment of a Rotate it was still the name. A login cuts it off.
+            let login = old.alias_until < end.at;
+            led_until = led_until.min(if login { -FAR } else { old.alias_until.max(end.at + 1) });
             at = end.successor.clone();
         }
         if at != reference

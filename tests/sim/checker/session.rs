@@ -242,8 +242,7 @@ impl Session {
         let over = self
             .noted
             .map_or(expire, |(noted, _)| noted)
-            .max(self.activity)
-            .max(self.told_until(moment.now));
+            .max(self.used_until(moment.now));
         expire > moment.now || moment.now < over + self.limits.spec.tombstone as Ns * MS
     }
 
@@ -346,8 +345,7 @@ impl Session {
         let since = self
             .noted
             .map_or(at, |(noted, _)| noted)
-            .max(self.activity)
-            .max(self.told_until(moment.now));
+            .max(self.used_until(moment.now));
         if moment.now >= since + self.limits.spec.tombstone as Ns * MS {
             self.forgotten = true;
             self.end = Some(End {
@@ -359,6 +357,16 @@ impl Session {
                 actor_id: String::new(),
             });
         }
+    }
+
+    /// The latest use of it, past or to come.
+    fn used_until(&self, now: Ns) -> Ns {
+        let presence = self.holds.values().filter(|hold| !hold.work).map(|hold| hold.until);
+        let presence = presence.chain(self.presence_end.map(|(at, _)| at)).max();
+        self.activity
+            .max(self.created)
+            .max(self.told_until(now))
+            .max(presence.unwrap_or(-FAR))
     }
 
     /// Until when callers were told that it lives, though a deadline was noted: a hold or an Extend says so.
