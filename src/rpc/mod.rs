@@ -11,6 +11,7 @@ pub mod proto;
 mod read;
 mod service;
 mod test_clock;
+mod undecodable;
 mod watch;
 mod write;
 
@@ -21,6 +22,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 use tonic_health::{ServingStatus, server::HealthReporter};
+use tower::util::MapResponseLayer;
 
 pub use caller::{Caller, VerbGroup};
 pub use connection::Connection;
@@ -121,6 +123,7 @@ impl Api {
             .test_clock
             .then(|| TestClockServiceServer::new(TestClock::new(self.sessions)));
         let server = hardened(max_watchers)
+            .layer(MapResponseLayer::new(undecodable::blame_the_caller))
             .add_service(service)
             .add_service(admin)
             .add_service(health)

@@ -11,7 +11,7 @@ import pytest
 
 import http2
 from http2 import RawConnection
-from support.api import Client, Code, reason, v1
+from support.api import Client, Code, reason, v1, violations
 from support.process import eventually
 
 OPENING = http2.PREFACE + http2.settings()
@@ -250,3 +250,19 @@ def test_a_crowd_at_the_admin_port_keeps_nobody_out(serve):
     assert sidecar.http("/metrics")[0] == 200
     for connection in crowd:
         connection.socket.close()
+
+
+def test_what_cannot_be_decoded_is_the_callers_fault_and_names_the_field(sidecar):
+    with Client(sidecar.tcp) as client:
+        touch = client.channel.unary_unary(
+            "/sessionsidecar.v1.SessionService/Touch", request_serializer=bytes, response_deserializer=bytes
+        )
+        # Field 2 is session_id; \xff is in no UTF-8.
+        with pytest.raises(grpc.RpcError) as refused:
+            touch(b"\x12\x01\xff", timeout=10)
+        assert refused.value.code() == Code.INVALID_ARGUMENT
+        assert violations(refused.value) == {"session_id"}
+        with pytest.raises(grpc.RpcError) as refused:
+            touch(b"\x12\xff", timeout=10)
+        assert refused.value.code() == Code.INVALID_ARGUMENT
+        assert client.create().session_id

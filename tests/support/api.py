@@ -89,3 +89,9 @@ def unpacked(detail: object) -> object:
 def reason(error: grpc.RpcError) -> str:
     """The reason in an error's ErrorInfo."""
     return next(detail.reason for detail in error_details(error) if isinstance(detail, errors.ErrorInfo))
+
+
+def violations(error: grpc.RpcError) -> set[str]:
+    """The fields that an error's BadRequest names."""
+    bad = [detail for detail in error_details(error) if isinstance(detail, errors.BadRequest)]
+    return {violation.field for detail in bad for violation in detail.field_violations}
