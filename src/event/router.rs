@@ -144,7 +144,10 @@ impl Router {
             table.deliver(event);
             table.routed = event.seq;
         }
-        self.log.routed_through(table.routed);
+        let routed = table.routed;
+        drop(table);
+        // Whoever subscribes need not wait while old events are given up.
+        self.log.routed_through(routed);
         events.len() == BATCH
     }
 }

@@ -89,7 +89,13 @@ impl Filter {
             && identity.carries(&self.labels)
     }
 
-    pub(super) fn covers_report(&self, report: &Report) -> bool {
+    /// Whether a session that is live, or was until just now, matches as it is at a moment.
+    pub(super) fn covers_live(&self, session: &Session, moment: Moment) -> bool {
+        self.covers(&session.origin().identity, &session.limits().policy)
+            && state_of(session, moment).is_some_and(|state| self.wants(state))
+    }
+
+    fn covers_report(&self, report: &Report) -> bool {
         let covered = |details: &super::Details| self.covers(&details.origin.identity, &details.limits.policy);
         self.wants(report.status.state) && report.details.as_ref().is_some_and(covered)
     }
@@ -210,10 +216,7 @@ impl Sessions {
                     Some(own) => iter::from_fn(|| own.next_if(|session| place_of(session) <= place)).collect(),
                     None => sessions.memory.live_at(place),
                 };
-                let live = live.iter().filter(|session| {
-                    filter.covers(&session.origin().identity, &session.limits().policy)
-                        && state_of(session, moment).is_some_and(|state| filter.wants(state))
-                });
+                let live = live.iter().filter(|session| filter.covers_live(session, moment));
                 let mut here: Vec<_> = live.map(|session| session.reference()).collect();
                 if filter.wants(State::Ended) {
                     let ended =

@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{Error, Filter, Report, Sessions, admin::TURN, resolve::Lead};
+use super::{Error, Filter, Sessions, admin::TURN, resolve::Lead};
 use crate::{
     state::{Actor, End, EndReason, SessionRef},
     store::{Found, Memory, Session, Unavailable},
@@ -144,9 +144,8 @@ impl Sessions {
     /// Whether a live session is one of those to end: it matches, was there when the call began, and is not spared by any name.
     async fn is_meant(&self, revocation: &Revocation, session: &Arc<Session>) -> Result<bool, Error> {
         let Revocation { wanted, began, .. } = revocation;
-        let report = session.read(|view| Report::live(session.reference(), view, self.moment()));
         // A successor keeps the time at which the session began.
-        if !wanted.filter.covers_report(&report) || session.origin().created > *began {
+        if !wanted.filter.covers_live(session, self.moment()) || session.origin().created > *began {
             return Ok(false);
         }
         if wanted.except.is_empty() {
@@ -165,13 +164,6 @@ impl Sessions {
             };
         }
         Ok(false)
-    }
-
-    /// The names that are spared if this one is: itself and those that went on in its place.
-    pub async fn with_successors(&self, tenant: &str, reference: SessionRef) -> Vec<SessionRef> {
-        let (mut names, _) = self.successors_of(tenant, reference).await;
-        names.push(reference);
-        names
     }
 }
 

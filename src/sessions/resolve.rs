@@ -162,6 +162,13 @@ impl Sessions {
         }
     }
 
+    /// A session and those that went on in its place.
+    pub async fn with_successors(&self, tenant: &str, reference: SessionRef) -> Vec<SessionRef> {
+        let (mut names, _) = self.successors_of(tenant, reference).await;
+        names.push(reference);
+        names
+    }
+
     /// Asks for everything about the session that an id stands for.
     pub async fn report_by_id(&self, name: Name<'_>) -> Result<Report, Error> {
         let reference = self.session_ref(name);
