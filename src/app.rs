@@ -119,7 +119,7 @@ impl App {
             let caller = Arc::new(listen.caller);
             match listen.endpoint {
                 Endpoint::Tcp(address) => {
-                    let listener = TcpListener::bind(address).await;
+                    let listener = bind_tcp(address).await;
                     let listener = listener.with_context(|| format!("--listen tcp://{address} cannot be bound"))?;
                     endpoints.push(Endpoint::Tcp(listener.local_addr()?));
                     incoming.push(accept_tcp(listener, caller, Arc::clone(&places)));
@@ -137,7 +137,7 @@ impl App {
         let admin = match config.admin_listen {
             None => None,
             Some(address) => {
-                let listener = TcpListener::bind(address).await;
+                let listener = bind_tcp(address).await;
                 Some(listener.with_context(|| format!("--admin-listen {address} cannot be bound"))?)
             }
         };
@@ -285,6 +285,19 @@ fn accept_unix(listener: UnixListener, caller: Arc<Caller>, places: Arc<Semaphor
 async fn accept_failed(error: &io::Error) {
     warn!(%error, "a connection cannot be accepted");
     tokio::time::sleep(ACCEPT_AGAIN).await;
+}
+
+/// Binds a port. One that is taken may be no listener's: the usual ports lie where Linux takes those of outgoing
+/// connections from.
+async fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
+    TcpListener::bind(address).await.map_err(|error| match error.kind() {
+        io::ErrorKind::AddrInUse => io::Error::new(
+            error.kind(),
+            "the port is already in use, by a listener or as the local port of an outgoing connection: free it, choose \
+             another (below 32768 Linux gives none to connections), or reserve it with net.ipv4.ip_local_reserved_ports",
+        ),
+        _ => error,
+    })
 }
 
 /// Binds a socket file. One that nobody listens to is what a killed process left, and is replaced.

@@ -1,10 +1,12 @@
 """What outlives a process in memory mode: refs, if there is a key file; nothing else, and everybody is told so."""
 
+import socket
+
 import grpc
 import pytest
 
 from support.api import Client, Code, reason, v1
-from support.process import run
+from support.process import free_port, run
 
 ID = "an-id-of-at-least-16-bytes"
 
@@ -49,3 +51,15 @@ def test_a_port_that_is_taken_is_named(serve, binary):
         assert refused.returncode not in (0, 64), "the configuration is good, the machine is not"
         taken = sidecar.admin_port if "127.0.0.1:0" in arguments[1] else sidecar.port
         assert str(taken) in refused.stderr + refused.stdout
+
+
+def test_a_port_of_an_outgoing_connection_is_told_as_one(binary):
+    """The usual ports lie where Linux takes the local ports of connections from."""
+    taken = free_port()
+    with socket.create_server(("127.0.0.1", 0)) as peer, socket.socket() as connection:
+        connection.bind(("127.0.0.1", taken))
+        connection.connect(peer.getsockname())
+        refused = run(binary, "serve", "--listen", f"tcp://127.0.0.1:{taken}", "--admin-listen", "off")
+    assert refused.returncode not in (0, 64)
+    told = refused.stderr + refused.stdout
+    assert f"--listen tcp://127.0.0.1:{taken}" in told and "outgoing connection" in told and "reserve" in told
