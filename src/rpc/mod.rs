@@ -145,8 +145,9 @@ fn hardened(max_watchers: usize) -> Server {
         // tonic 0.14 advertises no limit. One gateway may hold all watches on one connection, and is told by an error, not by
         // silence, that there are too many.
         .max_concurrent_streams(max_watchers.saturating_add(SPARE_STREAMS))
-        // Rapid reset (CVE-2023-44487) and made-you-reset (CVE-2025-8671): tonic 0.14 switches h2's limit off.
-        .http2_max_pending_accept_reset_streams(Some(20))
+        // Rapid reset (CVE-2023-44487) and made-you-reset (CVE-2025-8671): tonic 0.14 switches h2's limit off. Not h2's own 20: a
+        // gateway that gives its calls up while this process stands still does the same, and would lose its watches with them.
+        .http2_max_pending_accept_reset_streams(Some(1024))
         .http2_max_local_error_reset_streams(Some(1024))
         .http2_max_header_list_size(16 * 1024)
         .max_frame_size(16 * 1024)

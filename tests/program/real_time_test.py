@@ -2,10 +2,12 @@
 
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
-from support.api import Client, v1
+from support.api import Client, Code, v1
+from support.process import eventually
 
 ID = "an-id-of-at-least-16-bytes"
 
@@ -42,3 +44,20 @@ def test_after_a_pause_of_the_process_people_can_still_touch(impatient):
         time.sleep(6)  # the pause is what is tested: longer than 5 s
         impatient.process.send_signal(signal.SIGCONT)
         assert client.sessions.Touch(v1.TouchRequest(session_id=ID), timeout=10, wait_for_ready=True).counted
+
+
+def test_a_gateway_that_gives_its_calls_up_during_a_pause_keeps_its_watch(serve):
+    """Given up calls look like rapid reset; the watch on the same connection must not pay for them."""
+    sidecar = serve()
+    with Client(sidecar.tcp) as client:
+        client.create(ID)
+        watch = client.watch()
+        assert next(watch).HasField("snapshot_end")
+        sidecar.process.send_signal(signal.SIGSTOP)
+        stat = Path(f"/proc/{sidecar.process.pid}/stat")
+        eventually(lambda: stat.read_text().rpartition(")")[2].split()[0] == "T", "it stands still")
+        calls = [client.sessions.Check.future(v1.CheckRequest(session_id=ID), timeout=0.3) for _ in range(300)]
+        assert {call.code() for call in calls} == {Code.DEADLINE_EXCEEDED}
+        sidecar.process.send_signal(signal.SIGCONT)
+        client.sessions.End(v1.EndRequest(session_id=ID), timeout=10, wait_for_ready=True)
+        assert next(watch).ended.end.reason == v1.END_REASON_LOGOUT
