@@ -72,6 +72,14 @@ impl Default for Admissions {
     }
 }
 
+impl Admissions {
+    /// Subjects share turns, so whoever has one never waits for another.
+    fn turn_of(&self, tenant: &str, subject: &str) -> &Mutex<()> {
+        let hash = self.hasher.hash_one((tenant, subject)) as usize;
+        &self.turns[hash % self.turns.len()]
+    }
+}
+
 /// A turn, and who goes when the new session is there.
 pub(super) struct Admission<'a> {
     _turn: Option<MutexGuard<'a, ()>>,
@@ -203,9 +211,7 @@ impl Sessions {
         if subject.is_empty() {
             return Ok(open);
         }
-        let hash = self.admissions.hasher.hash_one((tenant, subject)) as usize;
-        let turns = &self.admissions.turns;
-        let turn = turns[hash % turns.len()].lock().await;
+        let turn = self.admissions.turn_of(tenant, subject).lock().await;
         // A name that is taken, perhaps by a retry of the same request just now, takes no place: the commit will say so.
         if !matches!(self.store.find(newcomer).await?, Found::Unknown { .. }) {
             return Ok(open);
@@ -407,7 +413,11 @@ mod tests {
         let sessions = one_session_each();
         let session_id = begin(&sessions).await;
         let admission = turn(&sessions).await;
-        let successor = rotate(&sessions, &session_id, Some("grace")).await;
+        // One who has another turn: the first one is taken here until the end.
+        let others = (0..).map(|number| format!("grace{number}"));
+        let free = |subject: &String| sessions.admissions.turn_of("", subject).try_lock().is_ok();
+        let other = others.into_iter().find(free);
+        let successor = rotate(&sessions, &session_id, other.as_deref()).await;
         assert_eq!(sessions.supersede(admission, sessions.clock.now()).await, []);
         assert!(matches!(sessions.memory.look_up(successor), Found::Live(_)));
     }
