@@ -126,7 +126,12 @@ impl Sessions {
         }
         loop {
             match self.lead_on(name).await? {
-                Lead::Live(session) if !self.is_meant(revocation, &session).await? => return Ok(None),
+                Lead::Live(session) if !self.is_meant(revocation, &session).await? => {
+                    // Unless that is because it has ended, or was rotated, since it was found: look again.
+                    if !session.pulse().is_dead() {
+                        return Ok(None);
+                    }
+                }
                 Lead::Live(_) if revocation.wanted.dry_run => return Ok(Some((name, false))),
                 Lead::Live(_) => {
                     matched = Some((name, false));
@@ -136,7 +141,12 @@ impl Sessions {
                     }
                 }
                 Lead::On(successor) if revocation.visited.insert(successor) => name = successor,
-                Lead::On(_) | Lead::Over => return Ok(matched),
+                Lead::On(_) => return Ok(matched),
+                Lead::Over => {
+                    // A name may be listed just before it begins: its former one then leads to it.
+                    revocation.visited.remove(&name);
+                    return Ok(matched);
+                }
             }
         }
     }

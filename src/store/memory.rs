@@ -228,12 +228,12 @@ impl Memory {
         Committed::Done(session)
     }
 
-    /// Makes a session findable.
+    /// Makes a session findable, by its name before it is in any list: who is listed is found.
     fn enter(&self, session: &Arc<Session>) {
         let reference = session.reference();
-        self.shelf.subjects.insert(&session.origin().identity, reference);
         self.table.insert(reference, Arc::clone(session));
         self.shelf.index.insert(Arc::clone(session));
+        self.shelf.subjects.insert(&session.origin().identity, reference);
     }
 
     /// Ends a session under its old name and begins it under the new one, as one step: whoever finds the one ended finds the
