@@ -143,7 +143,7 @@ impl Sessions {
                 Lead::On(successor) if revocation.visited.insert(successor) => name = successor,
                 Lead::On(_) => return Ok(matched),
                 Lead::Over => {
-                    // A name may be listed just before it begins: its former one then leads to it.
+                    // Nobody was found by this name: whoever comes to it by a former one looks again.
                     revocation.visited.remove(&name);
                     return Ok(matched);
                 }
