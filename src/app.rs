@@ -180,7 +180,7 @@ impl App {
             let sessions = Arc::clone(&sessions);
             let apply = {
                 let sessions = Arc::clone(&sessions);
-                move |policies| sessions.policies().reload(policies)
+                move |policies| sessions.reload(policies)
             };
             let problem = {
                 let sessions = Arc::clone(&sessions);

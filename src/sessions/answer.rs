@@ -121,8 +121,10 @@ pub struct Details {
     pub origin: Origin,
     /// The limits in force.
     pub limits: Arc<Limits>,
-    /// The latest counted activity.
+    /// The latest counted activity that is known.
     pub last_activity: Time,
+    /// By how much the real one may be later.
+    pub accuracy: Duration,
     /// The idle deadline.
     pub idle_deadline: Time,
     /// When it ends because its browser is gone, if it is.
@@ -146,7 +148,8 @@ impl Report {
             details: Some(Details {
                 origin: view.origin.clone(),
                 limits: Arc::clone(view.limits),
-                last_activity: view.pulse.last_activity(),
+                last_activity: view.last_activity(moment.now),
+                accuracy: view.lead,
                 idle_deadline: view.deadlines(moment).idle,
                 presence_deadline: view.deadlines(moment).presence,
                 holds: view.rest.live_holds(moment.now).cloned().collect(),
@@ -166,6 +169,7 @@ impl Report {
                 origin: tombstone.origin.clone(),
                 limits: Arc::clone(&tombstone.limits),
                 last_activity: tombstone.last_activity,
+                accuracy: Duration::ZERO,
                 idle_deadline: tombstone.idle_deadline,
                 presence_deadline: None,
                 holds: Vec::new(),
@@ -275,6 +279,9 @@ pub enum Error {
         /// The cap.
         max_sessions: usize,
     },
+    /// The store that the sidecars share is full.
+    #[error("the session store is full (its maxmemory); sessions that live go on: give it more memory")]
+    StoreFull,
     /// There is no such policy.
     #[error("there is no policy of this name; the sidecar has: {known}")]
     PolicyUnknown {

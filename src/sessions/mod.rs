@@ -19,7 +19,7 @@ mod verbs;
 mod vigil;
 mod watch;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use tokio::sync::Semaphore;
 
@@ -40,9 +40,9 @@ use crate::{
     driver::Alarm,
     event::{Log, Router, Tokens},
     state::{Keys, Moment, Policy, Rest, SessionRef, Tombstone},
-    store::{Memory, MemoryCaps, Session, Store},
+    store::{Levels, Memory, MemoryCaps, Session, Store},
     sync::Mutex,
-    time::Clock,
+    time::{Clock, Time},
     timeline::Timeline,
 };
 
@@ -78,7 +78,8 @@ pub struct Sessions {
     keys: Keys,
     policies: Policies,
     admissions: Admissions,
-    memory: Arc<Memory>,
+    /// What is known in this process alone, unless sidecars share a store.
+    memory: Option<Arc<Memory>>,
     store: Arc<dyn Store>,
     log: Arc<Log>,
     router: Arc<Router>,
@@ -92,8 +93,6 @@ pub struct Sessions {
     meter: Meter,
     audit: Audit,
     pages: Pages,
-    /// Places for scans of all sessions.
-    scans: Semaphore,
 }
 
 /// The caller's name for a session.
@@ -121,22 +120,49 @@ impl Sessions {
     /// An empty core.
     #[must_use]
     pub fn new(setup: Setup, meter: Meter) -> Arc<Self> {
-        let Setup { clock, caps, .. } = setup;
-        let keys = Keys::derive(&setup.master_key);
         let log = Arc::new(Log::new(setup.replay_events));
-        let memory = Arc::new(Memory::new(clock.clone(), Arc::clone(&log), caps));
+        let memory = Arc::new(Memory::new(setup.clock.clone(), Arc::clone(&log), setup.caps));
+        let router = Router::new(Arc::clone(&log), 1, setup.mailbox_size);
+        let store = Arc::clone(&memory) as Arc<dyn Store>;
+        Self::over(setup, meter, store, Some(memory), log, router, Duration::MAX)
+    }
+
+    /// A core whose sessions are in a store that others share. What happens there flows into `log`.
+    #[must_use]
+    pub fn sharing(
+        setup: Setup,
+        meter: Meter,
+        store: Arc<dyn Store>,
+        log: Arc<Log>,
+        router: Arc<Router>,
+        held_for: Duration,
+    ) -> Arc<Self> {
+        Self::over(setup, meter, store, None, log, router, held_for)
+    }
+
+    fn over(
+        setup: Setup,
+        meter: Meter,
+        store: Arc<dyn Store>,
+        memory: Option<Arc<Memory>>,
+        log: Arc<Log>,
+        router: Arc<Router>,
+        held_for: Duration,
+    ) -> Arc<Self> {
+        let clock = setup.clock;
+        let keys = Keys::derive(&setup.master_key);
+        let policies = effective(&*store, setup.policies);
         Arc::new(Self {
-            vigil: Vigil::new(clock.clone()),
+            vigil: Vigil::new(clock.clone(), held_for),
             tokens: Tokens::new(keys.tokens(), random()),
             pages: Pages::new(keys.pages()),
             audit: setup.audit,
-            scans: Semaphore::new(admin::SCANS),
             keys,
-            policies: Policies::new(setup.policies),
+            policies: Policies::new(policies),
             admissions: Admissions::default(),
-            store: Arc::clone(&memory) as Arc<dyn Store>,
+            store,
             memory,
-            router: Router::new(Arc::clone(&log), setup.mailbox_size),
+            router,
             log,
             watcher_slots: Arc::new(Semaphore::new(setup.max_watchers)),
             max_watchers: setup.max_watchers,
@@ -160,10 +186,31 @@ impl Sessions {
         &self.audit
     }
 
-    /// What is in memory.
+    /// The table of this process, unless sidecars share a store.
     #[must_use]
-    pub fn memory(&self) -> &Memory {
-        &self.memory
+    pub fn memory(&self) -> Option<&Memory> {
+        self.memory.as_deref()
+    }
+
+    /// How much there is.
+    #[must_use]
+    pub fn levels(&self) -> Levels {
+        self.store.levels()
+    }
+
+    /// Puts the policies of a file in force.
+    pub fn reload(&self, policies: BTreeMap<String, Policy>) -> Result<Reloaded, String> {
+        self.policies.reload(effective(&*self.store, policies))
+    }
+
+    /// Tokens of another log than this name no place in it.
+    pub fn log_begins(&self, epoch: [u8; 16]) {
+        self.tokens.begin(epoch);
+    }
+
+    /// Ends are held until then, for somebody could not tell of activity.
+    pub fn hold_ends(&self, until: Time) {
+        self.vigil.hold(until);
     }
 
     /// How many watchers there may be.
@@ -199,6 +246,16 @@ impl Sessions {
     fn moment(&self) -> Moment {
         self.vigil.moment()
     }
+}
+
+/// The policies as this store keeps them: where it may learn of activity a moment late, `at_most` makes its limits so much
+/// shorter.
+fn effective(store: &dyn Store, policies: BTreeMap<String, Policy>) -> BTreeMap<String, Policy> {
+    let each = policies.into_iter().map(|(name, mut policy)| {
+        policy.limits = Arc::new(store.effective(&policy.limits));
+        (name, policy)
+    });
+    each.collect()
 }
 
 fn too_short(min: usize) -> Error {

@@ -207,7 +207,7 @@ impl Sessions {
             return Ok(report);
         }
         // As if it had never been: the same answer as for such a one.
-        Ok(Report::unknown(reference, self.memory.may_have_ended(), moment.now))
+        Ok(Report::unknown(reference, self.store.may_have_ended(), moment.now))
     }
 
     /// Refuses the ref of a known session where an id is due: somebody mixed them up.

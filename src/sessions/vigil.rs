@@ -19,16 +19,24 @@ pub(super) struct Vigil {
     clock: Clock,
     last_beat: AtomicU64,
     held_until: AtomicU64,
+    held_for: Duration,
 }
 
 impl Vigil {
-    pub(super) fn new(clock: Clock) -> Self {
+    /// A vigil that holds a session at most so far past its deadline.
+    pub(super) fn new(clock: Clock, held_for: Duration) -> Self {
         let now = clock.now().as_nanos();
         Self {
             clock,
             last_beat: AtomicU64::new(now),
             held_until: AtomicU64::new(0),
+            held_for,
         }
+    }
+
+    /// Somebody else was blind: ends are held.
+    pub(super) fn hold(&self, until: Time) {
+        self.held_until.fetch_max(until.as_nanos(), Ordering::AcqRel);
     }
 
     /// The moment that it is now.
@@ -49,6 +57,7 @@ impl Vigil {
         Moment {
             now,
             held_until: Time::from_nanos(self.held_until.load(Ordering::Acquire)),
+            held_for: self.held_for,
         }
     }
 
