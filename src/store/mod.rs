@@ -4,6 +4,7 @@
 mod index;
 mod memory;
 mod session;
+pub mod shared;
 mod story;
 mod subjects;
 mod tombstones;

@@ -1,0 +1,3 @@
+//! The store that many sidecars share, over Redis or Valkey.
+
+pub mod link;
