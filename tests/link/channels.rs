@@ -35,4 +35,12 @@ async fn a_lost_connection_is_told_after_the_channels_are_listened_to_again() {
     // Nothing that is published from now on is missed.
     assert_eq!(running.answer(|| call(&SHOUT, "c", "now")).await, Ok(Value::Int(1)));
     running.hear(|poke| *poke == message("c", "now")).await;
+    let heard = running.link.heard(b"c").unwrap();
+    wait_for("the next heartbeat", || {
+        running.link.heard(b"c").filter(|next| *next > heard)
+    })
+    .await;
+    server.kill();
+    running.down().await;
+    assert_eq!(running.link.heard(b"c"), None);
 }

@@ -43,8 +43,10 @@ async fn passwords_and_users() {
 #[tokio::test]
 async fn commands_and_channels_that_are_not_allowed() {
     let server = Server::start(&[]).await;
-    for (not, told) in [("-info", "INFO"), ("-ping", "PING"), ("-ssubscribe", "SSUBSCRIBE"), ("-hello", "HELLO")] {
-        let allow = ["acl", "setuser", "app", "reset", "on", "nopass", "~*", "&*", "+@all", not];
+    for (not, told) in [("-info", "INFO"), ("-ping", "PING"), ("-ssubscribe", "SSUBSCRIBE")] {
+        let allow = [
+            "acl", "setuser", "app", "reset", "on", "nopass", "~*", "&*", "+@all", not,
+        ];
         assert_eq!(server.ask(&allow), "OK");
         let unfit = check(settings(&server.url().replace("://", "://app@"))).await;
         assert_eq!(unfit, Unfit::NoPermission(told.into()), "{not}");
@@ -54,7 +56,10 @@ async fn commands_and_channels_that_are_not_allowed() {
         "OK"
     );
     let unfit = check(settings(&server.url().replace("://", "://app@"))).await;
-    assert!(matches!(&unfit, Unfit::NoPermission(what) if what.contains("channels")), "{unfit}");
+    assert!(
+        matches!(&unfit, Unfit::NoPermission(what) if what.contains("channels")),
+        "{unfit}"
+    );
 }
 
 #[tokio::test]
@@ -66,16 +71,25 @@ async fn servers_that_would_lose_sessions() {
     let port = primary.port.to_string();
     let replica = Server::start(&["--replicaof", "127.0.0.1", &port]).await;
     let unfit = check(settings(&replica.url())).await;
-    assert!(matches!(&unfit, Unfit::Replica { .. } | Unfit::NotReady { .. }), "{unfit}");
+    assert!(
+        matches!(&unfit, Unfit::Replica { .. } | Unfit::NotReady { .. }),
+        "{unfit}"
+    );
     assert!(unfit.is_transient());
-    assert_eq!(check(settings(&format!("{}/99", primary.url()))).await, Unfit::NoDatabase(99));
+    assert_eq!(
+        check(settings(&format!("{}/99", primary.url()))).await,
+        Unfit::NoDatabase(99)
+    );
 }
 
 #[tokio::test]
 async fn addresses_that_are_something_else() {
     let nobody = format!("127.0.0.1:{}", free_port());
     let unfit = check(settings(&format!("redis://{nobody}"))).await;
-    assert!(matches!(&unfit, Unfit::Unreachable { at, .. } if *at == nobody), "{unfit}");
+    assert!(
+        matches!(&unfit, Unfit::Unreachable { at, .. } if *at == nobody),
+        "{unfit}"
+    );
     assert!(unfit.is_transient());
 
     let server = Server::start(&[]).await;
@@ -87,14 +101,20 @@ async fn addresses_that_are_something_else() {
 
     let sentinel = Sentinel::start(&server).await;
     let at = format!("127.0.0.1:{}", sentinel.port());
-    assert_eq!(check(settings(&format!("redis://{at}"))).await, Unfit::IsASentinel { at: at.clone() });
+    assert_eq!(
+        check(settings(&format!("redis://{at}"))).await,
+        Unfit::IsASentinel { at: at.clone() }
+    );
     let name = "other".to_owned();
     let unfit = check(settings(&format!("redis+sentinel://{nobody},{at}/other"))).await;
     assert_eq!(unfit, Unfit::UnknownName { at, name });
 
     let cluster = Cluster::start(3, 0).await;
     let at = format!("127.0.0.1:{}", cluster.nodes[0].port);
-    assert_eq!(check(settings(&format!("redis://{at}"))).await, Unfit::IsACluster { at });
+    assert_eq!(
+        check(settings(&format!("redis://{at}"))).await,
+        Unfit::IsACluster { at }
+    );
 }
 
 #[tokio::test]
@@ -109,6 +129,9 @@ async fn something_that_is_no_store() {
         }
     });
     let unfit = check(settings(&format!("redis://{at}"))).await;
-    assert!(matches!(&unfit, Unfit::Unreachable { why, .. } if why.contains("protocol") || why.contains("hung up")), "{unfit}");
+    assert!(
+        matches!(&unfit, Unfit::Unreachable { why, .. } if why.contains("protocol") || why.contains("hung up")),
+        "{unfit}"
+    );
     serve.abort();
 }

@@ -108,9 +108,7 @@ impl Running {
 
     /// Waits for a message that `wanted` wants.
     async fn hear(&mut self, wanted: impl Fn(&Poke) -> bool) {
-        let heard = async {
-            while !wanted(&self.pokes.recv().await.expect("the link lives")) {}
-        };
+        let heard = async { while !wanted(&self.pokes.recv().await.expect("the link lives")) {} };
         tokio::time::timeout(PATIENCE, heard).await.expect("a message");
     }
 

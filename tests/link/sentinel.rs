@@ -24,7 +24,10 @@ async fn a_failover() {
 
     // The old primary comes back and is made a replica: nobody falls for it.
     primary.restart().await;
-    wait_for("the old primary follows", || primary.ask(&["role"]).starts_with("slave").then_some(())).await;
+    wait_for("the old primary follows", || {
+        primary.ask(&["role"]).starts_with("slave").then_some(())
+    })
+    .await;
     assert!(running.answer(|| call(&COUNT, "k", "")).await.is_ok());
 }
 
@@ -43,5 +46,8 @@ async fn a_failover_by_hand_while_the_old_primary_lives() {
     .await;
     running.after(first).await;
     running.heard_on("c").await;
-    wait_for("the replica is the primary", || replica.ask(&["role"]).starts_with("master").then_some(())).await;
+    wait_for("the replica is the primary", || {
+        replica.ask(&["role"]).starts_with("master").then_some(())
+    })
+    .await;
 }

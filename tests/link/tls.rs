@@ -5,7 +5,10 @@ use crate::servers::{Certificates, Server};
 
 async fn check(settings: &Settings) -> Result<(), Unfit> {
     let (sender, _pokes) = mpsc::unbounded_channel();
-    Link::new(settings.clone(), Vec::new(), sender).check().await.map(|_| ())
+    Link::new(settings.clone(), Vec::new(), sender)
+        .check()
+        .await
+        .map(|_| ())
 }
 
 #[tokio::test]
@@ -30,7 +33,10 @@ async fn over_tls() {
     assert!(matches!(&unfit, Unfit::NoAuthority(_)), "{unfit}");
     settings.ca = None;
     let unfit = check(&settings).await.unwrap_err();
-    assert!(matches!(&unfit, Unfit::Certificate { .. } | Unfit::NoAuthority(_)), "{unfit}");
+    assert!(
+        matches!(&unfit, Unfit::Certificate { .. } | Unfit::NoAuthority(_)),
+        "{unfit}"
+    );
 
     settings.address = format!("redis://{at}").parse().unwrap();
     assert_eq!(check(&settings).await, Err(Unfit::PlainAgainstTls { at }));

@@ -313,7 +313,11 @@ impl Cluster {
     }
 
     pub fn url(&self) -> String {
-        let places: Vec<_> = self.nodes.iter().map(|node| format!("127.0.0.1:{}", node.port)).collect();
+        let places: Vec<_> = self
+            .nodes
+            .iter()
+            .map(|node| format!("127.0.0.1:{}", node.port))
+            .collect();
         format!("redis+cluster://{}", places.join(","))
     }
 
@@ -329,7 +333,11 @@ impl Cluster {
             });
             if owns {
                 let port = words[1].split(['@', ':']).nth(1).expect("an address");
-                return self.nodes.iter().find(|node| node.port.to_string() == port).expect("a node");
+                return self
+                    .nodes
+                    .iter()
+                    .find(|node| node.port.to_string() == port)
+                    .expect("a node");
             }
         }
         panic!("nobody owns slot {slot}");
@@ -376,16 +384,47 @@ impl Certificates {
         let names = "basicConstraints=CA:FALSE\nsubjectAltName=DNS:localhost,IP:127.0.0.1\n";
         fs::write(folder.path().join("names"), names).expect("a file");
         let new_key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"];
-        let mut ca = vec!["req", "-x509", "-days", "3", "-subj", "/CN=Test authority", "-keyout", "ca.key", "-out"];
+        let mut ca = vec![
+            "req",
+            "-x509",
+            "-days",
+            "3",
+            "-subj",
+            "/CN=Test authority",
+            "-keyout",
+            "ca.key",
+            "-out",
+        ];
         ca.push("ca.crt");
         ca.extend(new_key);
         openssl(&ca);
-        let mut request = vec!["req", "-subj", "/CN=localhost", "-keyout", "server.key", "-out", "server.csr"];
+        let mut request = vec![
+            "req",
+            "-subj",
+            "/CN=localhost",
+            "-keyout",
+            "server.key",
+            "-out",
+            "server.csr",
+        ];
         request.extend(new_key);
         openssl(&request);
         openssl(&[
-            "x509", "-req", "-in", "server.csr", "-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial", "-days", "3",
-            "-extfile", "names", "-out", "server.crt",
+            "x509",
+            "-req",
+            "-in",
+            "server.csr",
+            "-CA",
+            "ca.crt",
+            "-CAkey",
+            "ca.key",
+            "-CAcreateserial",
+            "-days",
+            "3",
+            "-extfile",
+            "names",
+            "-out",
+            "server.crt",
         ]);
         Self { folder }
     }

@@ -90,9 +90,11 @@ impl FromStr for Address {
             "redis+cluster" => (Kind::Cluster, false),
             "rediss+cluster" => (Kind::Cluster, true),
             _ => {
-                return Err("the store's address begins with redis://, redis+sentinel:// or redis+cluster://, \
+                return Err(
+                    "the store's address begins with redis://, redis+sentinel:// or redis+cluster://, \
                             or with rediss in place of redis for TLS; an example is redis://redis.example:6379"
-                    .to_owned());
+                        .to_owned(),
+                );
             }
         };
         let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
@@ -110,16 +112,13 @@ impl FromStr for Address {
             .split(',')
             .map(|place| place_of(place, kind))
             .collect::<Result<Vec<_>, _>>()?;
-        let mut manner = Manner {
-            tls,
-            user,
-            database: 0,
-        };
+        let mut manner = Manner { tls, user, database: 0 };
         match kind {
             Kind::Single => {
-                let [place] = <[Place; 1]>::try_from(places)
-                    .map_err(|_| "redis:// names one server; several are a cluster (redis+cluster://h1:6379,h2:6379) \
-                                  or sentinels (redis+sentinel://h1:26379,h2:26379/mymaster)")?;
+                let [place] = <[Place; 1]>::try_from(places).map_err(|_| {
+                    "redis:// names one server; several are a cluster (redis+cluster://h1:6379,h2:6379) \
+                                  or sentinels (redis+sentinel://h1:26379,h2:26379/mymaster)"
+                })?;
                 manner.database = database_of(path)?;
                 Ok(Self::Single { place, manner })
             }
@@ -167,9 +166,11 @@ impl Kind {
 
 fn user_of(user: &str) -> Result<Option<String>, String> {
     if user.contains(':') {
-        return Err("there is a password in the store's address, where process lists and logs show it: \
+        return Err(
+            "there is a password in the store's address, where process lists and logs show it: \
                     put it into a file and name that with --store-password-file"
-            .to_owned());
+                .to_owned(),
+        );
     }
     if user.is_empty() {
         return Ok(None);
@@ -280,10 +281,7 @@ mod tests {
                 "redis+sentinel://app@s1,s2:1/mymaster",
                 "redis+sentinel://app@s1:26379,s2:1/mymaster",
             ),
-            (
-                "rediss+sentinel://s1:2/mymaster/4",
-                "rediss+sentinel://s1:2/mymaster/4",
-            ),
+            ("rediss+sentinel://s1:2/mymaster/4", "rediss+sentinel://s1:2/mymaster/4"),
             ("redis+cluster://a:1,b:2,c", "redis+cluster://a:1,b:2,c:6379"),
             ("rediss+cluster://a:1", "rediss+cluster://a:1"),
         ] {

@@ -90,24 +90,19 @@ impl Connector {
         let tls = self.tls.clone().transpose()?;
         match timeout(CONNECT, self.try_connect(place, tls.as_ref(), pushed)).await {
             Ok(Err(Failed::Unfit(unfit))) => Err(unfit),
-            Ok(Err(Failed::Garbled(_))) if tls.is_none() && speaks_tls(place).await => Err(Unfit::PlainAgainstTls {
-                at: place.to_string(),
-            }),
+            Ok(Err(Failed::Garbled(_))) if tls.is_none() && speaks_tls(place).await => {
+                Err(Unfit::PlainAgainstTls { at: place.to_string() })
+            }
             Ok(Err(Failed::Garbled(why))) => Err(unreachable(place, &why)),
             Ok(Ok(wire)) => Ok(wire),
-            Err(_) if tls.is_some() && speaks_plain(place).await => Err(Unfit::TlsAgainstPlain {
-                at: place.to_string(),
-            }),
+            Err(_) if tls.is_some() && speaks_plain(place).await => {
+                Err(Unfit::TlsAgainstPlain { at: place.to_string() })
+            }
             Err(_) => Err(unreachable(place, &"no answer within a second")),
         }
     }
 
-    async fn try_connect(
-        &self,
-        place: &Place,
-        tls: Option<&TlsConnector>,
-        pushed: Pushed,
-    ) -> Result<Wire, Failed> {
+    async fn try_connect(&self, place: &Place, tls: Option<&TlsConnector>, pushed: Pushed) -> Result<Wire, Failed> {
         let stream = dial(place).await.map_err(|error| unreachable(place, &error))?;
         let Some(tls) = tls else {
             return self.hello(place, stream, pushed).await;

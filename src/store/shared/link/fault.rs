@@ -110,7 +110,9 @@ pub enum Unfit {
         why: String,
     },
     /// It wants a certificate of this sidecar, which has none.
-    #[error("the store at {at} wants a client certificate, which this sidecar does not have: set tls-auth-clients to no")]
+    #[error(
+        "the store at {at} wants a client certificate, which this sidecar does not have: set tls-auth-clients to no"
+    )]
     WantsCertificate {
         /// Where.
         at: String,
@@ -208,7 +210,9 @@ impl Unfit {
             "WRONGPASS" => Self::WrongPassword,
             // What a server without passwords says to one: it is as wrong as another one.
             "ERR" if why.contains("without any password configured") => Self::WrongPassword,
-            "NOPERM" if why.contains("channel") => Self::NoPermission("the channels of the store's namespace".to_owned()),
+            "NOPERM" if why.contains("channel") => {
+                Self::NoPermission("the channels of the store's namespace".to_owned())
+            }
             "NOPERM" => Self::NoPermission(command.to_owned()),
             "ERR" if why.contains("max number of clients") => Self::NotReady { at, why },
             "ERR" => Self::Strange { at, why },

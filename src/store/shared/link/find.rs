@@ -49,6 +49,11 @@ impl Finder {
         matches!(self.address, Address::Single { .. })
     }
 
+    /// Another one is asked from now on: the one that was asked may not know the truth.
+    pub(super) fn doubt(&mut self) {
+        self.turn = self.turn.wrapping_add(1);
+    }
+
     /// The primaries as they are now. `known` are asked before others.
     pub(super) async fn find(&mut self, known: &[Arc<Node>]) -> Result<Layout, Unfit> {
         match &self.address {
@@ -59,7 +64,8 @@ impl Finder {
                 Ok(vec![(primary, vec![(0, SLOTS - 1)])])
             }
             Address::Cluster { seeds, .. } => {
-                for node in known {
+                for index in 0..known.len() {
+                    let node = &known[self.turn.wrapping_add(index) % known.len()];
                     if let Some(live) = node.live()
                         && let Ok(layout) = layout_from(&live.calls, &node.place).await
                     {
@@ -175,7 +181,9 @@ async fn layout_from(wire: &Wire, place: &Place) -> Result<Layout, Unfit> {
         Err(_) => Value::Nil,
     };
     if let Value::ServerError(error) = &answer
-        && error.details().is_some_and(|said| said.contains("cluster support disabled"))
+        && error
+            .details()
+            .is_some_and(|said| said.contains("cluster support disabled"))
     {
         return Err(Unfit::NotACluster { at });
     }

@@ -1,6 +1,9 @@
 //! What the tasks of a link share: who is responsible for what, and how it stands.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
@@ -60,6 +63,8 @@ pub(super) struct Hub {
     pub(super) status: watch::Sender<Status>,
     /// Somebody saw that the layout is not what it was.
     pub(super) relayout: Notify,
+    /// Somebody saw that the node of a cluster which told the layout may have been cut off from the others.
+    pub(super) doubt: AtomicBool,
     pokes: mpsc::UnboundedSender<Poke>,
     edge: Mutex<Edge>,
 }
@@ -92,6 +97,7 @@ impl Hub {
             routes: ArcSwap::default(),
             status: watch::Sender::new(Status::Down { why: why.clone() }),
             relayout: Notify::new(),
+            doubt: AtomicBool::new(false),
             pokes,
             edge: Mutex::new(Edge {
                 generation: 0,
@@ -226,7 +232,11 @@ impl Hub {
     fn tell_down(&self, edge: &mut Edge) {
         let up = matches!(*self.status.borrow(), Status::Up { .. });
         if !up && !std::mem::replace(&mut edge.told, true) {
-            warn!(store = self.store, why = edge.why, "the store went away or was not reached; it is tried again");
+            warn!(
+                store = self.store,
+                why = edge.why,
+                "the store went away or was not reached; it is tried again"
+            );
         }
     }
 }

@@ -16,7 +16,11 @@ mod send;
 mod server;
 mod slots;
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use redis::{Cmd, Pipeline, Value};
 use tokio::{
@@ -130,6 +134,9 @@ impl Link {
         let mut backoff = Backoff::new();
         loop {
             let known = hub.routes.load_full();
+            if hub.doubt.swap(false, Ordering::Relaxed) {
+                finder.doubt();
+            }
             let wait = match finder.find(&known.nodes).await {
                 Ok(layout) => {
                     for node in hub.lay_out(layout) {
@@ -232,6 +239,14 @@ impl Link {
         self.hub.status.subscribe()
     }
 
+    /// How far the channels of whoever is responsible for `key` have been heard: everything that was published there before
+    /// this moment has been given to the pokes. Nothing if they are not listened to now. It is renewed every second.
+    #[must_use]
+    pub fn heard(&self, key: &[u8]) -> Option<Instant> {
+        let routes = self.hub.routes.load();
+        routes.nodes.get(routes.of(key)?)?.live()?.heard()
+    }
+
     /// The caller saw something that only a new connection heals.
     pub fn lost(&self) {
         for node in &self.hub.routes.load().nodes {
@@ -251,6 +266,8 @@ impl Link {
 
 impl fmt::Debug for Link {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Link").field("settings", &self.settings).finish_non_exhaustive()
+        f.debug_struct("Link")
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
     }
 }

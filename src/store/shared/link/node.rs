@@ -67,6 +67,8 @@ pub(super) struct Live {
     misses: AtomicU32,
     /// Numbers the heartbeats, so that each one's answer is known.
     beats: AtomicU64,
+    /// When the last answered heartbeat of the channels was sent.
+    heard: Mutex<Option<Instant>>,
     /// The last heartbeat got another one's answer.
     out_of_step: AtomicBool,
 }
@@ -97,6 +99,11 @@ impl Live {
     /// What the server is.
     pub(super) fn server(&self) -> Server {
         self.server.lock().clone()
+    }
+
+    /// What was published before then has been heard.
+    pub(super) fn heard(&self) -> Option<Instant> {
+        *self.heard.lock()
     }
 
     fn is_lost(&self) -> bool {
@@ -151,7 +158,12 @@ impl Node {
     /// Keeps it connected until it is dismissed.
     pub(super) async fn run(self: Arc<Self>, hub: Arc<Hub>) {
         let mut backoff = Backoff::new();
-        while self.gone.run_until_cancelled(self.live_once(&hub, &mut backoff)).await.is_some() {}
+        while self
+            .gone
+            .run_until_cancelled(self.live_once(&hub, &mut backoff))
+            .await
+            .is_some()
+        {}
         self.live.store(None);
     }
 
@@ -187,7 +199,10 @@ impl Node {
         let lost = CancellationToken::new();
         let calls = hub.servers.connect(&self.place, watching(lost.clone())).await?;
         let server = examine(&calls, &self.place, hub.manner.database, hub.cluster).await?;
-        let feed = hub.servers.connect(&self.place, self.listening(hub, lost.clone())).await?;
+        let feed = hub
+            .servers
+            .connect(&self.place, self.listening(hub, lost.clone()))
+            .await?;
         let live = Live {
             calls,
             feed,
@@ -196,6 +211,7 @@ impl Node {
             why: OnceLock::new(),
             misses: AtomicU32::new(0),
             beats: AtomicU64::new(0),
+            heard: Mutex::new(None),
             out_of_step: AtomicBool::new(false),
         };
         self.listen(hub, &live).await?;
@@ -298,6 +314,7 @@ impl Node {
             asked.cmd("SSUBSCRIBE").arg(channel.as_slice());
         }
         asked.cmd("PING").arg(&nonce);
+        let sent = Instant::now();
         let mut answers = ask(&live.feed, &self.place, &asked).await?;
         let pong = answers.pop().unwrap_or(Value::Nil);
         refused(&at, "PING", &pong)?;
@@ -310,7 +327,7 @@ impl Node {
             return Ok(false);
         }
         live.out_of_step.store(false, Ordering::Relaxed);
-        let mut healed = false;
+        let (mut healed, mut all) = (false, true);
         for answer in &answers {
             match answer {
                 // The last part counts the subscriptions: if none was lost, it is the same in all replies.
@@ -319,17 +336,22 @@ impl Node {
                     healed |= count < channels.len();
                 }
                 Value::ServerError(error) if matches!(error.code(), "MOVED" | "ASK" | "TRYAGAIN" | "CLUSTERDOWN") => {
+                    all = false;
                     hub.relayout.notify_one();
                 }
                 answer => refused(&at, "SSUBSCRIBE", answer)?,
             }
         }
+        *live.heard.lock() = all.then_some(sent);
         Ok(healed)
     }
 
     fn owns(&self, channel: &[u8]) -> bool {
         let slot = slot(channel);
-        self.ranges.load().iter().any(|(first, last)| (*first..=*last).contains(&slot))
+        self.ranges
+            .load()
+            .iter()
+            .any(|(first, last)| (*first..=*last).contains(&slot))
     }
 }
 

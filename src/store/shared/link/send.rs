@@ -1,6 +1,9 @@
 //! How calls reach the servers that are responsible for them, and what is made of the replies.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{
+    collections::HashSet,
+    sync::{Arc, atomic::Ordering},
+};
 
 use futures_util::future::join_all;
 use redis::{Cmd, Pipeline, Value};
@@ -138,12 +141,7 @@ async fn send_elsewhere(hub: &Hub, node: &Arc<Node>, job: &Job, ask: bool, deadl
 }
 
 /// One pipeline, and a reply for each command.
-async fn exchange(
-    hub: &Hub,
-    node: &Arc<Node>,
-    commands: impl Iterator<Item = Cmd>,
-    deadline: Instant,
-) -> Vec<Reply> {
+async fn exchange(hub: &Hub, node: &Arc<Node>, commands: impl Iterator<Item = Cmd>, deadline: Instant) -> Vec<Reply> {
     let mut pipeline = Pipeline::new();
     for command in commands {
         pipeline.add_command(command);
@@ -199,6 +197,7 @@ fn read(hub: &Hub, node: &Arc<Node>, reply: Value) -> Reply {
             Reply::Final(Err(fault))
         }
         "CLUSTERDOWN" => {
+            hub.doubt.store(true, Ordering::Relaxed);
             hub.relayout.notify_one();
             Reply::Final(Err(fault))
         }
