@@ -83,31 +83,3 @@ async fn a_user_without_a_command() {
     assert!(matches!(&fault, Fault::Refused(_)), "{fault}");
     assert_eq!(running.link.call(call(&ECHO, "n", "a")).await, text("a"));
 }
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "a measurement"]
-async fn how_fast() {
-    let server = Server::start(&[]).await;
-    let mut running = link(settings(&server.url()), &[]);
-    running.up().await;
-    let start = tokio::time::Instant::now();
-    let tasks: Vec<_> = (0..64)
-        .map(|_| {
-            let link = Arc::clone(&running.link);
-            tokio::spawn(async move {
-                for _ in 0..1000 {
-                    link.call(call(&ECHO, "k", "a")).await.unwrap();
-                }
-            })
-        })
-        .collect();
-    for task in tasks {
-        task.await.unwrap();
-    }
-    println!("64000 calls in {:?}", start.elapsed());
-    let start = tokio::time::Instant::now();
-    for _ in 0..2000 {
-        running.link.call(call(&ECHO, "k", "a")).await.unwrap();
-    }
-    println!("2000 calls one by one in {:?}", start.elapsed());
-}

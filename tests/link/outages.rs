@@ -1,3 +1,5 @@
+use std::{io, sync::Mutex};
+
 use super::*;
 use crate::servers::Server;
 
@@ -116,6 +118,66 @@ async fn replicas_are_counted() {
     let counted = |status: &Status| matches!(status, Status::Up { servers, .. } if servers[0].replicas == 1);
     let waited = tokio::time::timeout(PATIENCE, running.status.wait_for(counted)).await;
     assert!(waited.is_ok());
+}
+
+/// What was logged.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    fn lines(&self) -> Vec<String> {
+        let log = self.0.lock().unwrap();
+        String::from_utf8_lossy(&log).lines().map(str::to_owned).collect()
+    }
+}
+
+impl io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn an_outage_is_logged_when_it_begins_and_when_it_ends() {
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_ansi(false)
+        .with_writer(move || writer.clone())
+        .finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let server = Server::start(&["--requirepass", "sesame"]).await;
+    let mut settings = settings(&server.url());
+    settings.password = Some("sesame".into());
+    let mut running = link(settings, &["c"]);
+    let first = running.up().await;
+    server.kill();
+    running.down().await;
+    // Trying in vain is not told again: by then it was refused at least once.
+    let refused = |status: &Status| matches!(status, Status::Down { why } if why.contains("not reachable"));
+    assert!(
+        tokio::time::timeout(PATIENCE, running.status.wait_for(refused))
+            .await
+            .is_ok()
+    );
+    server.restart().await;
+    running.after(first).await;
+    let lines = log.lines();
+    assert_eq!(lines.len(), 3, "{lines:#?}");
+    assert!(lines[0].contains("the store is reached"), "{lines:#?}");
+    assert!(
+        lines[1].contains("WARN") && lines[1].contains("the store went away"),
+        "{lines:#?}"
+    );
+    assert!(
+        lines[2].contains("the store is back") && lines[2].contains("away="),
+        "{lines:#?}"
+    );
+    assert!(!lines.concat().contains("sesame"));
 }
 
 fn running_id(running: &Running) -> String {
