@@ -1,5 +1,7 @@
 //! Resume tokens: a place in the log, bound to the log's epoch, to the caller's tenants and to the scope of the watch.
 
+use std::sync::Arc;
+
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use parking_lot::Mutex;
 
@@ -12,7 +14,7 @@ use crate::{
 /// Makes and reads tokens.
 pub struct Tokens {
     key: [u8; 32],
-    epoch: Mutex<[u8; 16]>,
+    epoch: Arc<Mutex<[u8; 16]>>,
 }
 
 /// A place in the log, and what the watch has come to follow by then.
@@ -51,18 +53,18 @@ impl Tokens {
     /// Tokens under a key, for the log of an epoch.
     #[must_use]
     pub fn new(key: [u8; 32], epoch: [u8; 16]) -> Self {
-        Self {
-            key,
-            epoch: Mutex::new(epoch),
-        }
+        Self::sharing(key, Arc::new(Mutex::new(epoch)))
     }
 
-    /// The log begins anew: older tokens name no place in it.
-    pub fn begin(&self, epoch: [u8; 16]) {
-        *self.epoch.lock() = epoch;
+    /// Tokens under a key, for a log whose epoch changes when it begins anew: older tokens name no place in it then.
+    #[must_use]
+    pub fn sharing(key: [u8; 32], epoch: Arc<Mutex<[u8; 16]>>) -> Self {
+        Self { key, epoch }
     }
 
-    fn epoch(&self) -> [u8; 16] {
+    /// The epoch of the log.
+    #[must_use]
+    pub fn epoch(&self) -> [u8; 16] {
         *self.epoch.lock()
     }
 

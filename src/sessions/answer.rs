@@ -47,6 +47,8 @@ pub struct Status {
     pub read_only: bool,
     /// Whether its policy only observes.
     pub observed_only: bool,
+    /// Whether it is only what was known here when the shared store went away.
+    pub local: bool,
 }
 
 impl Status {
@@ -71,6 +73,7 @@ impl Status {
             alias: false,
             read_only: view.limits.passive,
             observed_only: !view.limits.enforced,
+            local: false,
         }
     }
 
@@ -101,6 +104,7 @@ impl Status {
             alias: false,
             read_only: false,
             observed_only: false,
+            local: false,
         }
     }
 }
@@ -210,6 +214,8 @@ pub enum TouchResult {
     Ignored,
     /// It would count, but later activity is known.
     Stale,
+    /// It would count, but the shared store cannot be told now: it will be.
+    Pending,
 }
 
 /// The answer to an Extend.

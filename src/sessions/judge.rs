@@ -35,7 +35,7 @@ pub(super) struct Changed {
     pub(super) session: Arc<Session>,
     pub(super) reply: Result<Reply, Refusal>,
     pub(super) status: Status,
-    happenings: Happenings,
+    pub(super) happenings: Happenings,
 }
 
 type Happenings = Vec<(u32, Happening)>;
@@ -283,7 +283,7 @@ impl Sessions {
         }
     }
 
-    fn note_lateness(&self, happenings: &Happenings) {
+    pub(super) fn note_lateness(&self, happenings: &Happenings) {
         let now = self.clock.now();
         for (_, happening) in happenings {
             match happening {

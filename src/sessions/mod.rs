@@ -9,11 +9,13 @@ mod create;
 mod end_many;
 mod explain;
 mod judge;
+mod local;
 mod meter;
 mod page;
 mod policies;
 mod resolve;
 mod rotate;
+mod sweep;
 mod touch;
 mod verbs;
 mod vigil;
@@ -40,9 +42,12 @@ use crate::{
     driver::Alarm,
     event::{Log, Router, Tokens},
     state::{Keys, Moment, Policy, Rest, SessionRef, Tombstone},
-    store::{Levels, Memory, MemoryCaps, Session, Store},
+    store::{
+        Levels, Memory, MemoryCaps, Session, Store,
+        shared::{HELD_FOR, Shared},
+    },
     sync::Mutex,
-    time::{Clock, Time},
+    time::Clock,
     timeline::Timeline,
 };
 
@@ -124,22 +129,24 @@ impl Sessions {
         let memory = Arc::new(Memory::new(setup.clock.clone(), Arc::clone(&log), setup.caps));
         let router = Router::new(Arc::clone(&log), 1, setup.mailbox_size);
         let store = Arc::clone(&memory) as Arc<dyn Store>;
-        Self::over(setup, meter, store, Some(memory), log, router, Duration::MAX)
+        let vigil = Vigil::new(setup.clock.clone(), Duration::MAX, Arc::default());
+        let epoch = Arc::new(parking_lot::Mutex::new(random()));
+        Self::over(setup, meter, store, Some(memory), log, router, vigil, epoch)
     }
 
-    /// A core whose sessions are in a store that others share. What happens there flows into `log`.
+    /// A core whose sessions are in a store that others share.
     #[must_use]
-    pub fn sharing(
-        setup: Setup,
-        meter: Meter,
-        store: Arc<dyn Store>,
-        log: Arc<Log>,
-        router: Arc<Router>,
-        held_for: Duration,
-    ) -> Arc<Self> {
-        Self::over(setup, meter, store, None, log, router, held_for)
+    pub fn sharing(setup: Setup, meter: Meter, shared: &Arc<Shared>) -> Arc<Self> {
+        let (log, router) = (Arc::clone(shared.log()), Arc::clone(shared.router()));
+        let vigil = Vigil::new(setup.clock.clone(), HELD_FOR, shared.held_until());
+        let store = Arc::clone(shared) as Arc<dyn Store>;
+        Self::over(setup, meter, store, None, log, router, vigil, shared.epoch())
     }
 
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the parts in which the two ways to be made differ"
+    )]
     fn over(
         setup: Setup,
         meter: Meter,
@@ -147,14 +154,16 @@ impl Sessions {
         memory: Option<Arc<Memory>>,
         log: Arc<Log>,
         router: Arc<Router>,
-        held_for: Duration,
+        vigil: Vigil,
+        epoch: Arc<parking_lot::Mutex<[u8; 16]>>,
     ) -> Arc<Self> {
         let clock = setup.clock;
         let keys = Keys::derive(&setup.master_key);
         let policies = effective(&*store, setup.policies);
+        announce(&*store, &policies);
         Arc::new(Self {
-            vigil: Vigil::new(clock.clone(), held_for),
-            tokens: Tokens::new(keys.tokens(), random()),
+            vigil,
+            tokens: Tokens::sharing(keys.tokens(), epoch),
             pages: Pages::new(keys.pages()),
             audit: setup.audit,
             keys,
@@ -192,6 +201,12 @@ impl Sessions {
         self.memory.as_deref()
     }
 
+    /// Whether other sidecars share the sessions.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        self.store.is_shared()
+    }
+
     /// How much there is.
     #[must_use]
     pub fn levels(&self) -> Levels {
@@ -200,17 +215,10 @@ impl Sessions {
 
     /// Puts the policies of a file in force.
     pub fn reload(&self, policies: BTreeMap<String, Policy>) -> Result<Reloaded, String> {
-        self.policies.reload(effective(&*self.store, policies))
-    }
-
-    /// Tokens of another log than this name no place in it.
-    pub fn log_begins(&self, epoch: [u8; 16]) {
-        self.tokens.begin(epoch);
-    }
-
-    /// Ends are held until then, for somebody could not tell of activity.
-    pub fn hold_ends(&self, until: Time) {
-        self.vigil.hold(until);
+        let reloaded = self.policies.reload(effective(&*self.store, policies))?;
+        let in_force = self.policies.all().into_iter().map(|(policy, _)| policy.limits);
+        self.store.announce(&in_force.collect::<Vec<_>>());
+        Ok(reloaded)
     }
 
     /// How many watchers there may be.
@@ -256,6 +264,11 @@ fn effective(store: &dyn Store, policies: BTreeMap<String, Policy>) -> BTreeMap<
         (name, policy)
     });
     each.collect()
+}
+
+fn announce(store: &dyn Store, policies: &BTreeMap<String, Policy>) {
+    let limits = policies.values().map(|policy| Arc::clone(&policy.limits));
+    store.announce(&limits.collect::<Vec<_>>());
 }
 
 fn too_short(min: usize) -> Error {

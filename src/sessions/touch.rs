@@ -34,7 +34,10 @@ impl Sessions {
         let answer = match plain {
             Some(answer) => Ok(answer),
             // In a box: the short way should not pay for the size of the long one.
-            None => Box::pin(self.touch_slowly(name, reference, activity, hints, ago, moment)).await,
+            None => match Box::pin(self.touch_slowly(name, reference, activity, hints, ago, moment)).await {
+                Err(Error::Unavailable(_)) => self.touch_locally(reference, activity, hints, ago, self.moment()),
+                answer => answer,
+            },
         };
         let touches = &self.meter.touches;
         match &answer {
@@ -42,6 +45,7 @@ impl Sessions {
                 TouchResult::Counted => touches.counted.inc(),
                 TouchResult::Ignored => touches.ignored.inc(),
                 TouchResult::Stale => touches.stale.inc(),
+                TouchResult::Pending => touches.pending.inc(),
             },
             Err(Error::Ended(..)) => touches.ended.inc(),
             Err(Error::Unknown { .. }) => touches.unknown.inc(),
@@ -191,7 +195,7 @@ fn ago_is_stale(session: &Session, ago: Duration, moment: Moment) -> bool {
 }
 
 /// Whether a touch counts.
-fn judge(session: &Session, limits: &Limits, activity: Activity, hints: Option<&Hints<'_>>) -> Verdict {
+pub(super) fn judge(session: &Session, limits: &Limits, activity: Activity, hints: Option<&Hints<'_>>) -> Verdict {
     let reports_input = || session.read(|view| view.rest.reports_input());
     limits.rules.judge(activity, hints, reports_input, limits.unmatched)
 }

@@ -111,6 +111,8 @@ pub struct Watch {
     sessions: Arc<Sessions>,
     subscriber: Subscriber,
     binding: [u8; 32],
+    /// The epoch of the log when the watch began.
+    epoch: [u8; 16],
     draining: CancellationToken,
     phase: Phase,
     /// All events up to here were sent, or are not of interest.
@@ -154,6 +156,7 @@ impl Sessions {
         let slot = slot.map_err(|_| WatchError::TooMany { max })?;
         let binding = subscriber.binding();
         // Before the sessions are listed: what happens to them from here on is sent as an event.
+        let epoch = self.tokens.epoch();
         let (now, routed) = self.router.places();
         let mut before = Vec::new();
         let (seq, places, initial, resumes, known) = match &subscriber.resume_token {
@@ -209,6 +212,7 @@ impl Sessions {
             sessions: Arc::clone(self),
             subscriber,
             binding,
+            epoch,
             draining,
             phase,
             cursor: seq,
@@ -356,8 +360,9 @@ impl Watch {
                 let again = *again;
                 let routed = self.sessions.router.routed();
                 let read = self.sessions.log.read(self.cursor, routed, READ);
+                let begins_anew = self.epoch != self.sessions.tokens.epoch();
                 let behind = |Trimmed| {
-                    if again {
+                    if again && !begins_anew {
                         WatchError::TooSlow
                     } else {
                         WatchError::TokenExpired

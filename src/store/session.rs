@@ -164,7 +164,11 @@ impl Session {
             pulse: self.pulse(),
             rest: &inner.rest,
             version: self.version(),
-            lead: inner.story.as_ref().and_then(|story| story.lease).map_or(Duration::ZERO, |lease| lease.lead),
+            lead: inner
+                .story
+                .as_ref()
+                .and_then(|story| story.lease)
+                .map_or(Duration::ZERO, |lease| lease.lead),
         })
     }
 

@@ -135,7 +135,8 @@ impl Shared {
                     args,
                 })
                 .await;
-            self.meter.called(question.script.name, &reply, self.clock.now().since(sent));
+            self.meter
+                .called(question.script.name, &reply, self.clock.now().since(sent));
             let answer = self.answered(question.bucket, reply?, sent)?;
             if let Some(at) = self.stepped(question.bucket, &answer, sent) {
                 self.correct(question.bucket, at, answer.head.corrections).await?;
@@ -145,7 +146,9 @@ impl Shared {
                 return Ok(answer);
             }
         }
-        Err(Fault::Transient("the store's clock does not agree with itself".to_owned()))
+        Err(Fault::Transient(
+            "the store's clock does not agree with itself".to_owned(),
+        ))
     }
 
     fn answered(&self, bucket: usize, reply: Value, sent: Time) -> Result<Answer, Fault> {
@@ -189,7 +192,8 @@ impl Shared {
             args: vec![text(at), text(corrections)],
         };
         let reply = self.link.call(call).await;
-        self.meter.called(scripts::CORRECT.name, &reply, self.clock.now().since(sent));
+        self.meter
+            .called(scripts::CORRECT.name, &reply, self.clock.now().since(sent));
         let answer = self.answered(bucket, reply?, sent)?;
         if answer.is("ok") {
             self.meter.clock_steps.inc();
@@ -269,7 +273,11 @@ impl Shared {
         let mut get = redis::cmd("HGET");
         let key = self.names.limits();
         get.arg(&key).arg(format!("{digest:016x}"));
-        let value = self.link.command(&key, get).await.map_err(|fault| self.unavailable(&fault))?;
+        let value = self
+            .link
+            .command(&key, get)
+            .await
+            .map_err(|fault| self.unavailable(&fault))?;
         let Some(known) = bytes(&value) else {
             tracing::error!(digest = %format!("{digest:016x}"), "a record has limits that nobody wrote");
             return Err(Unavailable);

@@ -106,7 +106,8 @@ impl Bucket {
     /// All that happened until `at` is known here.
     pub(super) fn heard(&self, at: Time) {
         const LONGEST: Duration = Duration::from_millis(1200);
-        self.healthy_until.fetch_max((at + LONGEST).as_nanos(), Ordering::AcqRel);
+        self.healthy_until
+            .fetch_max((at + LONGEST).as_nanos(), Ordering::AcqRel);
     }
 
     /// Something is amiss: nothing is answered from what is known here.
@@ -211,8 +212,15 @@ mod tests {
         let mut known = Reckoning::default();
         reply(&mut known, 0, 1_001, 250, 0);
         reply(&mut known, 5_000, 6_001, 250, 0);
-        assert_eq!(reply(&mut known, 6_000, 67_001, 250, 0), Learned::Fine, "others were there all the time");
-        assert!(matches!(reply(&mut known, 7_000, 128_001, 61_000, 0), Learned::Stepped(_)));
+        assert_eq!(
+            reply(&mut known, 6_000, 67_001, 250, 0),
+            Learned::Fine,
+            "others were there all the time"
+        );
+        assert!(matches!(
+            reply(&mut known, 7_000, 128_001, 61_000, 0),
+            Learned::Stepped(_)
+        ));
     }
 
     #[test]
@@ -234,6 +242,12 @@ mod tests {
         known.learn(&head, at(1_000), at(1_000) + Duration::from_micros(200));
         assert!(known.most - known.least < wide / 2);
         reply(&mut known, 20_000, 21_003, 0, 0);
-        assert_eq!((known.least, known.most), (21_003_000 - 20_002_000 - 1 - micros(Time::START), 21_003_000 - 20_000_000 + 1 - micros(Time::START)));
+        assert_eq!(
+            (known.least, known.most),
+            (
+                21_003_000 - 20_002_000 - 1 - micros(Time::START),
+                21_003_000 - 20_000_000 + 1 - micros(Time::START)
+            )
+        );
     }
 }

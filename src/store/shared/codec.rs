@@ -31,7 +31,9 @@ pub(super) struct Scale {
 impl Scale {
     /// Up to the next microsecond: nobody's deadline comes earlier by being written.
     pub(super) fn write(self, at: Time) -> i64 {
-        i64::try_from(at.as_nanos().div_ceil(1000)).unwrap_or(i64::MAX).saturating_add(self.skew)
+        i64::try_from(at.as_nanos().div_ceil(1000))
+            .unwrap_or(i64::MAX)
+            .saturating_add(self.skew)
     }
 
     pub(super) fn read(self, micros: i64) -> Time {
@@ -122,7 +124,9 @@ impl Reader<'_> {
             lead,
             read_at: at,
         };
-        Ok(Read::Live(Session::new(reference, origin, &next).leased(lease, free_until)))
+        Ok(Read::Live(
+            Session::new(reference, origin, &next).leased(lease, free_until),
+        ))
     }
 
     /// A record that is live, or will be.
@@ -142,7 +146,11 @@ impl Reader<'_> {
         Ok((origin, next))
     }
 
-    fn parts(&self, who: &body::Who, record: &body::Record) -> Result<(Origin, Arc<crate::state::Limits>, Rest), Unread> {
+    fn parts(
+        &self,
+        who: &body::Who,
+        record: &body::Record,
+    ) -> Result<(Origin, Arc<crate::state::Limits>, Rest), Unread> {
         let origin = Origin {
             authenticated: self.scale.read(record.authenticated),
             created: self.scale.read(record.created),
@@ -153,7 +161,12 @@ impl Reader<'_> {
             extensions: record.extensions,
             idle_fired: fired(record.idle_fired),
             absolute_fired: fired(record.absolute_fired),
-            extra: record.extra.as_ref().map(|extra| self.extra(extra)).transpose()?.map(Arc::new),
+            extra: record
+                .extra
+                .as_ref()
+                .map(|extra| self.extra(extra))
+                .transpose()?
+                .map(Arc::new),
         };
         Ok((origin, self.book.limits(&record.limits)?, rest))
     }
@@ -199,7 +212,11 @@ impl Reader<'_> {
     fn hold(&self, hold: &body::Hold) -> Hold {
         Hold {
             id: hold.id.as_str().into(),
-            kind: if hold.presence { HoldKind::Presence } else { HoldKind::Work },
+            kind: if hold.presence {
+                HoldKind::Presence
+            } else {
+                HoldKind::Work
+            },
             purpose: hold.purpose.as_str().into(),
             started: self.scale.read(hold.started),
             until: self.scale.read(hold.until),
@@ -545,7 +562,10 @@ pub(super) fn who(identity: &Identity) -> body::Who {
         tenant: identity.tenant().to_owned(),
         subject: identity.subject().to_owned(),
         level: identity.authentication_level().to_owned(),
-        predecessor: identity.predecessor().map(|name| name.as_bytes().to_vec()).unwrap_or_default(),
+        predecessor: identity
+            .predecessor()
+            .map(|name| name.as_bytes().to_vec())
+            .unwrap_or_default(),
         labels: identity.labels(),
     }
 }

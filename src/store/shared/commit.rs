@@ -176,7 +176,10 @@ impl Shared {
         let identity = &origin.identity;
         if !identity.subject().is_empty() {
             // First: who is there is listed. A name in the list that nobody has is taken out by whoever comes by it.
-            match self.try_list(identity.tenant(), identity.subject(), reference, None).await {
+            match self
+                .try_list(identity.tenant(), identity.subject(), reference, None)
+                .await
+            {
                 Ok(_) => {}
                 Err(Fault::Full(_)) => return Ok(Committed::StoreFull),
                 Err(fault) => return Err(self.unavailable(&fault)),
@@ -255,11 +258,12 @@ impl Shared {
     pub(super) async fn change(&self, commit: Commit) -> Result<Committed, Unavailable> {
         let Commit {
             reference,
-            expected: Expected::Session {
-                session,
-                pulse,
-                version,
-            },
+            expected:
+                Expected::Session {
+                    session,
+                    pulse,
+                    version,
+                },
             next,
             moment,
             ..
@@ -289,7 +293,10 @@ impl Shared {
                     Some(_) => None,
                     None => Some(scale.write(next.view(origin).next_action(moment))),
                 },
-                remembered_until: end.as_ref().filter(|end| !end.silent).map(|end| scale.write(end.forget_at)),
+                remembered_until: end
+                    .as_ref()
+                    .filter(|end| !end.silent)
+                    .map(|end| scale.write(end.forget_at)),
                 keep: Self::keep_for(origin, &next, moment.now),
                 set: set(&fields, origin, &next, scale),
                 events,
@@ -302,7 +309,13 @@ impl Shared {
         if end.is_some() {
             self.unlist(origin, reference).await;
         }
-        Ok(Committed::Done(self.written(reference, origin.clone(), &next, scale, &answer)))
+        Ok(Committed::Done(self.written(
+            reference,
+            origin.clone(),
+            &next,
+            scale,
+            &answer,
+        )))
     }
 
     /// A change that was not made: what there is now.
@@ -337,7 +350,11 @@ impl Shared {
         }
         self.meter.lease_missed.inc();
         let version = session.version();
-        let known = if now.since(lease.read_at) > OLD { Vec::new() } else { text(version) };
+        let known = if now.since(lease.read_at) > OLD {
+            Vec::new()
+        } else {
+            text(version)
+        };
         let window = self.window(&session.limits());
         let answer = self
             .ask(Question {
@@ -391,7 +408,10 @@ impl Shared {
             ],
             timed: true,
         };
-        self.ask(question).await.map(drop).map_err(|fault| self.unavailable(&fault))
+        self.ask(question)
+            .await
+            .map(drop)
+            .map_err(|fault| self.unavailable(&fault))
     }
 
     /// A script that is not one of a bucket.

@@ -71,7 +71,11 @@ impl Shared {
         let question = Question {
             script: &scripts::DUE,
             bucket,
-            keys: vec![self.names.meta(bucket), self.names.due(bucket), self.names.ended(bucket)],
+            keys: vec![
+                self.names.meta(bucket),
+                self.names.due(bucket),
+                self.names.ended(bucket),
+            ],
             args: vec![
                 text(AT_ONCE),
                 text(leaves.as_micros()),
@@ -88,7 +92,9 @@ impl Shared {
         let mut sessions = Vec::new();
         for pair in answer.rest.get(3..).unwrap_or_default().chunks_exact(2) {
             let name = super::ask::bytes(&pair[0]).and_then(|name| std::str::from_utf8(name).ok()?.parse().ok());
-            let (Some(name), Some(fields)) = (name, fields(&pair[1])) else { continue };
+            let (Some(name), Some(fields)) = (name, fields(&pair[1])) else {
+                continue;
+            };
             match self.decode(name, &fields, answer.received).await {
                 Ok(Read::Live(session)) => sessions.push(DueSession {
                     session: Arc::new(session),
@@ -155,7 +161,12 @@ impl Shared {
         let Ok(reply) = self.call(&scripts::PRESENCE, vec![self.names.presence()], args).await else {
             return;
         };
-        let number = |place: usize| list(&reply).get(place).and_then(int).and_then(|number| usize::try_from(number).ok());
+        let number = |place: usize| {
+            list(&reply)
+                .get(place)
+                .and_then(int)
+                .and_then(|number| usize::try_from(number).ok())
+        };
         if let (Some(rank), Some(count)) = (number(0), number(1)) {
             *self.rank.lock() = (rank, count);
         }

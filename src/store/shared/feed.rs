@@ -2,7 +2,7 @@
 //! and a lost one is made up for by a look at each bucket's number, more than twice a second.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, VecDeque},
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
@@ -32,6 +32,50 @@ const PAGE: usize = 512;
 
 /// Events that are told of for a while after they were applied.
 const TOLD: usize = 65_536;
+
+/// What happened before this process' log begins, by bucket.
+struct Before {
+    buckets: Vec<VecDeque<(u64, Option<body::After>, Option<Event>)>>,
+    events: Vec<Arc<Event>>,
+}
+
+impl Before {
+    fn new(buckets: usize) -> Self {
+        Self {
+            buckets: (0..buckets).map(|_| VecDeque::new()).collect(),
+            events: Vec::new(),
+        }
+    }
+
+    /// Each bucket in its own order, and what led to an event in another bucket before it.
+    fn in_order(mut self) -> Vec<Arc<Event>> {
+        for bucket in 0..self.buckets.len() {
+            self.take(bucket, u64::MAX);
+        }
+        self.events
+    }
+
+    fn take(&mut self, bucket: usize, through: u64) {
+        while self
+            .buckets
+            .get(bucket)
+            .and_then(VecDeque::front)
+            .is_some_and(|(number, ..)| *number <= through)
+        {
+            let Some((_, after, event)) = self.buckets[bucket].pop_front() else {
+                return;
+            };
+            if let Some(after) = after
+                && let Ok(other) = usize::try_from(after.bucket)
+                && other != bucket
+            {
+                self.take(other, after.number);
+            }
+            self.events
+                .extend(event.filter(|event| event.what.is_public()).map(Arc::new));
+        }
+    }
+}
 
 /// What is read of a bucket's stream.
 enum Page {
@@ -99,13 +143,11 @@ impl Shared {
             }
             Status::Up { servers, .. } => {
                 let ids: BTreeSet<String> = servers.into_iter().map(|server| server.run_id).collect();
-                let mut known = self.servers.lock();
-                if !known.is_empty() && *known != ids {
+                let known = std::mem::replace(&mut *self.servers.lock(), ids.clone());
+                if !known.is_empty() && known != ids {
                     // People could not reach the store, perhaps; they get a chance.
                     self.blind.iter().for_each(|blind| blind.store(true, Ordering::Release));
                 }
-                *known = ids;
-                drop(known);
                 self.meter.up.set(1);
                 self.beat().await;
             }
@@ -116,6 +158,9 @@ impl Shared {
     async fn beat(&self) {
         if !matches!(*self.link.status().borrow(), Status::Up { .. }) {
             return;
+        }
+        if self.joined.load(Ordering::Acquire) && self.unpublished.load(Ordering::Acquire) {
+            let _ = self.publish_policies().await;
         }
         if !self.joined.load(Ordering::Acquire) {
             match self.join().await {
@@ -135,16 +180,18 @@ impl Shared {
         let question = Question {
             script: &scripts::BEAT,
             bucket,
-            keys: vec![self.names.meta(bucket), self.names.due(bucket), self.names.ended(bucket)],
+            keys: vec![
+                self.names.meta(bucket),
+                self.names.due(bucket),
+                self.names.ended(bucket),
+            ],
             args: Vec::new(),
             timed: false,
         };
         let Ok(answer) = self.ask(question).await else { return };
         self.count(bucket, answer.int(0), answer.int(1));
-        let (applied, same) = {
-            let gate = self.buckets[bucket].gate();
-            (gate.applied, gate.epoch == answer.head.epoch)
-        };
+        let same = self.buckets[bucket].gate().epoch == answer.head.epoch;
+        let applied = self.applied(bucket);
         if !same || answer.head.number < applied {
             self.lost_history(bucket).await;
             return;
@@ -152,9 +199,14 @@ impl Shared {
         if answer.head.number > applied && self.catch_up(bucket, Some(answer.head.number)).await.is_err() {
             return;
         }
-        if self.buckets[bucket].gate().applied >= answer.head.number {
+        if self.applied(bucket) >= answer.head.number {
             self.buckets[bucket].heard(sent);
         }
+    }
+
+    /// The number of the last event of a bucket that is applied here.
+    fn applied(&self, bucket: usize) -> u64 {
+        self.buckets[bucket].gate().applied
     }
 
     /// Reads on in a bucket's stream, to its end or through a number.
@@ -162,7 +214,7 @@ impl Shared {
         // Two who read on at once would apply the same events twice.
         let _turn = self.reading[bucket].lock().await;
         loop {
-            let applied = self.buckets[bucket].gate().applied;
+            let applied = self.applied(bucket);
             if through.is_some_and(|through| applied >= through) || !self.joined.load(Ordering::Acquire) {
                 return Ok(());
             }
@@ -182,7 +234,7 @@ impl Shared {
                     && other < self.names.buckets()
                 {
                     // What led to it comes first. It was there before, so nobody waits for anybody in a circle.
-                    if self.buckets[other].gate().applied < after.number {
+                    if self.applied(other) < after.number {
                         Box::pin(self.catch_up(other, Some(after.number))).await?;
                     }
                 }
@@ -205,7 +257,10 @@ impl Shared {
         }
         gate.applied = number;
         if let Some(session) = session
-            && self.near.get(session).is_some_and(|known| known.version() < body.version)
+            && self
+                .near
+                .get(session)
+                .is_some_and(|known| known.version() < body.version)
         {
             self.near.remove(session);
         }
@@ -244,7 +299,10 @@ impl Shared {
         for entry in list(&reply) {
             let Some((number, body)) = read_entry(entry) else {
                 self.meter.unreadable.inc();
-                tracing::error!(bucket, "a bucket's events hold what is none of ours: another program writes there");
+                tracing::error!(
+                    bucket,
+                    "a bucket's events hold what is none of ours: another program writes there"
+                );
                 return Err(Unavailable);
             };
             let expected = after + 1 + events.len() as u64;
@@ -279,41 +337,39 @@ impl Shared {
         }
         // First: what is appended from here on is in the log.
         let (oldest, begins) = self.log_begins();
-        let mut before = Vec::new();
+        let mut before = Before::new(self.names.buckets());
         for (bucket, (seen, begin)) in places.iter().zip(&begins).enumerate() {
-            let applied = self.buckets[bucket].gate().applied;
+            let applied = self.applied(bucket);
             if *seen > applied {
                 // Another sidecar was faster than this one, or nobody was ever there.
                 let through = Some(*seen);
-                self.catch_up(bucket, through).await.map_err(|Unavailable| NotResumed::Unavailable)?;
-                if self.buckets[bucket].gate().applied < *seen {
+                self.catch_up(bucket, through)
+                    .await
+                    .map_err(|Unavailable| NotResumed::Unavailable)?;
+                if self.applied(bucket) < *seen {
                     return Err(NotResumed::Future);
                 }
             }
             let mut at = *seen;
             while at < *begin {
                 let page = self.read_events(bucket, at, *begin).await;
-                match page.map_err(|Unavailable| NotResumed::Unavailable)? {
-                    Page::Trimmed => return Err(NotResumed::Trimmed),
-                    // The end of it is not there any more.
-                    Page::Events(events) if events.is_empty() => return Err(NotResumed::Trimmed),
-                    Page::Events(events) => {
-                        for (number, body) in events {
-                            at = number;
-                            let stream = u16::try_from(bucket).unwrap_or(u16::MAX);
-                            let event = self.event(&body, stream, number).await;
-                            let event = event.map_err(|Unavailable| NotResumed::Unavailable)?;
-                            before.extend(event.filter(|event| event.what.is_public()).map(Arc::new));
-                        }
-                    }
+                let events = match page.map_err(|Unavailable| NotResumed::Unavailable)? {
+                    // The end of it is not there any more, or its beginning.
+                    Page::Events(events) if !events.is_empty() => events,
+                    Page::Events(_) | Page::Trimmed => return Err(NotResumed::Trimmed),
+                };
+                for (number, body) in events {
+                    at = number;
+                    let stream = u16::try_from(bucket).unwrap_or(u16::MAX);
+                    let event = self.event(&body, stream, number).await;
+                    let event = event.map_err(|Unavailable| NotResumed::Unavailable)?;
+                    before.buckets[bucket].push_back((number, body.after, event));
                 }
             }
             self.meter.replayed.inc_by(begin.saturating_sub(*seen));
         }
-        // In the order in which it happened: what is in one bucket is so already, and stays so.
-        before.sort_by_key(|event| event.at);
         Ok(Resumed {
-            before,
+            before: before.in_order(),
             cursor: oldest.saturating_sub(1),
         })
     }
@@ -352,18 +408,10 @@ impl Shared {
             self.router.begin_at(bucket, answer.head.number);
         }
         *self.begins.lock() = begins.clone();
+        epochs.finalize_xof().fill(&mut *self.epoch.lock());
         // All that was known before has no place among these.
         self.log.begin_anew(&begins);
-        let mut epoch = [0; 16];
-        epochs.finalize_xof().fill(&mut epoch);
-        self.epochs.send_replace(epoch);
         Ok(())
-    }
-
-    /// What changes whenever the events begin anew: tokens are of one epoch.
-    #[must_use]
-    pub fn epochs(&self) -> tokio::sync::watch::Receiver<[u8; 16]> {
-        self.epochs.subscribe()
     }
 
     /// Keeps this sidecar among those that are there, and tells what is only counted here.

@@ -66,7 +66,9 @@ impl Book {
                 (written.digest, base, Some(written))
             }
         };
-        let absolute = own.1.map_or(base.absolute_timeout, |own| own.min(base.absolute_timeout));
+        let absolute = own
+            .1
+            .map_or(base.absolute_timeout, |own| own.min(base.absolute_timeout));
         let of = body::LimitsOf {
             digest,
             own_idle: own.0.map(nanos),
@@ -83,8 +85,12 @@ impl Book {
             base.policy == limits.policy
                 && base.revision == limits.revision
                 && (Arc::ptr_eq(&base.rules, &limits.rules) || base.rules == limits.rules)
-                && with_own(base, limits.own_idle_timeout, limits.own_absolute_timeout, Some(limits.absolute_timeout))
-                    == *limits
+                && with_own(
+                    base,
+                    limits.own_idle_timeout,
+                    limits.own_absolute_timeout,
+                    Some(limits.absolute_timeout),
+                ) == *limits
         };
         let found = known.iter().find(|(_, base)| comes_from(base))?;
         Some((*found.0, Arc::clone(found.1)))

@@ -47,7 +47,10 @@ impl Shared {
             let names = parts.get(place).map(list).unwrap_or_default().iter();
             names.filter_map(read_ref).collect()
         };
-        let ticket = parts.first().and_then(int).and_then(|ticket| u64::try_from(ticket).ok());
+        let ticket = parts
+            .first()
+            .and_then(int)
+            .and_then(|ticket| u64::try_from(ticket).ok());
         Ok((ticket.ok_or(Unavailable)?, refs(1), refs(2)))
     }
 
@@ -112,7 +115,11 @@ impl Shared {
     }
 
     /// Walks from bucket to bucket, which are in the order of refs, until enough are found.
-    pub(super) async fn scan_buckets(&self, extent: Extent, wanted: &Arc<Wanted>) -> Result<Vec<SessionRef>, Unavailable> {
+    pub(super) async fn scan_buckets(
+        &self,
+        extent: Extent,
+        wanted: &Arc<Wanted>,
+    ) -> Result<Vec<SessionRef>, Unavailable> {
         let begin = extent.after.map_or(0, |after| self.names.bucket(after));
         let mut found = Vec::new();
         for bucket in begin..self.names.buckets() {
@@ -206,13 +213,17 @@ impl Shared {
         for (name, known) in pairs(&tallies) {
             let mut numbers = known.split(' ').map(|number| number.parse::<i64>().unwrap_or(0));
             let (count, first, last) = (numbers.next(), numbers.next(), numbers.next());
-            let (Some(count), Some(first), Some(last)) = (count, first, last) else { continue };
+            let (Some(count), Some(first), Some(last)) = (count, first, last) else {
+                continue;
+            };
             let count = u32::try_from(count).unwrap_or(u32::MAX);
             if let Some(version) = name.strip_prefix('!') {
                 told.insert(version.parse::<u32>().unwrap_or(0), count);
                 continue;
             }
-            let Some((counted, rule)) = name.split_at_checked(1) else { continue };
+            let Some((counted, rule)) = name.split_at_checked(1) else {
+                continue;
+            };
             story.tallies.push(Tally {
                 rule: rule_named(rule),
                 first: scale.read(first),
@@ -225,13 +236,18 @@ impl Shared {
             let Some(body) = bytes(value).and_then(|bytes| codec::decode::<body::Event>(bytes).ok()) else {
                 continue;
             };
-            let Some(event) = self.event(&body, 0, 1).await? else { continue };
+            let Some(event) = self.event(&body, 0, 1).await? else {
+                continue;
+            };
             if let Some(told) = told.get(&event.version) {
                 event.told.store(*told, std::sync::atomic::Ordering::Relaxed);
             }
             story.events.push(Arc::new(event));
         }
-        story.end_told = told.iter().max_by_key(|(version, _)| **version).map_or(0, |(_, told)| *told);
+        story.end_told = told
+            .iter()
+            .max_by_key(|(version, _)| **version)
+            .map_or(0, |(_, told)| *told);
         Ok(story)
     }
 
@@ -255,7 +271,11 @@ impl Shared {
                 Err(Unread::Limits(digest)) => self.learn_limits(digest).await?,
                 Err(Unread::Broken(problem)) => {
                     self.meter.unreadable.inc();
-                    tracing::error!(problem, bucket, "an event cannot be read: somebody else wrote it, or a newer version");
+                    tracing::error!(
+                        problem,
+                        bucket,
+                        "an event cannot be read: somebody else wrote it, or a newer version"
+                    );
                     return Ok(None);
                 }
             }
@@ -271,12 +291,12 @@ impl Shared {
             calls.extend(self.tallies_of(session));
         }
         let old = self.clock.now() - Duration::from_secs(2);
-        let mut telling = self.telling.lock();
-        while telling.front().is_some_and(|(at, _)| *at < old) {
-            let Some((_, event)) = telling.pop_front() else { break };
-            calls.extend(self.told_call(&event));
-        }
-        drop(telling);
+        let told = {
+            let mut telling = self.telling.lock();
+            let old = telling.iter().take_while(|(at, _)| *at < old).count();
+            telling.drain(..old).collect::<Vec<_>>()
+        };
+        calls.extend(told.iter().filter_map(|(_, event)| self.told_call(event)));
         if calls.is_empty() {
             return;
         }
@@ -290,13 +310,19 @@ impl Shared {
     fn tallies_of(&self, session: &Arc<Session>) -> Option<Call> {
         let lease = session.lease()?;
         let scale = Scale { skew: lease.skew };
-        let tallies: SmallVec<[Tally; 1]> =
-            session.story(|story| story.as_mut().map(|story| std::mem::take(&mut story.tallies)).unwrap_or_default());
+        let tallies: SmallVec<[Tally; 1]> = session.story(|story| {
+            story
+                .as_mut()
+                .map(|story| std::mem::take(&mut story.tallies))
+                .unwrap_or_default()
+        });
         if tallies.is_empty() {
             return None;
         }
         let keep = session.read(|view| view.origin.absolute_deadline(view.limits).since(self.clock.now()));
-        let mut args = vec![text((keep + session.limits().tombstone_ttl + Duration::from_secs(86_400)).as_millis())];
+        let mut args = vec![text(
+            (keep + session.limits().tombstone_ttl + Duration::from_secs(86_400)).as_millis(),
+        )];
         for tally in &tallies {
             args.push(format!("{}{}", if tally.counted { '+' } else { '-' }, tally.rule).into_bytes());
             args.push(text(tally.count));
@@ -348,7 +374,10 @@ fn pairs(value: &Value) -> Vec<(String, String)> {
     let text = |value: &Value| String::from_utf8_lossy(bytes(value).unwrap_or_default()).into_owned();
     match value {
         Value::Map(pairs) => pairs.iter().map(|(name, known)| (text(name), text(known))).collect(),
-        other => list(other).chunks_exact(2).map(|pair| (text(&pair[0]), text(&pair[1]))).collect(),
+        other => list(other)
+            .chunks_exact(2)
+            .map(|pair| (text(&pair[0]), text(&pair[1])))
+            .collect(),
     }
 }
 

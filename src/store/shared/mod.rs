@@ -32,8 +32,8 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
-pub use outage::Outage;
 pub use due::{Due, DueSession};
+pub use outage::Outage;
 pub use settings::{Setup, StoreMeter, Unjoined, fingerprint};
 
 use super::{
@@ -65,7 +65,8 @@ pub struct Shared {
     reading: Vec<tokio::sync::Mutex<()>>,
     /// The numbers from which this process has followed the events.
     begins: Mutex<Places>,
-    epochs: tokio::sync::watch::Sender<[u8; 16]>,
+    /// Changes whenever the events begin anew: resume tokens are of one epoch.
+    epoch: Arc<Mutex<[u8; 16]>>,
     /// The servers that were there when the store was last reached.
     servers: Mutex<BTreeSet<String>>,
     /// Whether others cannot read what the digests of this sidecar's policies stand for yet.
@@ -120,6 +121,12 @@ impl Shared {
         &self.router
     }
 
+    /// What resume tokens are bound to.
+    #[must_use]
+    pub fn epoch(&self) -> Arc<Mutex<[u8; 16]>> {
+        Arc::clone(&self.epoch)
+    }
+
     /// Until when ends are held: to be read by the core.
     #[must_use]
     pub fn held_until(&self) -> Arc<AtomicU64> {
@@ -132,7 +139,9 @@ impl Shared {
         const MOST: Duration = Duration::from_secs(10);
         let longest = limits.idle_points.first().copied().unwrap_or(Duration::ZERO);
         let room = limits.idle_timeout.saturating_sub(longest) / 4;
-        self.window.unwrap_or((limits.idle_timeout / 100).clamp(LEAST, MOST)).min(room)
+        self.window
+            .unwrap_or((limits.idle_timeout / 100).clamp(LEAST, MOST))
+            .min(room)
     }
 
     fn hold(&self, bucket: usize, hold: i64) {

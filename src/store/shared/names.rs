@@ -12,7 +12,9 @@ impl Names {
     pub(super) fn new(namespace: &str, buckets: usize) -> Self {
         Self {
             namespace: namespace.to_owned(),
-            buckets: (0..buckets).map(|bucket| format!("ss1:{{{namespace}.{bucket}}}:")).collect(),
+            buckets: (0..buckets)
+                .map(|bucket| format!("ss1:{{{namespace}.{bucket}}}:"))
+                .collect(),
         }
     }
 

@@ -6,11 +6,7 @@ use std::{sync::Arc, time::Duration};
 use moka::sync::Cache;
 
 use super::Shared;
-use crate::{
-    state::SessionRef,
-    store::Session,
-    time::Time,
-};
+use crate::{state::SessionRef, store::Session, time::Time};
 
 /// The copies. Here moka is a cache and nothing else: what it lets go of is read again.
 pub(super) struct Near(Cache<SessionRef, Arc<Session>>);

@@ -22,7 +22,9 @@ const MOST_UNTOLD: usize = 100_000;
 impl Shared {
     /// A session that was known to live when the store went away, if it may still be served.
     pub(super) fn last_known(&self, session: SessionRef, now: Time) -> Option<Arc<Session>> {
-        let away = now.since(Time::from_nanos(self.answered.load(std::sync::atomic::Ordering::Acquire)));
+        let away = now.since(Time::from_nanos(
+            self.answered.load(std::sync::atomic::Ordering::Acquire),
+        ));
         match self.outage {
             Outage::FailClosed => return None,
             Outage::Degraded if away > HELD_FOR => return None,
@@ -30,7 +32,9 @@ impl Shared {
         }
         let known = self.near.get(session)?;
         let live = known.read(|view| view.rest.end().is_none() && view.plain_deadlines().expire().0 > now);
-        let young = known.lease().is_some_and(|lease| now.since(lease.read_at) < HELD_FOR + Duration::from_secs(60));
+        let young = known
+            .lease()
+            .is_some_and(|lease| now.since(lease.read_at) < HELD_FOR + Duration::from_secs(60));
         (live && (young || self.outage == Outage::FailOpen)).then_some(known)
     }
 

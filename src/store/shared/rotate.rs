@@ -34,11 +34,12 @@ impl Shared {
     pub(super) async fn rotate(&self, commit: Commit) -> Result<Committed, Unavailable> {
         let Commit {
             reference,
-            expected: Expected::Session {
-                session,
-                pulse,
-                version,
-            },
+            expected:
+                Expected::Session {
+                    session,
+                    pulse,
+                    version,
+                },
             mut next,
             moment,
             supersedes,
@@ -64,7 +65,8 @@ impl Shared {
         let events = writer.events(to, &origin.identity, &first.happenings, first.version, moment.now);
         self.put_limits(std::mem::take(&mut writer.limits)).await?;
         if !origin.identity.subject().is_empty() {
-            self.list(origin.identity.tenant(), origin.identity.subject(), to, None).await?;
+            self.list(origin.identity.tenant(), origin.identity.subject(), to, None)
+                .await?;
         }
         let duties = body::Duties {
             predecessor: reference.as_bytes().to_vec(),
@@ -109,7 +111,10 @@ impl Shared {
         };
         if !answer.is("ok") {
             // Taken; or this very rotation was begun before, and the one who began it is gone.
-            let Some(Ok(known)) = answer.fields().map(|fields| codec::decode::<body::Duties>(&fields.duties)) else {
+            let Some(Ok(known)) = answer
+                .fields()
+                .map(|fields| codec::decode::<body::Duties>(&fields.duties))
+            else {
                 return Ok(Committed::Taken(self.found(to, &answer).await?));
             };
             if known.predecessor != reference.as_bytes() {
@@ -167,7 +172,10 @@ impl Shared {
         self.near.remove(reference);
         self.unlist(origin_before, reference).await;
         // Third step: the successor goes live.
-        match self.go_live(to, &pending, &duties, (self.names.bucket(reference), ended.head.number)).await? {
+        match self
+            .go_live(to, &pending, &duties, (self.names.bucket(reference), ended.head.number))
+            .await?
+        {
             Found::Live(session) => Ok(Committed::Done(session)),
             // Somebody else has finished it, and it has ended since.
             other => Ok(Committed::Taken(other)),

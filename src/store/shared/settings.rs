@@ -173,7 +173,7 @@ impl Shared {
             tallied: Mutex::default(),
             telling: Mutex::new(VecDeque::new()),
             begins: Mutex::new(Places::from_elem(0, buckets)),
-            epochs: tokio::sync::watch::Sender::new([0; 16]),
+            epoch: Arc::default(),
             clock: setup.clock,
         })
     }
@@ -207,14 +207,22 @@ impl Shared {
                 namespace: namespace(),
                 found,
                 wanted: self.names.buckets(),
-                made_by: if found == 64 { "a cluster" } else { "one server or sentinels" },
+                made_by: if found == 64 {
+                    "a cluster"
+                } else {
+                    "one server or sentinels"
+                },
             });
         }
         let key = parts.get(1).and_then(bytes).unwrap_or_default();
         if key != self.fingerprint.as_bytes() {
             return Err(Unjoined::OtherKey {
                 namespace: namespace(),
-                found: String::from_utf8_lossy(key).chars().filter(char::is_ascii_hexdigit).take(16).collect(),
+                found: String::from_utf8_lossy(key)
+                    .chars()
+                    .filter(char::is_ascii_hexdigit)
+                    .take(16)
+                    .collect(),
                 ours: self.fingerprint.clone(),
             });
         }
@@ -295,7 +303,11 @@ impl StoreMeter {
             untold_lost: Counter::default(),
             said: Arc::default(),
         };
-        registry.register("store_calls", "Calls of the shared store, by operation and outcome", meter.calls.clone());
+        registry.register(
+            "store_calls",
+            "Calls of the shared store, by operation and outcome",
+            meter.calls.clone(),
+        );
         registry.register_with_unit(
             "store_call_latency",
             "How long calls of the shared store took that were answered",
@@ -310,13 +322,41 @@ impl StoreMeter {
         );
         registry.register("store_up", "1 while the shared store can be reached", meter.up.clone());
         for (name, help, counter) in [
-            ("store_lease_hits", "Touches that cost the shared store nothing", &meter.lease_hits),
-            ("store_lease_misses", "Touches that were written to the shared store", &meter.lease_missed),
-            ("store_replayed_events", "Events read again for watchers that resumed", &meter.replayed),
-            ("store_clock_steps", "Corrections of the shared store's clock by this sidecar", &meter.clock_steps),
-            ("store_unreadable", "Records and events that could not be read", &meter.unreadable),
-            ("store_histories_lost", "How often the events of the shared store did not go on", &meter.histories_lost),
-            ("store_untold_lost", "Activity that could not be remembered while the store was away", &meter.untold_lost),
+            (
+                "store_lease_hits",
+                "Touches that cost the shared store nothing",
+                &meter.lease_hits,
+            ),
+            (
+                "store_lease_misses",
+                "Touches that were written to the shared store",
+                &meter.lease_missed,
+            ),
+            (
+                "store_replayed_events",
+                "Events read again for watchers that resumed",
+                &meter.replayed,
+            ),
+            (
+                "store_clock_steps",
+                "Corrections of the shared store's clock by this sidecar",
+                &meter.clock_steps,
+            ),
+            (
+                "store_unreadable",
+                "Records and events that could not be read",
+                &meter.unreadable,
+            ),
+            (
+                "store_histories_lost",
+                "How often the events of the shared store did not go on",
+                &meter.histories_lost,
+            ),
+            (
+                "store_untold_lost",
+                "Activity that could not be remembered while the store was away",
+                &meter.untold_lost,
+            ),
         ] {
             registry.register(name, help, counter.clone());
         }
@@ -335,7 +375,9 @@ impl StoreMeter {
             Err(Fault::Transient(_)) => "transient",
             Err(Fault::Refused(_)) => "refused",
         };
-        self.calls.get_or_create(&[("operation", operation), ("outcome", outcome)]).inc();
+        self.calls
+            .get_or_create(&[("operation", operation), ("outcome", outcome)])
+            .inc();
     }
 
     pub(super) fn sweep_lag(&self, lag: Duration) {
