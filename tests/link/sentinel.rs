@@ -26,7 +26,8 @@ async fn a_failover() {
 
     // The old primary comes back and takes itself for one still: nobody falls for it.
     primary.restart().await;
-    assert!(primary.ask(&["role"]).starts_with("master"));
+    let role = primary.ask(&["role"]);
+    assert!(role.starts_with("master"), "{role}");
     for _ in 0..2 {
         let heard = running.link.heard(b"c");
         wait_for("the next heartbeat", || {
@@ -36,7 +37,11 @@ async fn a_failover() {
     }
     let said = replica.ask(&["info", "server"]);
     let is_it = |server: &link::Server| said.contains(&server.run_id);
-    assert!(matches!(&*running.status.borrow(), Status::Up { servers, .. } if servers.iter().all(is_it)));
+    let status = running.status.borrow().clone();
+    assert!(
+        matches!(&status, Status::Up { servers, .. } if servers.iter().all(is_it)),
+        "{status:?}"
+    );
 }
 
 #[tokio::test]

@@ -214,14 +214,15 @@ pub struct Sentinel {
 }
 
 impl Sentinel {
-    /// One vote is enough. It takes a primary for dead after half a second.
+    /// One vote is enough. It takes a primary for dead after two seconds: it asks every second for a sign of life, and with
+    /// less than that it fails over from a primary that lives.
     pub async fn start(primary: &Server) -> Self {
         let folder = Folder::new();
         let port = free_port();
         let config = folder.path().join("sentinel.conf");
         let text = format!(
             "port {port}\nbind 127.0.0.1\ndir {dir}\nlogfile log\nsentinel monitor main 127.0.0.1 {primary} 1\n\
-             sentinel down-after-milliseconds main 500\nsentinel failover-timeout main 5000\n",
+             sentinel down-after-milliseconds main 2000\nsentinel failover-timeout main 5000\n",
             dir = folder.path().display(),
             primary = primary.port,
         );
