@@ -98,7 +98,7 @@ impl App {
         let shared = match config.store {
             None => None,
             Some(store) => {
-                let buckets = if store.link.address.is_cluster() { 64 } else { 16 };
+                let buckets = shared::buckets(&store.link.address);
                 let (told, pokes) = mpsc::unbounded_channel();
                 let link = Link::new(store.link, shared::channels(&store.namespace, buckets), told);
                 check(&link).await?;

@@ -51,6 +51,7 @@ fn dispatch(command: Command) -> ExitCode {
         },
         Command::Options => cli::print(&options_markdown()),
         Command::Policy(args) => cli::policy::run(&args.command).unwrap_or_else(|error| bad_config(&error)),
+        Command::Store(args) => cli::store::run(&args.command).unwrap_or_else(|error| bad_config(&error)),
         client => cli::run(client),
     }
 }

@@ -5,6 +5,7 @@ mod client;
 mod from_log;
 pub mod policy;
 mod show;
+pub mod store;
 mod table;
 mod verbs;
 mod watch;
@@ -52,7 +53,11 @@ pub fn run(command: Command) -> ExitCode {
                 Command::Policies(args) => admin::policies(args).await,
                 Command::Stats(args) => admin::stats(args).await,
                 Command::Advance(args) => advance(&args).await,
-                Command::Serve(_) | Command::CheckConfig(_) | Command::Options | Command::Policy(_) => {
+                Command::Serve(_)
+                | Command::CheckConfig(_)
+                | Command::Options
+                | Command::Policy(_)
+                | Command::Store(_) => {
                     bail!("not a client command")
                 }
             }

@@ -68,6 +68,8 @@ pub enum Command {
     Advance(AdvanceArgs),
     /// Prove a policy file: hold it against standards, document it, show what is in force.
     Policy(PolicyArgs),
+    /// Look at the store that sidecars share: whether it is fit for it, and what is in it.
+    Store(StoreCommandArgs),
     /// Print the table of all options as Markdown.
     #[command(hide = true)]
     Options,
@@ -119,37 +121,9 @@ pub struct ServeArgs {
     #[arg(long, env = "SESSION_SIDECAR_KEY_FILE", value_name = "FILE")]
     pub key_file: Option<PathBuf>,
 
-    /// Where sessions are kept: `memory` of this process, or a store that sidecars share: redis://[USER@]HOST[:PORT][/DB],
-    /// redis+sentinel://HOST:PORT,HOST:PORT/NAME or redis+cluster://HOST:PORT,HOST:PORT; rediss (with an s) for TLS. Redis 7.0 or
-    /// Valkey 7.2, or newer.
-    #[arg(long, env = "SESSION_SIDECAR_STORE", value_name = "STORE", default_value = "memory")]
-    pub store: String,
-
-    /// A file with the password of the store's user.
-    #[arg(long, env = "SESSION_SIDECAR_STORE_PASSWORD_FILE", value_name = "FILE")]
-    pub store_password_file: Option<PathBuf>,
-
-    /// A file with the password of the sentinels, if they have one.
-    #[arg(long, env = "SESSION_SIDECAR_STORE_SENTINEL_PASSWORD_FILE", value_name = "FILE")]
-    pub store_sentinel_password_file: Option<PathBuf>,
-
-    /// A file with the certificates of the authority that signed the store's, PEM. Default: those that the system trusts.
-    #[arg(long, env = "SESSION_SIDECAR_STORE_CA_FILE", value_name = "FILE")]
-    pub store_ca_file: Option<PathBuf>,
-
-    /// A file of at least 32 random bytes that all sidecars of the namespace have in common; required for a shared store. It takes
-    /// the place of --key-file.
-    #[arg(long, env = "SESSION_SIDECAR_STORE_KEY_FILE", value_name = "FILE")]
-    pub store_key_file: Option<PathBuf>,
-
-    /// Sidecars that share a store and a namespace share sessions. 1 to 64 letters, digits, `-`, `_` or `.`.
-    #[arg(
-        long,
-        env = "SESSION_SIDECAR_STORE_NAMESPACE",
-        value_name = "NAME",
-        default_value = "main"
-    )]
-    pub store_namespace: String,
+    /// The store.
+    #[command(flatten)]
+    pub shared: StoreArgs,
 
     /// How long one write of activity is good for: `auto` (a hundredth of the idle timeout, 250 ms to 10 s), or a duration up to
     /// 10 s. Sessions end so much later at most, never earlier; `0s` writes every activity.
@@ -265,6 +239,42 @@ pub struct ServeArgs {
     pub dev: bool,
 }
 
+/// Where sessions are kept, and how to get in: arguments of `serve`, `store check` and `store inspect`.
+#[derive(Debug, Args)]
+pub struct StoreArgs {
+    /// Where sessions are kept: `memory` of this process, or a store that sidecars share: redis://[USER@]HOST[:PORT][/DB],
+    /// redis+sentinel://HOST:PORT,HOST:PORT/NAME or redis+cluster://HOST:PORT,HOST:PORT; rediss (with an s) for TLS. Redis 7.0 or
+    /// Valkey 7.2, or newer.
+    #[arg(long, env = "SESSION_SIDECAR_STORE", value_name = "STORE", default_value = "memory")]
+    pub store: String,
+
+    /// A file with the password of the store's user.
+    #[arg(long, env = "SESSION_SIDECAR_STORE_PASSWORD_FILE", value_name = "FILE")]
+    pub store_password_file: Option<PathBuf>,
+
+    /// A file with the password of the sentinels, if they have one.
+    #[arg(long, env = "SESSION_SIDECAR_STORE_SENTINEL_PASSWORD_FILE", value_name = "FILE")]
+    pub store_sentinel_password_file: Option<PathBuf>,
+
+    /// A file with the certificates of the authority that signed the store's, PEM. Default: those that the system trusts.
+    #[arg(long, env = "SESSION_SIDECAR_STORE_CA_FILE", value_name = "FILE")]
+    pub store_ca_file: Option<PathBuf>,
+
+    /// A file of at least 32 random bytes that all sidecars of the namespace have in common; required for a shared store. It takes
+    /// the place of --key-file.
+    #[arg(long, env = "SESSION_SIDECAR_STORE_KEY_FILE", value_name = "FILE")]
+    pub store_key_file: Option<PathBuf>,
+
+    /// Sidecars that share a store and a namespace share sessions. 1 to 64 letters, digits, `-`, `_` or `.`.
+    #[arg(
+        long,
+        env = "SESSION_SIDECAR_STORE_NAMESPACE",
+        value_name = "NAME",
+        default_value = "main"
+    )]
+    pub store_namespace: String,
+}
+
 /// What is served while the shared store is away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum StoreOutage {
@@ -284,6 +294,40 @@ impl From<StoreOutage> for Outage {
             StoreOutage::FailOpen => Self::FailOpen,
         }
     }
+}
+
+/// Arguments of `store`.
+#[derive(Debug, Args)]
+pub struct StoreCommandArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: StoreCommand,
+}
+
+/// What can be done with a shared store without a sidecar.
+#[derive(Debug, Subcommand)]
+pub enum StoreCommand {
+    /// Say whether a store is fit to be shared, with advice: its version and settings, what its user may do, its clock, and every
+    /// script run once in a namespace of its own. Exit code 0 if it is, 1 if it is not, 64 if the arguments are bad.
+    Check(StoreArgs),
+    /// Say what is in a namespace, by reading only: its buckets, sidecars and policies, or one session. Exit code 0, 1 or 64.
+    Inspect(InspectArgs),
+}
+
+/// Arguments of `store inspect`.
+#[derive(Debug, Args)]
+pub struct InspectArgs {
+    /// The store.
+    #[command(flatten)]
+    pub store: StoreArgs,
+
+    /// One session, by its ref.
+    #[arg(long, value_name = "REF")]
+    pub session: Option<String>,
+
+    /// Also print whose session it is.
+    #[arg(long, requires = "session")]
+    pub show_subject: bool,
 }
 
 /// How a subject is written down.

@@ -21,8 +21,8 @@ use anyhow::{Context as _, bail};
 
 pub use admin_args::{AdminArgs, EndSessionsArgs, ExplainArgs, FilterArgs, ListArgs, PoliciesArgs, StateArg};
 pub use args::{
-    AuditSubject, Cli, Command, LogFormat, PolicyArgs, PolicyCommand, PolicyFileArgs, PolicyLintArgs, ServeArgs,
-    StandardArg, StoreOutage,
+    AuditSubject, Cli, Command, InspectArgs, LogFormat, PolicyArgs, PolicyCommand, PolicyFileArgs, PolicyLintArgs,
+    ServeArgs, StandardArg, StoreArgs, StoreCommand, StoreCommandArgs, StoreOutage,
 };
 pub use listen::{Endpoint, Listen};
 pub use options::options_markdown;
@@ -120,7 +120,7 @@ impl Config {
         }
         let keys = [
             ("--key-file", &args.key_file),
-            ("--store-key-file", &args.store_key_file),
+            ("--store-key-file", &args.shared.store_key_file),
         ];
         warnings.extend(
             keys.into_iter()

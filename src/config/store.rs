@@ -4,7 +4,7 @@ use std::{fs, path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, bail};
 
-use super::{ServeArgs, read_key};
+use super::{ServeArgs, StoreArgs, read_key};
 use crate::store::shared::{Outage, link};
 
 /// A shared store, resolved and checked.
@@ -37,8 +37,36 @@ const TIMEOUT: Duration = Duration::from_millis(250);
 const LONGEST: Duration = Duration::from_secs(10);
 
 impl StoreConfig {
-    /// What the arguments say; `None`: sessions are kept in memory.
+    /// What the arguments of `serve` say; `None`: sessions are kept in memory.
     pub fn resolve(args: &ServeArgs) -> anyhow::Result<Option<Self>> {
+        let Some(config) = Self::of(&args.shared, || {
+            if args.dev {
+                bail!("--dev moves this process' clock, which a shared store does not follow: use --store memory with it");
+            }
+            if args.key_file.is_some() {
+                bail!(
+                    "--key-file is for --store memory: give a shared store's key as --store-key-file, the same to all sidecars"
+                );
+            }
+            Ok(())
+        })?
+        else {
+            return Ok(None);
+        };
+        Ok(Some(Self {
+            window: window(&args.store_window)?,
+            outage: args.store_outage.into(),
+            ..config
+        }))
+    }
+
+    /// The store that the arguments of a command name, which is for a shared one.
+    pub fn shared(args: &StoreArgs) -> anyhow::Result<Self> {
+        let config = Self::of(args, || Ok(()))?;
+        config.context("--store is memory, of which there is nothing to say: name the shared store, as `serve` is told of it")
+    }
+
+    fn of(args: &StoreArgs, also: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<Option<Self>> {
         if args.store == "memory" {
             for (flag, given) in [
                 ("--store-key-file", args.store_key_file.is_some()),
@@ -51,23 +79,15 @@ impl StoreConfig {
             }
             return Ok(None);
         }
-        let address = args
+        let address: link::Address = args
             .store
             .parse()
             .map_err(|error| anyhow::anyhow!("--store: {error}"))?;
-        if args.dev {
-            bail!("--dev moves this process' clock, which a shared store does not follow: use --store memory with it");
-        }
-        if args.key_file.is_some() {
-            bail!(
-                "--key-file is for --store memory: give a shared store's key as --store-key-file, the same to all sidecars"
-            );
-        }
+        also()?;
         let Some(key) = &args.store_key_file else {
             bail!(
-                "--store {} needs --store-key-file: at least 32 random bytes that all sidecars of the namespace have in common \
-                 (head -c 32 /dev/urandom > FILE)",
-                args.store
+                "--store {address} needs --store-key-file: at least 32 random bytes that all sidecars of the namespace have in \
+                 common (head -c 32 /dev/urandom > FILE)"
             );
         };
         let text = |flag: &str, path: &Option<PathBuf>| -> anyhow::Result<Option<String>> {
@@ -89,8 +109,8 @@ impl StoreConfig {
             },
             namespace: namespace(&args.store_namespace)?,
             master_key: read_key("--store-key-file", key)?,
-            window: window(&args.store_window)?,
-            outage: args.store_outage.into(),
+            window: None,
+            outage: Outage::Degraded,
         }))
     }
 }

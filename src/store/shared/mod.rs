@@ -9,6 +9,7 @@ mod codec;
 mod commit;
 mod due;
 mod feed;
+pub mod inspect;
 mod limits;
 pub mod link;
 mod lists;
@@ -18,6 +19,7 @@ mod outage;
 mod rotate;
 mod scripts;
 mod settings;
+pub mod trial;
 mod wire;
 
 use std::{
@@ -34,9 +36,9 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
 pub use due::{Due, DueSession};
-pub use names::channels;
+pub use names::{buckets, channels};
 pub use outage::Outage;
-pub use settings::{Setup, StoreMeter, Unjoined, fingerprint};
+pub use settings::{FORMAT, Setup, StoreMeter, Unjoined, fingerprint};
 pub use wire::Wire;
 
 use super::{

@@ -1,5 +1,6 @@
 //! The names of keys. What is in braces decides the slot of a cluster: all of a bucket lies in one.
 
+use super::link::Address;
 use crate::state::SessionRef;
 
 /// The names of one namespace.
@@ -13,6 +14,12 @@ pub(super) struct Names {
 pub fn channels(namespace: &str, buckets: usize) -> Vec<Vec<u8>> {
     let names = Names::new(namespace, buckets);
     (0..buckets).map(|bucket| names.channel(bucket)).collect()
+}
+
+/// Into how many buckets a namespace is divided whose store is at such an address.
+#[must_use]
+pub fn buckets(address: &Address) -> usize {
+    if address.is_cluster() { 64 } else { 16 }
 }
 
 impl Names {

@@ -42,7 +42,8 @@ pub(super) static JOIN: Script = alone!("join", " flags=allow-oom", "scripts/joi
 pub(super) static SUBJECT: Script = alone!("subject", "", "scripts/subject.lua");
 pub(super) static LISTED: Script = alone!("listed", " flags=no-writes", "scripts/listed.lua");
 
-/// All of them.
+/// All of them, for tests.
+#[cfg(test)]
 pub(super) static ALL: [&Script; 15] = [
     &BEAT, &READ, &RAISE, &COMMIT, &CREATE, &DROP, &REARM, &DUE, &CORRECT, &TALLY, &OPEN, &PRESENCE, &JOIN, &SUBJECT,
     &LISTED,

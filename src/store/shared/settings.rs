@@ -29,7 +29,7 @@ use crate::{
 };
 
 /// The format of records, events and scripts. Adjacent ones share a namespace.
-const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 1;
 
 /// How the shared store is set up.
 pub struct Setup {
