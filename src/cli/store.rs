@@ -238,7 +238,8 @@ fn say_refused(page: &mut Page, refused: &[(String, Fault)]) {
     let mut lacks_rights = false;
     for (what, fault) in refused {
         let said = fault.to_string();
-        if said.contains("NOPERM") {
+        // Redis 7.0 says it so in a script, without naming the command.
+        if said.contains("NOPERM") || said.contains("The user executing the script") {
             lacks_rights = true;
             // The scripts fail by the commands that are named already.
             if !what.starts_with("script ") || refused.iter().all(|(other, _)| other.starts_with("script ")) {
@@ -402,10 +403,10 @@ fn inspection(config: &StoreConfig, found: &Inspection) -> String {
             ]
         })
         .collect();
-    let header = ["BUCKET", "EPOCH", "LIVE", "REMEMBERED", "EVENTS", "LOOKED AT", "HOLDS ENDS", "CLOCK CORRECTED BY"];
+    let header = ["BUCKET", "EPOCH", "LIVE", "REMEMBERED", "EVENTS", "LOOKED AT (AGO)", "HOLDS ENDS", "CLOCK CORRECTED BY"];
     page += &table(&header, &rows);
     let rows: Vec<_> = found.sidecars.iter().map(|(name, ago)| vec![name.clone(), about(*ago)]).collect();
-    let _ = write!(page, "\n\n{}", table(&["SIDECAR", "SEEN"], &rows));
+    let _ = write!(page, "\n\n{}", table(&["SIDECAR", "SEEN (AGO)"], &rows));
     let rows: Vec<_> = found
         .policies
         .iter()

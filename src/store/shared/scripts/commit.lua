@@ -24,6 +24,11 @@ end
 if latest > 0 and now > latest then
     return with('late', KEYS[2])
 end
+-- What fails must fail before the first write, for nothing is taken back: a key of another type, that somebody else wrote.
+redis.call('ZCARD', KEYS[3])
+redis.call('ZCARD', KEYS[7])
+redis.call('XRANGE', KEYS[4], '+', '-', 'COUNT', 1)
+redis.call('LRANGE', KEYS[6], 1, 0)
 local ref, keep = ARGV[10], ARGV[9]
 local at = 13
 local set = {}
@@ -43,7 +48,13 @@ for _ = 1, events do
     at = at + 2
     if where % 2 == 1 then
         number = number + 1
-        redis.call('XADD', KEYS[4], 'MAXLEN', '~', ARGV[11], int(number) .. '-0', 'b', body)
+        local id = int(number) .. '-0'
+        local added = redis.pcall('XADD', KEYS[4], 'MAXLEN', '~', ARGV[11], id, 'b', body)
+        if added.err then
+            -- Somebody else wrote there, with a higher number. Sessions go on; watchers find that their place is gone.
+            redis.call('DEL', KEYS[4])
+            redis.call('XADD', KEYS[4], id, 'b', body)
+        end
         published = true
     end
     if where >= 2 then

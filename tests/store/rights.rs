@@ -1,0 +1,112 @@
+//! What the store's user must be allowed: no more than the line that the docs tell, and no less.
+
+use super::*;
+use support::*;
+
+use session_sidecar::store::shared::trial::acl_line;
+
+fn give(server: &Server, user: &str, line: &str) {
+    let mut words = vec!["acl", "setuser", user, "reset", "on", ">pw"];
+    words.extend(line.split(' '));
+    assert_eq!(server.ask(&words), "OK", "{line}");
+}
+
+#[tokio::test]
+async fn a_user_with_just_these_rights_sees_a_session_through_its_life() {
+    let (server, site) = (Server::start(&[]).await, Site::new());
+    give(&server, "side", &acl_line());
+    let url = server.url().replace("redis://", "redis://side@");
+    let password = site.file("password");
+    let more = ["--store-password-file", password.as_str()];
+    let (code, said) = site.store(&["check"], &url, &more);
+    assert_eq!(code, 0, "{said}");
+    let (a, b) = (site.pod(&url, &more).await, site.pod(&url, &more).await);
+    let (on_a, on_b) = (&mut a.client().await, &mut b.client().await);
+    let watcher = &mut Watcher::open(on_b, everything()).await;
+    let alice = begin(on_a, "alice", "default").await;
+    touch(on_b, "alice").await.expect("touched");
+    work(on_a, "alice", secs(5)).await.expect("held");
+    release(on_b, "alice", "work").await.expect("released");
+    extend(on_a, "alice", None).await.expect("extended");
+    let rotated = rotate(on_b, "alice", "bob").await;
+    assert!(rotated.session.is_some());
+    let brief = begin(on_a, "brief", "short").await;
+    let mut words = Vec::new();
+    while words.last().is_none_or(|last| last != "ended IDLE_TIMEOUT") {
+        words.push(word(&watcher.next().await));
+    }
+    assert_eq!(words, ["ended ROTATED", "snapshot ACTIVE", "warning idle 1s", "ended IDLE_TIMEOUT"]);
+    server.ask(&["script", "flush"]);
+    end(on_a, "bob").await.expect("ended");
+    let mut admin = b.admin().await;
+    let listed = admin.list_sessions(v1::ListSessionsRequest::default()).await.expect("listed");
+    assert!(listed.into_inner().sessions.is_empty());
+    let explained = admin
+        .explain_session(v1::ExplainSessionRequest {
+            target: Some(v1::explain_session_request::Target::SessionRef(brief)),
+            ..Default::default()
+        })
+        .await
+        .expect("explained")
+        .into_inner();
+    assert_eq!(explained.explanations.len(), 1);
+    assert_eq!(state_of(on_a, &alice).await, v1::SessionState::Ended);
+    for pod in [&a, &b] {
+        assert!(!pod.log().contains("refuses"), "{}", pod.log());
+    }
+    let (code, said) = site.store(&["inspect"], &url, &more);
+    assert!(code == 0 && said.contains("0 live sessions, 3 remembered ends"), "{said}");
+    let (code, said) = site.store(&["inspect", "--session", &alice], &url, &more);
+    assert!(code == 0 && said.contains("ended") && said.contains("goes on as") && !said.contains("subject-of"), "{said}");
+}
+
+#[tokio::test]
+async fn who_lacks_one_right_is_told_which() {
+    let (server, site) = (Server::start(&[]).await, Site::new());
+    let url = server.url().replace("redis://", "redis://poor@");
+    let password = site.file("password");
+    let line = acl_line();
+    for right in line.split(' ').filter(|word| word.starts_with('+')) {
+        let name = right.trim_start_matches('+');
+        // What only clusters and databases by number need; and who says hello is let in first.
+        if matches!(name, "cluster|slots" | "select" | "hello") {
+            continue;
+        }
+        give(&server, "poor", &line.replace(&format!(" {right}"), ""));
+        let (code, said) = site.store(&["check"], &url, &["--store-password-file", &password]);
+        assert_eq!(code, 1, "without {name}: {said}");
+        assert!(said.to_lowercase().contains(&format!("may not use {name}")) || said.contains(&format!("'{name}' command")), "without {name}: {said}");
+        assert!(said.contains(&line), "the whole line is told: {said}");
+    }
+    give(&server, "poor", &line.replace("&ss1:*", ""));
+    let (code, said) = site.store(&["check"], &url, &["--store-password-file", &password]);
+    assert!(code == 1 && said.contains("channels"), "{said}");
+    give(&server, "poor", &line.replace("~ss1:*", "~other:*"));
+    let (code, said) = site.store(&["check"], &url, &["--store-password-file", &password]);
+    assert!(code == 1 && said.contains("keys"), "{said}");
+    assert_eq!(server.ask(&["--scan"]), "", "nothing is left of the trials");
+}
+
+#[tokio::test]
+async fn a_right_that_is_taken_away_is_missed_and_given_back() {
+    let (server, site) = (Server::start(&[]).await, Site::new());
+    give(&server, "side", &acl_line());
+    let url = server.url().replace("redis://", "redis://side@");
+    let password = site.file("password");
+    let mut pod = site.pod(&url, &["--store-password-file", &password]).await;
+    let client = &mut pod.client().await;
+    let alice = begin(client, "alice", "default").await;
+    server.ask(&["acl", "setuser", "side", "-zadd"]);
+    let mut request = v1::CreateRequest {
+        session_id: id("bob"),
+        ..Default::default()
+    };
+    let refused = client.create(request.clone()).await.unwrap_err();
+    assert_eq!(reason(&refused), (Code::Unavailable, "STORE_UNAVAILABLE".to_owned()));
+    assert!(pod.log().contains("the store refuses what it is asked"), "{}", pod.log());
+    server.ask(&["acl", "setuser", "side", "+zadd"]);
+    request.session_id = id("carol");
+    client.create(request).await.expect("created");
+    assert_eq!(state_of(client, &alice).await, v1::SessionState::Active);
+    assert!(pod.runs());
+}
