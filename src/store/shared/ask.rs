@@ -7,7 +7,7 @@ use redis::Value;
 use super::{
     Shared,
     bucket::{Head, Learned},
-    codec::{Fields, Read, Reader, Scale, Unread},
+    codec::{BROKEN, Fields, Read, Reader, Scale, Unread},
     link::{Call, Fault, Script},
     scripts,
 };
@@ -84,19 +84,30 @@ pub(super) fn list(value: &Value) -> &[Value] {
 /// A record as a script answers it: see `FIELDS` in `scripts/time.lua`.
 pub(super) fn fields(value: &Value) -> Option<Fields> {
     let values = list(value);
+    if values.is_empty() {
+        return None;
+    }
+    // A record is there: if its numbers are none, it is not as if it were not.
+    Some(numbered(values).unwrap_or_else(|| Fields {
+        flags: BROKEN,
+        ..Fields::default()
+    }))
+}
+
+fn numbered(values: &[Value]) -> Option<Fields> {
     let number = |place: usize| int(values.get(place)?);
     let part = |place: usize| values.get(place).and_then(bytes).unwrap_or_default().to_vec();
     Some(Fields {
         version: u32::try_from(number(0)?).ok()?,
         activity: number(1)?,
-        lead: number(2).unwrap_or(0),
-        flags: u32::try_from(number(3).unwrap_or(0)).ok()?,
+        lead: number(2)?,
+        flags: u32::try_from(number(3)?).ok()?,
         body: part(6),
         who: part(7),
         end: part(8),
         duties: part(9),
         waiting: part(10),
-        number: u64::try_from(number(11).unwrap_or(0)).ok()?,
+        number: u64::try_from(number(11)?).ok()?,
     })
 }
 

@@ -84,6 +84,8 @@ pub(super) const WARNED: u32 = 1;
 pub(super) const SLOW: u32 = 2;
 pub(super) const ENDED: u32 = 4;
 pub(super) const PENDING: u32 = 8;
+/// What no script writes: the numbers of a record are none.
+pub(super) const BROKEN: u32 = 1 << 31;
 
 /// What a record is.
 #[derive(Debug)]
@@ -109,6 +111,9 @@ impl Reader<'_> {
         at: Time,
         free_until: Time,
     ) -> Result<Read, Unread> {
+        if fields.flags & !(WARNED | SLOW | ENDED | PENDING) != 0 {
+            return Err(broken("its numbers are none of ours"));
+        }
         if fields.flags & PENDING != 0 {
             return Ok(Read::Pending(decode(&fields.duties)?));
         }
