@@ -111,7 +111,7 @@ impl Reader<'_> {
         at: Time,
         free_until: Time,
     ) -> Result<Read, Unread> {
-        if fields.flags & !(WARNED | SLOW | ENDED | PENDING) != 0 {
+        if fields.flags & BROKEN != 0 {
             return Err(broken("its numbers are none of ours"));
         }
         if fields.flags & PENDING != 0 {
