@@ -116,7 +116,7 @@ def late(judge: Judge, count: Count) -> Found:
         elif first.at > bound:
             yield life.ref, first.at, f"{first.reason} was first told {first.at - bound:.3f} s after the last moment for it"
         for call in life.calls:
-            if call.sent > judge.healed_at and call.live and call.acknowledged and call.ref == life.ref:
+            if call.verb not in ("Create", "Rotate") and call.sent > judge.healed_at and call.live and call.acknowledged and call.ref == life.ref:
                 if (over := call.sent - bound_by(call.sent)) > 0:
                     yield life.ref, call.sent, f"{call.verb} found it alive {over:.3f} s after the last moment for its end"
                     break
