@@ -221,7 +221,7 @@ def unavailable(judge: Judge, count: Count) -> Found:
             case "FAILED_PRECONDITION" | "ALREADY_EXISTS":
                 fine = call.reason in ("SESSION_ENDED", "SESSION_EXISTS", "NEW_SESSION_ENDED")
             case "RESOURCE_EXHAUSTED":
-                fine = judge.troubled(call.sent, call.got, "memory")
+                fine = judge.troubled(call.sent, call.got, "full")
             case "UNAVAILABLE" | "DEADLINE_EXCEEDED" | "CANCELLED":
                 fine = judge.troubled(call.sent, call.got)
             case _:

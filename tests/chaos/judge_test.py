@@ -77,6 +77,12 @@ def test_early():
         assert "early" not in broken([create(20), promise], ending(24.2))
 
 
+def test_a_retry_promises_no_more_than_the_first_attempt():
+    lost = create(20, code="DEADLINE_EXCEEDED", scope="", state="", ref="")
+    assert broken([lost, create(22)], ending(24.5)) == set()
+    assert broken([lost, create(22)], ending(23.9)) == {"early"}
+
+
 def test_early_by_a_closed_browser():
     hold = replace(touch(21), verb="Hold", kind="PRESENCE", hold="p", seconds=2.0)
     ends = [told(at, "ended", watch=watch, end_reason="BROWSER_CLOSED", version=3) for watch in "ab" for at in [24.9]]
@@ -187,7 +193,7 @@ def test_unavailable(code):
     early_on = replace(failed, sent=3, got=5)
     excused = code in ("UNAVAILABLE", "DEADLINE_EXCEEDED")
     assert ("unavailable" in broken([create(20), early_on], ending(24.2))) is not excused
-    assert ("unavailable" in broken([create(20), early_on], ending(24.2), [Fault("memory", "", 3, 5)])) is (code == "INTERNAL")
+    assert ("unavailable" in broken([create(20), early_on], ending(24.2), [Fault("full", "", 3, 5)])) is (code == "INTERNAL")
 
 
 def test_resumable():

@@ -38,6 +38,7 @@ class Life:
     born: Call | None = None  # the acknowledged Create or Rotate
     before: "Life | None" = None
     by: Call | None = None  # the Rotate that made it from `before`
+    tried: float = float("inf")  # when it was first asked for: a retry is answered with what an earlier attempt did
     calls: list[Call] = field(default_factory=list)
     ends: list[End] = field(default_factory=list)
 
@@ -54,6 +55,7 @@ class Lives:
         self.of: dict[str, Life] = {}
         self._ref_of_name: dict[str, str] = {}
         self._attempts: dict[str, list[Call]] = defaultdict(list)  # calls whose answer names no ref, by name
+        self._rotations: dict[str, float] = {}  # when each new name was first asked for
         self._kills = [fault for fault in history.faults if fault.sidecar >= 0]
         self._rollbacks = [fault for fault in history.faults if fault.rollback]
         for call in history.calls:
@@ -63,6 +65,7 @@ class Lives:
         for name, calls in self._attempts.items():
             if life := self.named(name):
                 life.calls += calls
+                life.tried = min([life.tried, *(call.sent for call in calls if call.verb == "Create")])
         for life in self.of.values():
             life.calls.sort(key=lambda call: call.sent)
             if life.by is not None:
@@ -79,10 +82,13 @@ class Lives:
         return self.of.setdefault(ref, Life(ref))
 
     def _read_call(self, call: Call) -> None:
+        if call.verb == "Rotate":
+            self._rotations.setdefault(call.new_name, call.sent)
         if call.verb == "Rotate" and call.successor:
             life = self.get(call.successor)
             life.name = call.new_name
             self._ref_of_name.setdefault(call.new_name, call.successor)
+            life.tried = min(life.tried, self._rotations.get(call.new_name, call.sent))
             if life.by is None:
                 life.by = call
                 life.born = call if call.acknowledged else None
@@ -94,6 +100,8 @@ class Lives:
         if not call.alias and call.verb != "Rotate":
             life.name = call.name
             self._ref_of_name.setdefault(call.name, call.ref)
+        if call.verb == "Create":
+            life.tried = min(life.tried, call.sent)
         if call.verb == "Create" and call.acknowledged:
             life.born = life.born or call
         if call.policy:
@@ -129,14 +137,16 @@ class Lives:
             return best
         idle = policy.idle - (policy.window() if policy.at_most else 0.0)
         if life.by is not None and life.by.acknowledged and self.held(life.by) and life.by.authenticated:
-            best = (life.by.sent + idle, life.by)
+            best = (life.tried + idle, life.by)
         elif life.before is not None and not (life.by and life.by.authenticated):
             best = self.idle_floor(life.before)
         for call in life.calls:
             if not (call.acknowledged and self.held(call)):
                 continue
             promised = float("-inf")
-            if call.verb == "Create" and call is life.born or call.verb == "Touch" and call.counted:
+            if call is life.born and call.verb == "Create":
+                promised = life.tried + idle
+            elif call.verb == "Touch" and call.counted:
                 promised = call.sent + idle
             elif call.verb == "Extend":
                 promised = call.sent + (idle if call.clamped or policy.at_most else max(idle, call.seconds))
@@ -152,9 +162,9 @@ class Lives:
             return float("-inf")
         if life.by is not None:
             if life.by.authenticated:
-                return life.by.sent + life.policy.absolute
+                return life.tried + life.policy.absolute
             return self.absolute_floor(life.before) if life.before else float("-inf")
-        return life.born.sent + life.policy.absolute if life.born and self.held(life.born) else float("-inf")
+        return life.tried + life.policy.absolute if life.born and self.held(life.born) else float("-inf")
 
     def presence_floor(self, life: Life) -> tuple[float, Call | None]:
         """Before this moment it can't have ended by BROWSER_CLOSED."""
