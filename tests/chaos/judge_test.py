@@ -79,8 +79,8 @@ def test_early():
 
 def test_a_retry_promises_no_more_than_the_first_attempt():
     lost = create(20, code="DEADLINE_EXCEEDED", scope="", state="", ref="")
-    assert broken([lost, create(22)], ending(24.5)) == set()
-    assert broken([lost, create(22)], ending(23.9)) == {"early"}
+    assert "early" not in broken([lost, create(22)], ending(24.5))
+    assert "early" in broken([lost, create(22)], ending(23.9))
 
 
 def test_early_by_a_closed_browser():
