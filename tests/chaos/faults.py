@@ -223,24 +223,23 @@ async def sentinel_failover(world: World) -> Fault | None:
     return _since("failover", "on request", began, epoch=True, rollback=True)
 
 
-async def cluster_kill(world: World) -> Fault | None:
+async def cluster_kill(world: World) -> Fault:
     """kill -9 of a primary of the cluster; its replica takes its place"""
+    await asyncio.to_thread(world.store.wait_until_whole)
     server = await world.primary()
-    if not await asyncio.to_thread(world.store.replicas_of, server):
-        return None
     async with world.lock(server):
         began = time.monotonic()
         server.kill()
         await asyncio.to_thread(world.store.wait_for_another, server)
         await asyncio.to_thread(server.start)
+        await asyncio.to_thread(world.store.wait_until_whole)
         return _since("failover", "a primary was killed", began, epoch=True, rollback=True)
 
 
-async def cluster_failover(world: World) -> Fault | None:
+async def cluster_failover(world: World) -> Fault:
     """a replica takes over from a primary that lives"""
+    await asyncio.to_thread(world.store.wait_until_whole)
     server = await world.primary()
-    if not await asyncio.to_thread(world.store.replicas_of, server):
-        return None
     async with world.lock(server):
         began = time.monotonic()
         await asyncio.to_thread(world.store.fail_over, server)

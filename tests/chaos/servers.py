@@ -1,5 +1,6 @@
 """Real stores on loopback, and what can befall them: a stop, a kill, a restart, a clock that is set, a failover."""
 
+import atexit
 import os
 import signal
 import struct
@@ -35,6 +36,7 @@ class Server:
         pairs = [f"{options[i]} {options[i + 1]}" for i in range(0, len(options), 2)]
         self._configuration.write_text("\n".join(common + pairs) + "\n")
         self.process: subprocess.Popen | None = None
+        atexit.register(self.close)
         self.start()
 
     def start(self) -> None:
@@ -75,6 +77,11 @@ class Server:
         self.process.kill()
         self.process.wait()
 
+    def close(self) -> None:
+        """Ends its process, if there is one."""
+        if self.process is not None and self.alive():
+            self.kill()
+
     def step_clock(self, seconds: float) -> None:
         """Sets its wall clock: so many seconds from where it is."""
         (now,) = struct.unpack("=q", self._clock.read_bytes())
@@ -105,8 +112,7 @@ class Single:
     def close(self) -> None:
         """Ends all processes."""
         for server in self.servers:
-            if server.alive():
-                server.kill()
+            server.close()
 
 
 class Sentinels(Single):
@@ -164,7 +170,7 @@ class Sentinels(Single):
     def close(self) -> None:
         """Ends all processes."""
         for sentinel in self.sentinels:
-            sentinel.kill()
+            sentinel.close()
         super().close()
 
 
@@ -172,12 +178,12 @@ class Cluster(Single):
     """Three primaries and a replica of each."""
 
     def __init__(self, home: Path, engine: str = "redis") -> None:
+        # By default the cluster's own port is 10,000 higher, where outgoing connections have theirs.
         options = ["cluster-enabled", "yes", "cluster-node-timeout", FAILURE, "cluster-require-full-coverage", "no"]
-        options += ["cluster-config-file", "nodes.conf", "cluster-allow-replica-migration", "no"]
-        self.servers = [Server(home, *options, engine=engine) for _ in range(6)]
+        options += ["cluster-config-file", "nodes.conf", "cluster-allow-replica-migration", "no", "cluster-replica-validity-factor", 0]
+        self.servers = [Server(home, *options, "cluster-port", free_port(), engine=engine) for _ in range(6)]
         self._cli(engine, "--cluster", "create", *[f"127.0.0.1:{server.port}" for server in self.servers], "--cluster-replicas", "1")
-        self._engine = engine
-        eventually(self.whole, "the cluster is whole")
+        self.wait_until_whole()
 
     @staticmethod
     def _cli(engine: str, *words: str) -> str:
@@ -191,14 +197,15 @@ class Cluster(Single):
             if not server.alive():
                 continue
             try:
-                if resp.fields(server.call("CLUSTER", "INFO", patience=1)).get("cluster_state") != "ok":
+                state = resp.fields(server.call("CLUSTER", "INFO", patience=1))
+                if state.get("cluster_state") != "ok" or state.get("cluster_slots_ok") != "16384":
                     return False
                 replication = resp.fields(server.call("INFO", "replication", patience=1))
             except (OSError, resp.Refused):
                 return False
             if replication["role"] == "slave" and replication["master_link_status"] != "up":
                 return False
-        return len(self.primaries) == 3
+        return len(self.primaries) == 3 and all(map(self.replicas_of, self.primaries))
 
     @property
     def primaries(self) -> list[Server]:
@@ -217,6 +224,10 @@ class Cluster(Single):
         myself = next(line for line in server.call("CLUSTER", "NODES").splitlines() if "myself" in line)
         ranges = (part.partition("-") for part in myself.split()[8:] if not part.startswith("["))
         return [slot for first, _, last in ranges for slot in range(int(first), int(last or first) + 1)]
+
+    def wait_until_whole(self) -> None:
+        """Waits until it could bear the loss of any primary."""
+        eventually(self.whole, "the cluster is whole")
 
     def replicas_of(self, primary: Server) -> list[Server]:
         """The servers that follow it and are in touch."""
