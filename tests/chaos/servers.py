@@ -32,7 +32,7 @@ class Server:
         keep = ["appendonly yes", "appendfsync always"] if durable else []
         common = ["bind 127.0.0.1", "protected-mode no", "daemonize no", f"port {self.port}", f"dir {self.home}"]
         if kind == "server":
-            common += ['save ""', "maxmemory-policy noeviction", "enable-debug-command yes", *keep]
+            common += ['save ""', "maxmemory-policy noeviction", "repl-diskless-sync-delay 0", "enable-debug-command yes", *keep]
         pairs = [f"{options[i]} {options[i + 1]}" for i in range(0, len(options), 2)]
         self._configuration.write_text("\n".join(common + pairs) + "\n")
         self.process: subprocess.Popen | None = None
