@@ -92,7 +92,8 @@ class Lives:
             if life.by is None:
                 life.by = call
                 life.born = call if call.acknowledged else None
-        if not call.ref:
+        # Whoever finds a session unknown says so of the id, whatever ref it makes of it.
+        if not call.ref or call.code == "NOT_FOUND":
             self._attempts[call.name].append(call)
             return
         life = self.get(call.ref)

@@ -104,7 +104,9 @@ class Run:
         (self.home / "policy.toml").write_text(toml())
         (self.home / "key").write_bytes(secrets.token_bytes(32))
         arguments = ["--policy-file", str(self.home / "policy.toml")]
-        if self.options.mode != "memory":
+        if self.options.mode == "memory":
+            arguments += ["--key-file", str(self.home / "key")]
+        else:
             arguments += ["--store-key-file", str(self.home / "key")]
             self.store = await asyncio.to_thread(STORES[self.options.mode], self.home, self.options.engine)
         for number in range(self.options.sidecars):
