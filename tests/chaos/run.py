@@ -191,7 +191,11 @@ class Run:
             await task
 
     async def _one(self, name: str, fault, record: past.Recorder) -> None:
-        happened = await fault(self.world)
+        try:
+            happened = await fault(self.world)
+        except AssertionError as problem:  # something did not come back
+            self.crashes.append(f"{name}: {problem}")
+            return
         if happened is None:
             return
         record(happened)
@@ -303,7 +307,7 @@ def main() -> int:
     parser.add_argument("--faults", type=lambda text: text.split(","), default=[], help="only these, separated by commas; none: `none`")
     parser.add_argument("--engine", choices=["redis", "valkey"], default="redis")
     parser.add_argument("--sidecars", type=int, help="how many; default 3")
-    parser.add_argument("--visits", type=int, default=400, help="how many sessions are in use at once; default 400")
+    parser.add_argument("--visits", type=int, default=1200, help="how many people there are at once; default 1200")
     parser.add_argument("--binary", type=Path, default=DEFAULT_BINARY, help="the session-sidecar to test")
     parser.add_argument("--home", type=Path, default=REPOSITORY / "target/chaos", help="where histories and logs go; it is emptied first")
     parser.add_argument("--verbose", action="store_true", help="print each fault as it is over")
