@@ -116,7 +116,8 @@ class Run:
                 own = ["--store", self.store.url(self.proxies[-1].port)]
             elif self.store:
                 own = ["--store", self.store.url()]
-            self.sidecars.append(Sidecar(number, self.options.binary, self.home, arguments + own))
+            binary = self.options.other_binary if self.options.other_binary and number % 2 else self.options.binary
+            self.sidecars.append(Sidecar(number, binary.resolve(), self.home, arguments + own + self.options.argument))
             self.sidecars[-1].start()
         for sidecar in self.sidecars:
             await asyncio.to_thread(sidecar.wait_until_ready)
@@ -309,10 +310,11 @@ def main() -> int:
     parser.add_argument("--sidecars", type=int, help="how many; default 3")
     parser.add_argument("--visits", type=int, default=1200, help="how many people there are at once; default 1200")
     parser.add_argument("--binary", type=Path, default=DEFAULT_BINARY, help="the session-sidecar to test")
+    parser.add_argument("--other-binary", type=Path, help="what every second sidecar runs: an older or a newer version")
+    parser.add_argument("--argument", action="append", default=[], help="a further argument of every sidecar, repeatable: --argument=--store-outage=fail-closed")
     parser.add_argument("--home", type=Path, default=REPOSITORY / "target/chaos", help="where histories and logs go; it is emptied first")
     parser.add_argument("--verbose", action="store_true", help="print each fault as it is over")
     options = parser.parse_args()
-    options.binary = options.binary.resolve()
     options.sidecars = options.sidecars or (1 if options.mode == "memory" else 3)
     unknown = set(options.faults) - set(FAULTS[options.mode]) - {"none"}
     if unknown:
