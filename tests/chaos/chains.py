@@ -7,6 +7,7 @@ from .lives import Life, Lives
 
 # A session may end while the initial state is being sent: its events then come without a snapshot before them.
 SETTLING = 5.0
+LIMITS = ("IDLE", "ABSOLUTE")
 
 
 @dataclass
@@ -15,8 +16,8 @@ class _Told:
 
     version: int = 0
     ended: bool = False
-    # Whether everything is known from its beginning: warnings that stood before are not.
-    whole: bool = True
+    # Limits of which a warning may stand that this chain was not told of: it stood before.
+    unsure: set[str] = field(default_factory=set)
     standing: dict[str, set[float]] = field(default_factory=dict)
 
 
@@ -74,7 +75,7 @@ class Chain:
         self.snapshots[message.ref] = message
         told = self._told.setdefault(message.ref, _Told())
         told.version = max(told.version, message.version)
-        told.whole = bool(message.predecessor)
+        told.unsure = set(LIMITS) if message.state == "EXPIRING" else set()
         if message.end_reason:
             if told.ended:
                 self.disorder.append((message.ref, message.at, "a snapshot tells its end again"))
@@ -92,7 +93,7 @@ class Chain:
             absent = self._absent(life)
             if absent and at > self.complete + SETTLING:
                 self.disorder.append((ref, at, f"{message.kind} of a session that lived before and that the initial state left out"))
-            told = self._told[ref] = _Told(whole=not absent)
+            told = self._told[ref] = _Told(unsure=set(LIMITS) if absent else set())
         if told.ended:
             self.disorder.append((ref, at, f"{message.kind} after Ended"))
         if message.version <= told.version and not told.ended:
@@ -105,18 +106,16 @@ class Chain:
                     self.disorder.append((ref, at, f"a second warning of {message.point:g} s before {message.limit}"))
                 points.add(message.point)
             case "cleared":
-                if not points and told.whole:
+                if not points and message.limit not in told.unsure:
                     self.disorder.append((ref, at, f"Cleared of {message.limit}, of which no warning stands"))
                 points.clear()
-                # Whatever stood before, nothing stands now.
-                if message.limit == "IDLE":
-                    told.whole = True
+                told.unsure.discard(message.limit)
             case "ended":
                 told.ended = True
                 self.ended.setdefault(ref, []).append(at)
                 limit = {"IDLE_TIMEOUT": "IDLE", "ABSOLUTE_TIMEOUT": "ABSOLUTE"}.get(message.end_reason)
                 if limit:
-                    self.timeouts.append((message, bool(told.standing.get(limit)) or not told.whole))
+                    self.timeouts.append((message, bool(told.standing.get(limit)) or limit in told.unsure))
 
     def _absent(self, life: Life | None) -> bool:
         """Whether a session that the initial state did not name lived when the chain began."""
