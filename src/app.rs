@@ -20,6 +20,7 @@ use tokio::{
     net::{TcpListener, TcpStream, UnixListener, UnixStream},
     signal::unix::{SignalKind, signal},
     sync::Semaphore,
+    task::JoinSet,
 };
 use tokio_util::{either::Either, sync::CancellationToken};
 use tracing::{error, info, warn};
@@ -32,7 +33,10 @@ use crate::{
     reload::{self, ReloadMeter},
     rpc::{Api, Caller, Connection, RpcMeter},
     sessions::{Meter, Sessions, Setup, random_key},
-    store::MemoryCaps,
+    store::{
+        MemoryCaps,
+        shared::{self, Shared, StoreMeter},
+    },
     telemetry::{Levels, PREFIX},
     time::Clock,
 };
@@ -47,6 +51,7 @@ pub struct App {
     /// Where metrics and probes are served.
     pub admin_address: Option<SocketAddr>,
     sessions: Arc<Sessions>,
+    shared: Option<Arc<Shared>>,
     meter: Arc<RpcMeter>,
     registry: Registry,
     incoming: SelectAll<Incoming>,
@@ -90,22 +95,43 @@ impl App {
                 Audit::start(setup, &mut registry).context("the audit log cannot be started")?
             }
         };
-        let sessions = Sessions::new(
-            Setup {
-                clock,
-                master_key,
-                policies: config.policies,
-                caps: MemoryCaps {
+        let shared = match config.store {
+            None => None,
+            Some(store) => {
+                let setup = shared::Setup {
+                    clock: clock.clone(),
+                    link: store.link,
+                    namespace: store.namespace,
+                    master_key: store.master_key,
+                    window: store.window,
+                    outage: store.outage,
                     max_sessions: config.max_sessions,
-                    max_tombstones: config.max_tombstones,
-                },
-                replay_events: config.replay_events,
-                mailbox_size: config.watch_queue,
-                max_watchers: config.max_watchers,
-                audit,
+                    replay_events: config.replay_events,
+                    mailbox_size: config.watch_queue,
+                };
+                let shared = Shared::new(setup, StoreMeter::register(&mut registry));
+                check(&shared).await?;
+                Some(shared)
+            }
+        };
+        let setup = Setup {
+            clock,
+            master_key,
+            policies: config.policies,
+            caps: MemoryCaps {
+                max_sessions: config.max_sessions,
+                max_tombstones: config.max_tombstones,
             },
-            Meter::register(&mut registry),
-        );
+            replay_events: config.replay_events,
+            mailbox_size: config.watch_queue,
+            max_watchers: config.max_watchers,
+            audit,
+        };
+        let meter = (meter, Meter::register(&mut registry));
+        let (meter, sessions) = match &shared {
+            None => (meter.0, Sessions::new(setup, meter.1)),
+            Some(shared) => (meter.0, Sessions::sharing(setup, meter.1, shared)),
+        };
         registry.register_collector(Box::new(Levels(Arc::clone(&sessions))));
         let policy_file = config
             .policy_file
@@ -145,6 +171,7 @@ impl App {
             endpoints,
             admin_address: admin.as_ref().map(TcpListener::local_addr).transpose()?,
             sessions,
+            shared,
             meter,
             registry,
             incoming,
@@ -156,6 +183,16 @@ impl App {
         })
     }
 
+    /// What a restart loses, in words.
+    #[must_use]
+    pub fn durability(&self) -> &'static str {
+        if self.shared.is_some() {
+            "sessions live in a shared store: a restart of this process loses none"
+        } else {
+            "sessions live in this process' memory: a restart loses all of them, and watchers start anew"
+        }
+    }
+
     /// Serves until `stop` is done; then says that it is not ready, tells every watcher, finishes the calls that are under way,
     /// and returns within the drain timeout.
     pub async fn run(self, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
@@ -163,6 +200,8 @@ impl App {
         let alarm = Arc::clone(sessions.alarm());
         driver::spawn_thread("driver", driver::run(Arc::clone(&sessions), clock, alarm))?;
         driver::spawn_thread("router", Arc::clone(sessions.router()).run())?;
+        let shared = self.shared.clone();
+        let sharing = shared.as_ref().map(|shared| share(&sessions, shared));
 
         let audit = sessions.audit().clone();
         if audit.is_on() {
@@ -180,7 +219,7 @@ impl App {
             let sessions = Arc::clone(&sessions);
             let apply = {
                 let sessions = Arc::clone(&sessions);
-                move |policies| sessions.policies().reload(policies)
+                move |policies| sessions.reload(policies)
             };
             let problem = {
                 let sessions = Arc::clone(&sessions);
@@ -229,6 +268,11 @@ impl App {
         draining.cancel();
         health.close().await;
         let drained = tokio::time::timeout(self.drain_timeout, server).await;
+        if let Some(shared) = &shared {
+            // What is only counted here is told, and others look at what is due.
+            let _ = tokio::time::timeout(LEAVE_TIMEOUT, shared.leave()).await;
+        }
+        drop(sharing);
         // Whoever was answered is written down.
         let written = tokio::task::spawn_blocking(move || audit.close(AUDIT_TIMEOUT)).await;
         written.context("the audit log was not closed")?;
@@ -247,6 +291,41 @@ impl App {
 
 /// How many lines of the audit log may wait to be written: a burst of ends, or a few seconds of a disk that does not answer.
 const AUDIT_QUEUE: usize = 262_144;
+
+/// How long the store may take to be told the last things.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long to wait at start for a store that may get well by itself. After that the sidecar listens all the same, and answers
+/// that it is unavailable.
+const STORE_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Looks whether the shared store is fit. What no waiting mends is refused.
+async fn check(shared: &Shared) -> anyhow::Result<()> {
+    let deadline = tokio::time::Instant::now() + STORE_PATIENCE;
+    loop {
+        match shared.check().await {
+            Ok(()) => return Ok(()),
+            Err(error) if !error.is_transient() => return Err(error).context("--store cannot be used"),
+            Err(error) if tokio::time::Instant::now() >= deadline => {
+                warn!(%error, "the store cannot be reached yet; calls answer UNAVAILABLE until it can");
+                return Ok(());
+            }
+            Err(error) => info!(%error, "waiting for the store"),
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+}
+
+/// The tasks that keep sessions in a shared store: they end when this is dropped. If one ends by itself, so does the process.
+fn share(sessions: &Arc<Sessions>, shared: &Arc<Shared>) -> JoinSet<()> {
+    let mut tasks = JoinSet::new();
+    tasks.spawn(Arc::clone(shared.link()).run());
+    tasks.spawn(Arc::clone(shared).follow());
+    tasks.spawn(Arc::clone(shared).keep_house());
+    tasks.spawn(Arc::clone(sessions).sweep_store(Arc::clone(shared)));
+    tasks.spawn(Arc::clone(sessions).tell_untold(Arc::clone(shared)));
+    tasks
+}
 
 /// How long the last lines of the audit log may take to be written at the end.
 const AUDIT_TIMEOUT: Duration = Duration::from_secs(5);

@@ -109,7 +109,7 @@ fn run(args: &ServeArgs, config: Config, audit: Option<Output>) -> anyhow::Resul
         if let Some(address) = app.admin_address {
             tracing::info!(endpoint = %format!("http://{address}"), "listening for admin");
         }
-        tracing::info!("sessions live in this process' memory: a restart loses all of them, and watchers start anew");
+        tracing::info!("{}", app.durability());
         let stop = stop_signal()?;
         app.run(stop).await
     });

@@ -45,17 +45,17 @@ impl std::fmt::Debug for Levels {
 
 impl Collector for Levels {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
-        let memory = self.0.memory();
+        let store = self.0.levels();
         let levels = [
-            ("live_sessions", "Live sessions", memory.live()),
-            ("tombstones", "Ended sessions that are remembered", memory.remembered()),
+            ("live_sessions", "Live sessions", store.live),
+            ("tombstones", "Ended sessions that are remembered", store.remembered),
             ("watchers", "Open watches that are live", self.0.router().watchers()),
         ];
         for (name, help, level) in levels {
             let gauge = ConstGauge::new(i64::try_from(level).unwrap_or(i64::MAX));
             gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
         }
-        let dropped = ConstCounter::new(memory.forgotten_early());
+        let dropped = ConstCounter::new(store.forgotten_early);
         dropped.encode(encoder.encode_descriptor(
             "tombstones_dropped",
             "Ended sessions that were forgotten before their time because of --max-tombstones",

@@ -77,7 +77,11 @@ impl Wanted {
             bail!("--from-log needs --ref or --subject: ids are not in an audit log");
         }
         let tenant = args.admin.client.tenant.clone();
-        let key = args.key_file.as_ref().map(read_key).transpose()?;
+        let key = args
+            .key_file
+            .as_ref()
+            .map(|path| read_key("--key-file", path))
+            .transpose()?;
         let keys = key.map(|key| Keys::derive(&key));
         Ok(Self {
             subject_hash: keys

@@ -12,7 +12,10 @@ use super::{
         TouchArgs, WatchArgs,
     },
 };
-use crate::audit::{SubjectForm, Target};
+use crate::{
+    audit::{SubjectForm, Target},
+    store::shared::Outage,
+};
 
 /// Judges session timeouts exactly, warns before the end, and says why a session ended.
 #[derive(Debug, Parser)]
@@ -116,6 +119,57 @@ pub struct ServeArgs {
     #[arg(long, env = "SESSION_SIDECAR_KEY_FILE", value_name = "FILE")]
     pub key_file: Option<PathBuf>,
 
+    /// Where sessions are kept: `memory` of this process, or a store that sidecars share: redis://[USER@]HOST[:PORT][/DB],
+    /// redis+sentinel://HOST:PORT,HOST:PORT/NAME or redis+cluster://HOST:PORT,HOST:PORT; rediss (with an s) for TLS. Redis 7.0 or
+    /// Valkey 7.2, or newer.
+    #[arg(long, env = "SESSION_SIDECAR_STORE", value_name = "STORE", default_value = "memory")]
+    pub store: String,
+
+    /// A file with the password of the store's user.
+    #[arg(long, env = "SESSION_SIDECAR_STORE_PASSWORD_FILE", value_name = "FILE")]
+    pub store_password_file: Option<PathBuf>,
+
+    /// A file with the password of the sentinels, if they have one.
+    #[arg(long, env = "SESSION_SIDECAR_STORE_SENTINEL_PASSWORD_FILE", value_name = "FILE")]
+    pub store_sentinel_password_file: Option<PathBuf>,
+
+    /// A file with the certificates of the authority that signed the store's, PEM. Default: those that the system trusts.
+    #[arg(long, env = "SESSION_SIDECAR_STORE_CA_FILE", value_name = "FILE")]
+    pub store_ca_file: Option<PathBuf>,
+
+    /// A file of at least 32 random bytes that all sidecars of the namespace have in common; required for a shared store. It takes
+    /// the place of --key-file.
+    #[arg(long, env = "SESSION_SIDECAR_STORE_KEY_FILE", value_name = "FILE")]
+    pub store_key_file: Option<PathBuf>,
+
+    /// Sidecars that share a store and a namespace share sessions. 1 to 64 letters, digits, `-`, `_` or `.`.
+    #[arg(
+        long,
+        env = "SESSION_SIDECAR_STORE_NAMESPACE",
+        value_name = "NAME",
+        default_value = "main"
+    )]
+    pub store_namespace: String,
+
+    /// How long one write of activity is good for: `auto` (a hundredth of the idle timeout, 250 ms to 10 s), or a duration up to
+    /// 10 s. Sessions end so much later at most, never earlier; `0s` writes every activity.
+    #[arg(
+        long,
+        env = "SESSION_SIDECAR_STORE_WINDOW",
+        value_name = "DURATION",
+        default_value = "auto"
+    )]
+    pub store_window: String,
+
+    /// What is served while the shared store is away.
+    #[arg(
+        long,
+        env = "SESSION_SIDECAR_STORE_OUTAGE",
+        value_name = "MODE",
+        default_value = "degraded"
+    )]
+    pub store_outage: StoreOutage,
+
     /// How many sessions may be live; at the cap Create is refused.
     #[arg(
         long,
@@ -209,6 +263,27 @@ pub struct ServeArgs {
     /// sessionsidecar.dev.v1.TestClockService). Only this flag can switch it on, no variable.
     #[arg(long)]
     pub dev: bool,
+}
+
+/// What is served while the shared store is away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum StoreOutage {
+    /// Sessions that were known to live, for 60 s at most. Commands other than Touch answer UNAVAILABLE.
+    Degraded,
+    /// Nothing: every call answers UNAVAILABLE.
+    FailClosed,
+    /// Sessions that were known to live, until their time is over.
+    FailOpen,
+}
+
+impl From<StoreOutage> for Outage {
+    fn from(mode: StoreOutage) -> Self {
+        match mode {
+            StoreOutage::Degraded => Self::Degraded,
+            StoreOutage::FailClosed => Self::FailClosed,
+            StoreOutage::FailOpen => Self::FailOpen,
+        }
+    }
 }
 
 /// How a subject is written down.

@@ -5,6 +5,7 @@ mod args;
 mod listen;
 mod options;
 mod policy;
+mod store;
 mod verb_args;
 
 use std::{
@@ -21,11 +22,12 @@ use anyhow::{Context as _, bail};
 pub use admin_args::{AdminArgs, EndSessionsArgs, ExplainArgs, FilterArgs, ListArgs, PoliciesArgs, StateArg};
 pub use args::{
     AuditSubject, Cli, Command, LogFormat, PolicyArgs, PolicyCommand, PolicyFileArgs, PolicyLintArgs, ServeArgs,
-    StandardArg,
+    StandardArg, StoreOutage,
 };
 pub use listen::{Endpoint, Listen};
 pub use options::options_markdown;
 pub use policy::{parse as parse_policies, parse_file as parse_policy_file, read as read_policies};
+pub use store::StoreConfig;
 pub use verb_args::{
     ActivityArg, ActorArg, AdvanceArgs, CheckArgs, ClientArgs, CreateArgs, EndArgs, ExtendArgs, HintArgs, HoldArgs,
     HoldKindArg, HoldNameArgs, IdArgs, ReasonArg, ReleaseArgs, RequestArgs, RotateArgs, TargetArgs, TouchArgs,
@@ -50,6 +52,8 @@ pub struct Config {
     pub policy_file: Option<PathBuf>,
     /// The key of refs, ids and tokens; drawn at random if unset.
     pub master_key: Option<Vec<u8>>,
+    /// The store that sidecars share, if they do.
+    pub store: Option<StoreConfig>,
     /// The cap of live sessions.
     pub max_sessions: usize,
     /// The cap of remembered ended sessions.
@@ -114,13 +118,25 @@ impl Config {
                 names.join(", ")
             ));
         }
-        warnings.extend(args.key_file.as_ref().and_then(|path| loose_key(path)));
+        let keys = [
+            ("--key-file", &args.key_file),
+            ("--store-key-file", &args.store_key_file),
+        ];
+        warnings.extend(
+            keys.into_iter()
+                .filter_map(|(flag, path)| loose_key(flag, path.as_ref()?)),
+        );
+        let store = StoreConfig::resolve(args)?;
         Ok(Self {
             listen,
             admin_listen,
             policies,
             policy_file: args.policy_file.clone(),
-            master_key: args.key_file.as_ref().map(read_key).transpose()?,
+            master_key: match (&store, &args.key_file) {
+                (Some(store), _) => Some(store.master_key.clone()),
+                (None, path) => path.as_ref().map(|path| read_key("--key-file", path)).transpose()?,
+            },
+            store,
             max_sessions: at_least_one("--max-sessions", args.max_sessions)?,
             max_tombstones: at_least_one("--max-tombstones", args.max_tombstones)?,
             max_watchers: at_least_one("--max-watchers", args.max_watchers)?,
@@ -138,12 +154,12 @@ impl Config {
 
 /// Whether people who should not know the key can read its file, or change it. A group that reads it is usual (Kubernetes'
 /// fsGroup).
-fn loose_key(path: &Path) -> Option<String> {
+fn loose_key(flag: &str, path: &Path) -> Option<String> {
     const LOOSE: u32 = 0o027;
     let mode = fs::metadata(path).ok()?.permissions().mode();
     (mode & LOOSE != 0).then(|| {
         format!(
-            "--key-file {0} is open to others (mode {1:04o}), who could make refs and resume tokens with it: chmod 600 {0}",
+            "{flag} {0} is open to others (mode {1:04o}), who could make refs and resume tokens with it: chmod 600 {0}",
             path.display(),
             mode & 0o7777
         )
@@ -159,13 +175,13 @@ fn at_least_one(flag: &str, value: usize) -> anyhow::Result<usize> {
     Ok(value)
 }
 
-/// Reads a --key-file.
-pub fn read_key(path: &PathBuf) -> anyhow::Result<Vec<u8>> {
+/// Reads a file with a key.
+pub fn read_key(flag: &str, path: &PathBuf) -> anyhow::Result<Vec<u8>> {
     let shown = path.display();
-    let key = fs::read(path).with_context(|| format!("--key-file {shown} cannot be read"))?;
+    let key = fs::read(path).with_context(|| format!("{flag} {shown} cannot be read"))?;
     if key.len() < 32 {
         bail!(
-            "--key-file {shown} holds {} bytes; at least 32 random ones are needed (head -c 32 /dev/urandom > {shown})",
+            "{flag} {shown} holds {} bytes; at least 32 random ones are needed (head -c 32 /dev/urandom > {shown})",
             key.len()
         );
     }

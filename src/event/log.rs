@@ -4,7 +4,7 @@ use std::{collections::VecDeque, sync::Arc};
 
 use tokio::sync::Notify;
 
-use super::Event;
+use super::{Event, Places};
 use crate::{
     sabotage::{self, Fault},
     sync::Mutex,
@@ -23,6 +23,8 @@ struct Ring {
     head: u64,
     /// Every event up to here is with those who watch.
     routed: u64,
+    /// The numbers of the last events of each stream that are not kept any more.
+    trimmed: Places,
 }
 
 /// How many events more than its capacity a log may keep for the router, which must not be overrun by a burst.
@@ -41,6 +43,7 @@ impl Log {
                 events: VecDeque::new(),
                 head: 0,
                 routed: 0,
+                trimmed: Places::new(),
             }),
             capacity: capacity.max(1),
             appended: Notify::new(),
@@ -54,6 +57,9 @@ impl Log {
             let mut ring = self.ring.lock();
             ring.head += 1;
             event.seq = ring.head;
+            if event.number == 0 {
+                event.number = ring.head;
+            }
             let event = Arc::new(event);
             ring.events.push_back(Arc::clone(&event));
             (event, self.trim(&mut ring))
@@ -68,7 +74,13 @@ impl Log {
         let over = ring.events.len().checked_sub(self.capacity + 1)?;
         let is_routed = ring.events.front().is_some_and(|oldest| oldest.seq <= ring.routed);
         if is_routed || over >= BACKLOG {
-            ring.events.pop_front()
+            let oldest = ring.events.pop_front()?;
+            let stream = usize::from(oldest.stream);
+            if ring.trimmed.len() <= stream {
+                ring.trimmed.resize(stream + 1, 0);
+            }
+            ring.trimmed[stream] = oldest.number;
+            Some(oldest)
         } else {
             None
         }
@@ -81,6 +93,30 @@ impl Log {
         let trimmed: Vec<_> = std::iter::from_fn(|| self.trim(&mut ring)).collect();
         drop(ring);
         drop(trimmed);
+    }
+
+    /// The oldest event that is kept.
+    #[must_use]
+    pub fn oldest(&self) -> u64 {
+        let ring = self.ring.lock();
+        ring.head + 1 - ring.events.len() as u64
+    }
+
+    /// The numbers of the last events of each stream that are not kept any more.
+    #[must_use]
+    pub fn trimmed(&self) -> Places {
+        self.ring.lock().trimmed.clone()
+    }
+
+    /// The streams go on from other places than these events lead to: nobody can read on over the break.
+    pub fn begin_anew(&self, places: &Places) {
+        let mut ring = self.ring.lock();
+        let old = std::mem::take(&mut ring.events);
+        ring.head += 1;
+        ring.trimmed.clone_from(places);
+        drop(ring);
+        drop(old);
+        self.appended.notify_one();
     }
 
     /// Place of the newest event; 0 if there never was one.

@@ -11,16 +11,26 @@ pub use token::{Position, TokenError, Tokens};
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use smallvec::SmallVec;
+
 use crate::{
     state::{Happening, Identity, SessionRef},
     time::Time,
 };
 
+/// How far one has come: the number of the last event in each stream.
+pub type Places = SmallVec<[u64; 1]>;
+
 /// One event, at its place in the log.
 #[derive(Debug)]
 pub struct Event {
-    /// Its place. The first event has 1.
+    /// Its place in the log of this process. The first event has 1.
     pub seq: u64,
+    /// Its place where it is kept for all who share it: in which stream, and the number there. In memory there is one stream,
+    /// this process' log.
+    pub stream: u16,
+    /// See `stream`.
+    pub number: u64,
     /// When it happened.
     pub at: Time,
     /// The session that it is about.

@@ -9,7 +9,7 @@ use std::{
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::{Event, Log};
+use super::{Event, Log, Places};
 use crate::state::{Happening, SessionRef};
 
 /// How many events are routed between two looks at what else there is to do.
@@ -39,6 +39,8 @@ type Mailboxes = Vec<Arc<Mailbox>>;
 struct Table {
     /// Every event up to here is in the mailboxes.
     routed: u64,
+    /// The same, in the numbers of the streams.
+    places: Places,
     next_id: u64,
     sessions: HashMap<SessionRef, Mailboxes>,
     /// By tenant, then by subject.
@@ -74,12 +76,15 @@ pub struct Subscription {
 }
 
 impl Router {
-    /// A router that reads this log and gives each watcher room for `mailbox_size` events.
+    /// A router that reads this log, which so many streams flow into, and gives each watcher room for `mailbox_size` events.
     #[must_use]
-    pub fn new(log: Arc<Log>, mailbox_size: usize) -> Arc<Self> {
+    pub fn new(log: Arc<Log>, streams: usize, mailbox_size: usize) -> Arc<Self> {
         Arc::new(Self {
             log,
-            table: Mutex::default(),
+            table: Mutex::new(Table {
+                places: std::iter::repeat_n(0, streams.max(1)).collect(),
+                ..Table::default()
+            }),
             mailbox_size: mailbox_size.max(1),
         })
     }
@@ -88,6 +93,21 @@ impl Router {
     #[must_use]
     pub fn routed(&self) -> u64 {
         self.table.lock().routed
+    }
+
+    /// The same, and how far that is in each stream.
+    #[must_use]
+    pub fn places(&self) -> (u64, Places) {
+        let table = self.table.lock();
+        (table.routed, table.places.clone())
+    }
+
+    /// This is where the streams begin for this process: what is before is not routed.
+    pub fn begin_at(&self, stream: usize, number: u64) {
+        let mut table = self.table.lock();
+        if let Some(place) = table.places.get_mut(stream) {
+            *place = number;
+        }
     }
 
     /// How many watchers are subscribed.
@@ -143,6 +163,9 @@ impl Router {
         for event in &events {
             table.deliver(event);
             table.routed = event.seq;
+            if let Some(place) = table.places.get_mut(usize::from(event.stream)) {
+                *place = event.number;
+            }
         }
         let routed = table.routed;
         drop(table);

@@ -1,7 +1,11 @@
 //! Resume tokens: a place in the log, bound to the log's epoch, to the caller's tenants and to the scope of the watch.
 
-use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use std::sync::Arc;
 
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use parking_lot::Mutex;
+
+use super::Places;
 use crate::{
     sabotage::{self, Fault},
     state::SessionRef,
@@ -10,14 +14,14 @@ use crate::{
 /// Makes and reads tokens.
 pub struct Tokens {
     key: [u8; 32],
-    epoch: [u8; 16],
+    epoch: Arc<Mutex<[u8; 16]>>,
 }
 
 /// A place in the log, and what the watch has come to follow by then.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Position {
-    /// The last event that was seen, or was not of interest.
-    pub seq: u64,
+    /// The last events that were seen, or were not of interest.
+    pub places: Places,
     /// Whether the initial state was not complete yet: whoever resumes here gets all of it again.
     pub initial: bool,
     /// The sessions that go on in the place of those that the scope names. `None` if they are more than a token holds.
@@ -33,39 +37,56 @@ pub enum TokenError {
     OtherEpoch,
 }
 
-/// version, flags, epoch, seq; then come the followed refs.
-const HEAD: usize = 1 + 1 + 16 + 8;
+/// version, flags, epoch, how many streams; then come their numbers and the followed refs.
+const HEAD: usize = 1 + 1 + 16 + 1;
+const NUMBER: usize = 8;
 const REF: usize = 16;
 /// MAC, checksum.
 const TAIL: usize = 32 + 4;
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 const INITIAL: u8 = 1;
 const FOLLOWS_MORE: u8 = 2;
-/// So many refs fit into the 1,024 characters that DESIGN.md allows.
-const MAX_FOLLOWED: usize = 40;
+/// So many bytes fit into the 1,024 characters that DESIGN.md allows.
+const LONGEST: usize = 718;
 
 impl Tokens {
     /// Tokens under a key, for the log of an epoch.
     #[must_use]
     pub fn new(key: [u8; 32], epoch: [u8; 16]) -> Self {
+        Self::sharing(key, Arc::new(Mutex::new(epoch)))
+    }
+
+    /// Tokens under a key, for a log whose epoch changes when it begins anew: older tokens name no place in it then.
+    #[must_use]
+    pub fn sharing(key: [u8; 32], epoch: Arc<Mutex<[u8; 16]>>) -> Self {
         Self { key, epoch }
+    }
+
+    /// The epoch of the log.
+    #[must_use]
+    pub fn epoch(&self) -> [u8; 16] {
+        *self.epoch.lock()
     }
 
     /// The token of a place, for a caller and scope of which `binding` is a digest.
     #[must_use]
     pub fn issue(
         &self,
-        seq: u64,
+        places: &[u64],
         initial: bool,
         followed: impl ExactSizeIterator<Item = SessionRef>,
         binding: &[u8; 32],
     ) -> String {
-        let follows_more = followed.len() > MAX_FOLLOWED;
-        let mut token = Vec::with_capacity(HEAD + TAIL);
+        let fixed = HEAD + NUMBER * places.len() + TAIL;
+        let follows_more = followed.len() > LONGEST.saturating_sub(fixed) / REF;
+        let mut token = Vec::with_capacity(fixed);
         token.push(VERSION);
         token.push(if initial { INITIAL } else { 0 } | if follows_more { FOLLOWS_MORE } else { 0 });
-        token.extend_from_slice(&self.epoch);
-        token.extend_from_slice(&seq.to_le_bytes());
+        token.extend_from_slice(&self.epoch());
+        token.push(u8::try_from(places.len()).unwrap_or(0));
+        for place in places {
+            token.extend_from_slice(&place.to_le_bytes());
+        }
         if !follows_more && !sabotage::on(Fault::FollowedForgotten) {
             followed.for_each(|reference| token.extend_from_slice(reference.as_bytes()));
         }
@@ -78,14 +99,23 @@ impl Tokens {
     pub fn open(&self, token: &str, binding: &[u8; 32]) -> Result<Position, TokenError> {
         let token = URL_SAFE_NO_PAD.decode(token).map_err(|_| TokenError::Invalid)?;
         let (signed, check) = token.split_last_chunk::<4>().ok_or(TokenError::Invalid)?;
-        let (content, mac) = signed.split_last_chunk::<32>().ok_or(TokenError::Invalid)?;
-        let (head, followed) = content.split_first_chunk::<HEAD>().ok_or(TokenError::Invalid)?;
-        let (refs, rest) = followed.as_chunks::<REF>();
-        let flags = head[1];
-        if checksum(signed) != *check || head[0] != VERSION || flags > INITIAL | FOLLOWS_MORE || !rest.is_empty() {
+        if checksum(signed) != *check {
             return Err(TokenError::Invalid);
         }
-        if head[2..18] != self.epoch {
+        if signed.first().is_some_and(|version| *version < VERSION) {
+            // Of an earlier version, and so of an earlier log.
+            return Err(TokenError::OtherEpoch);
+        }
+        let (content, mac) = signed.split_last_chunk::<32>().ok_or(TokenError::Invalid)?;
+        let (head, after) = content.split_first_chunk::<HEAD>().ok_or(TokenError::Invalid)?;
+        let numbers = after.split_at_checked(NUMBER * usize::from(head[HEAD - 1]));
+        let (numbers, followed) = numbers.ok_or(TokenError::Invalid)?;
+        let (refs, rest) = followed.as_chunks::<REF>();
+        let flags = head[1];
+        if head[0] != VERSION || flags > INITIAL | FOLLOWS_MORE || !rest.is_empty() {
+            return Err(TokenError::Invalid);
+        }
+        if head[2..18] != self.epoch() {
             return Err(TokenError::OtherEpoch);
         }
         // blake3 compares its hashes in constant time.
@@ -93,11 +123,10 @@ impl Tokens {
         if !ours && !sabotage::on(Fault::TokenForAnyScope) {
             return Err(TokenError::Invalid);
         }
-        let mut seq = [0; 8];
-        seq.copy_from_slice(&head[18..]);
+        let places = numbers.as_chunks::<NUMBER>().0.iter();
         let refs = refs.iter().map(|bytes| SessionRef::from_bytes(*bytes));
         Ok(Position {
-            seq: u64::from_le_bytes(seq),
+            places: places.map(|number| u64::from_le_bytes(*number)).collect(),
             initial: flags & INITIAL != 0,
             followed: (flags & FOLLOWS_MORE == 0).then(|| refs.collect()),
         })
@@ -127,25 +156,28 @@ mod tests {
     #[test]
     fn g12_g17_a_token_opens_only_for_its_own_caller_and_scope() {
         let tokens = Tokens::new([1; 32], [2; 16]);
-        for (count, initial) in [(0, false), (1, true), (40, false), (41, true), (255, false)] {
-            let token = tokens.issue(7, initial, refs(count), &[3; 32]);
-            assert!(token.len() <= 1024);
-            let place = Position {
-                seq: 7,
-                initial,
-                followed: (count <= 40).then(|| refs(count).collect()),
-            };
-            assert_eq!(tokens.open(&token, &[3; 32]), Ok(place));
-            assert_eq!(tokens.open(&token, &[4; 32]), Err(TokenError::Invalid));
-            let after_restart = Tokens::new([9; 32], [8; 16]);
-            assert_eq!(after_restart.open(&token, &[3; 32]), Err(TokenError::OtherEpoch));
+        for (streams, most) in [(1, 40), (16, 33), (64, 9)] {
+            for (count, initial) in [(0, false), (1, true), (most, false), (most + 1, true), (255, false)] {
+                let places = Places::from_elem(7, streams);
+                let token = tokens.issue(&places, initial, refs(count), &[3; 32]);
+                assert!(token.len() <= 1024);
+                let place = Position {
+                    places,
+                    initial,
+                    followed: (count <= most).then(|| refs(count).collect()),
+                };
+                assert_eq!(tokens.open(&token, &[3; 32]), Ok(place));
+                assert_eq!(tokens.open(&token, &[4; 32]), Err(TokenError::Invalid));
+                let after_restart = Tokens::new([9; 32], [8; 16]);
+                assert_eq!(after_restart.open(&token, &[3; 32]), Err(TokenError::OtherEpoch));
+            }
         }
     }
 
     #[test]
     fn g12_no_changed_byte_goes_unnoticed() {
         let tokens = Tokens::new([1; 32], [2; 16]);
-        let token = tokens.issue(7, false, refs(2), &[3; 32]).into_bytes();
+        let token = tokens.issue(&[7], false, refs(2), &[3; 32]).into_bytes();
         for place in 0..token.len() {
             let mut garbled = token.clone();
             garbled[place] = if garbled[place] == b'A' { b'B' } else { b'A' };

@@ -44,7 +44,7 @@ pub(super) struct AdminService {
 impl AdminService {
     pub(super) fn new(sessions: Arc<Sessions>, meter: Arc<RpcMeter>) -> Self {
         Self {
-            writer: Writer::new(sessions.clock().clone()),
+            writer: Writer::new(&sessions),
             sessions,
             meter,
         }

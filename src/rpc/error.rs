@@ -100,6 +100,7 @@ impl CallError {
                 Error::Unknown { .. } => (Code::NotFound, "SESSION_UNKNOWN"),
                 Error::Exists(_) => (Code::AlreadyExists, "SESSION_EXISTS"),
                 Error::Full { .. } => (Code::ResourceExhausted, "SESSION_CAP"),
+                Error::StoreFull => (Code::ResourceExhausted, "STORE_FULL"),
                 Error::PolicyUnknown { .. } => (Code::FailedPrecondition, "POLICY_UNKNOWN"),
                 Error::Invalid { .. } => (Code::InvalidArgument, ""),
                 Error::AlreadyPast { .. } => (Code::FailedPrecondition, "ALREADY_PAST_LIMIT"),

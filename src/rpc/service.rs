@@ -37,7 +37,7 @@ pub(super) struct Service {
 impl Service {
     pub(super) fn new(sessions: Arc<Sessions>, meter: Arc<RpcMeter>, draining: CancellationToken) -> Self {
         Self {
-            writer: Writer::new(sessions.clock().clone()),
+            writer: Writer::new(&sessions),
             sessions,
             meter,
             draining,

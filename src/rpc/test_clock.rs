@@ -22,7 +22,7 @@ pub(super) struct TestClock {
 impl TestClock {
     pub(super) fn new(sessions: Arc<Sessions>) -> Self {
         Self {
-            writer: Writer::new(sessions.clock().clone()),
+            writer: Writer::new(&sessions),
             sessions,
         }
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::proto::v1;
 use crate::{
     event::Event,
-    sessions::{Details, Report, State, Status, TouchAnswer, TouchResult},
+    sessions::{Details, Report, Sessions, State, Status, TouchAnswer, TouchResult},
     state::{
         Actor, Cause, Clamp, EndReason, Happening, Hold, HoldKind, Identity, Limit, Limits, Moment, SessionRef,
         Tombstone,
@@ -15,15 +15,26 @@ use crate::{
 
 /// Writes answers; the clock turns moments into timestamps.
 #[derive(Clone)]
-pub(super) struct Writer(Clock);
+pub(super) struct Writer {
+    clock: Clock,
+    /// Where answers come from.
+    scope: v1::KnowledgeScope,
+}
 
 impl Writer {
-    pub(super) fn new(clock: Clock) -> Self {
-        Self(clock)
+    pub(super) fn new(sessions: &Sessions) -> Self {
+        Self {
+            clock: sessions.clock().clone(),
+            scope: if sessions.is_shared() {
+                v1::KnowledgeScope::Store
+            } else {
+                v1::KnowledgeScope::Memory
+            },
+        }
     }
 
     pub(super) fn timestamp(&self, at: Time) -> prost_types::Timestamp {
-        self.0.wall(at).into()
+        self.clock.wall(at).into()
     }
 
     pub(super) fn status(&self, status: &Status) -> v1::SessionStatus {
@@ -44,7 +55,12 @@ impl Writer {
             next_warning_time: status.next_warning.map(|at| self.timestamp(at)),
             can_extend: status.can_extend,
             version: status.version.into(),
-            scope: v1::KnowledgeScope::Memory.into(),
+            scope: if status.local {
+                v1::KnowledgeScope::Local
+            } else {
+                self.scope
+            }
+            .into(),
             may_have_ended: status.may_have_ended,
             alias: status.alias,
             read_only: status.read_only,
@@ -74,6 +90,7 @@ impl Writer {
             create_time: Some(self.timestamp(origin.created)),
             authentication_time: Some(self.timestamp(origin.authenticated)),
             last_activity_time: Some(self.timestamp(details.last_activity)),
+            last_activity_accuracy: (!details.accuracy.is_zero()).then(|| duration(details.accuracy)),
             idle_expire_time: (limits.idle_timeout < Limits::NEVER).then(|| self.timestamp(details.idle_deadline)),
             absolute_expire_time: Some(self.timestamp(origin.absolute_deadline(limits))),
             extensions: details.extensions,
@@ -112,6 +129,7 @@ impl Writer {
                 TouchResult::Counted => v1::TouchResult::Counted,
                 TouchResult::Ignored => v1::TouchResult::Ignored,
                 TouchResult::Stale => v1::TouchResult::Stale,
+                TouchResult::Pending => v1::TouchResult::Pending,
             }
             .into(),
             rule: answer.rule.as_str().to_owned(),
@@ -136,7 +154,7 @@ impl Writer {
     /// The end as `ErrorInfo` metadata: the enum values' names without their prefix, the time as RFC 3339.
     pub(super) fn end_metadata(&self, tombstone: &Tombstone) -> Vec<(String, String)> {
         let end = &tombstone.end;
-        let time = humantime::format_rfc3339_millis(self.0.wall(end.at)).to_string();
+        let time = humantime::format_rfc3339_millis(self.clock.wall(end.at)).to_string();
         let short = |name: &str, prefix: &str| name.trim_start_matches(prefix).to_owned();
         let mut metadata = vec![
             (

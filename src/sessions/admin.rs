@@ -3,14 +3,15 @@
 
 use std::{
     collections::{BTreeMap, HashSet},
-    iter,
     sync::Arc,
 };
+
+use parking_lot::Mutex;
 
 use super::{Error, Examined, Report, Sessions, State, Status};
 use crate::{
     state::{EndReason, HoldKind, Identity, Moment, SessionRef, Tombstone},
-    store::{Memory, Session, Unavailable},
+    store::{Extent, Seen, Session, Unavailable},
 };
 
 /// Which sessions of a tenant. A session must match all that is set.
@@ -63,9 +64,6 @@ impl Stats {
         }
     }
 }
-
-/// How many scans of all sessions may run at once.
-pub(super) const SCANS: usize = 2;
 
 /// After so many sessions other calls get their turn.
 pub(super) const TURN: usize = 256;
@@ -125,10 +123,6 @@ impl Filter {
     }
 }
 
-fn place_of(session: &Session) -> usize {
-    session.reference().shard(Memory::PLACES)
-}
-
 /// What a live session is at a moment, before anybody has judged it. `None`: its end is decided, a tombstone says so.
 fn state_of(session: &Session, moment: Moment) -> Option<State> {
     session.read(|view| {
@@ -146,12 +140,7 @@ fn state_of(session: &Session, moment: Moment) -> Option<State> {
 
 impl Sessions {
     /// A page of the sessions that match, each judged now.
-    pub async fn list(
-        self: &Arc<Self>,
-        filter: Filter,
-        page_size: usize,
-        page_token: Option<&str>,
-    ) -> Result<Listed, Error> {
+    pub async fn list(&self, filter: Filter, page_size: usize, page_token: Option<&str>) -> Result<Listed, Error> {
         let binding = filter.binding();
         let mut after = match page_token {
             None => None,
@@ -166,7 +155,7 @@ impl Sessions {
         loop {
             // One more than fits tells whether there is a next page.
             let most = page_size + 1 - reports.len();
-            let found = self.scan(&filter, after, most).await?;
+            let found = self.candidates(&filter, after, most).await?;
             let exhausted = found.len() < most;
             for (place, reference) in found.into_iter().enumerate() {
                 if place % TURN == TURN - 1 {
@@ -197,63 +186,53 @@ impl Sessions {
     }
 
     /// The first sessions after a ref that match as things are, in order.
-    async fn scan(
-        self: &Arc<Self>,
+    async fn candidates(
+        &self,
         filter: &Arc<Filter>,
         after: Option<SessionRef>,
         most: usize,
     ) -> Result<Vec<SessionRef>, Unavailable> {
-        let filter = Arc::clone(filter);
-        self.aside(move |sessions| {
-            let moment = sessions.moment();
-            let mut found: Vec<SessionRef> = Vec::new();
-            // Places are in the order of refs: what is before the cursor or behind a full page is not looked at.
-            let begin = after.map_or(0, |after| after.shard(Memory::PLACES));
-            let mut of_subject = sessions.live_of_subject(&filter).map(|own| own.into_iter().peekable());
-            for place in begin..Memory::PLACES {
-                // Live ones first: what ends meanwhile is then among the ended ones.
-                let live = match &mut of_subject {
-                    Some(own) => iter::from_fn(|| own.next_if(|session| place_of(session) <= place)).collect(),
-                    None => sessions.memory.live_at(place),
-                };
-                let live = live.iter().filter(|session| filter.covers_live(session, moment));
-                let mut here: Vec<_> = live.map(|session| session.reference()).collect();
-                if filter.wants(State::Ended) {
-                    let ended =
-                        sessions.memory.ended_at(place).into_iter().filter(|(_, tombstone)| {
-                            filter.covers(&tombstone.origin.identity, &tombstone.limits.policy)
-                        });
-                    here.extend(ended.map(|(reference, _)| reference));
-                }
-                here.retain(|reference| after.is_none_or(|after| *reference > after));
-                here.sort_unstable();
-                here.dedup();
-                found.append(&mut here);
-                if found.len() >= most {
-                    found.truncate(most);
-                    break;
-                }
-            }
-            found
-        })
-        .await
-    }
-
-    /// The live sessions that may be those of a filter's subject, in order; `None` if it names none.
-    fn live_of_subject(&self, filter: &Filter) -> Option<Vec<Arc<Session>>> {
-        if filter.subject.is_empty() {
-            return None;
+        let ended = filter.wants(State::Ended);
+        if !filter.subject.is_empty() && !ended {
+            let mut own = self.store.of_subject(&filter.tenant, &filter.subject).await?;
+            own.sort_unstable();
+            let after = own.into_iter().filter(|own| after.is_none_or(|after| *own > after));
+            return Ok(after.take(most).collect());
         }
-        let refs = self.memory.of_subject(&filter.tenant, &filter.subject).into_iter();
-        let mut own: Vec<_> = refs.filter_map(|reference| self.memory.get(reference)).collect();
-        own.sort_unstable_by_key(|session| session.reference());
-        Some(own)
+        let extent = Extent {
+            after,
+            // A live one may have ended without anybody having noticed.
+            live: true,
+            ended,
+            most,
+        };
+        let filter = Arc::clone(filter);
+        let moment = self.moment();
+        let wanted = move |seen: &Seen<'_>| match seen {
+            Seen::Live(session) => filter.covers_live(session, moment),
+            Seen::Ended(_, tombstone) => filter.covers(&tombstone.origin.identity, &tombstone.limits.policy),
+        };
+        self.store.scan(extent, Arc::new(wanted)).await
     }
 
     /// A tenant's sessions in numbers.
-    pub async fn stats(self: &Arc<Self>, tenant: &str) -> Result<Stats, Error> {
-        let tenant: Arc<str> = tenant.into();
-        let (mut stats, over) = self.aside(move |sessions| sessions.count(&tenant)).await?;
+    pub async fn stats(&self, tenant: &str) -> Result<Stats, Error> {
+        let count = Arc::new(Mutex::new(Count::default()));
+        let extent = Extent {
+            after: None,
+            live: true,
+            ended: true,
+            most: usize::MAX,
+        };
+        let wanted = {
+            let (tenant, count, moment) = (tenant.to_owned(), Arc::clone(&count), self.moment());
+            move |seen: &Seen<'_>| {
+                count.lock().add(&tenant, seen, moment);
+                false
+            }
+        };
+        self.store.scan(extent, Arc::new(wanted)).await?;
+        let Count { mut stats, over, .. } = std::mem::take(&mut *count.lock());
         for session in over {
             match self.examine(session, self.moment()).await? {
                 // A touch was faster: it lives.
@@ -263,73 +242,67 @@ impl Sessions {
         }
         Ok(stats)
     }
+}
 
-    /// Counts all sessions but those whose deadline has passed unnoticed: it answers them.
-    fn count(&self, tenant: &str) -> (Stats, Vec<Arc<Session>>) {
-        let mut stats = Stats::default();
-        let mut over = Vec::new();
-        for place in 0..Memory::PLACES {
-            let seen = self.count_live(tenant, place, &mut stats, &mut over);
-            for (reference, tombstone) in self.memory.ended_at(place) {
-                // Seen live, ended since: once is enough.
-                if tombstone.origin.identity.tenant() == tenant && !seen.contains(&reference) {
-                    stats.add_end(&tombstone);
+/// What has been counted so far.
+#[derive(Default)]
+struct Count {
+    stats: Stats,
+    /// Those whose deadline has passed unnoticed.
+    over: Vec<Arc<Session>>,
+    /// Those that were seen live near here: they may have ended since, and once is enough.
+    seen: HashSet<SessionRef>,
+    place: usize,
+}
+
+/// How many stretches of refs there are, of which `Count` remembers one.
+const PLACES: usize = 288;
+
+impl Count {
+    fn add(&mut self, tenant: &str, seen: &Seen<'_>, moment: Moment) {
+        let reference = match seen {
+            Seen::Live(session) => session.reference(),
+            Seen::Ended(reference, _) => *reference,
+        };
+        if self.place != reference.shard(PLACES) {
+            self.place = reference.shard(PLACES);
+            self.seen.clear();
+        }
+        match seen {
+            Seen::Live(session) => self.add_live(tenant, session, moment),
+            Seen::Ended(_, tombstone) => {
+                if tombstone.origin.identity.tenant() == tenant && !self.seen.contains(&reference) {
+                    self.stats.add_end(tombstone);
                 }
             }
         }
-        (stats, over)
     }
 
-    /// Counts the live sessions of a place. Answers which it saw.
-    fn count_live(
-        &self,
-        tenant: &str,
-        place: usize,
-        stats: &mut Stats,
-        over: &mut Vec<Arc<Session>>,
-    ) -> HashSet<SessionRef> {
-        let moment = self.moment();
-        let mut seen = HashSet::new();
-        for session in self.memory.live_at(place) {
-            if session.origin().identity.tenant() != tenant {
-                continue;
-            }
-            let state = state_of(&session, moment);
-            match state {
-                Some(State::Active) => stats.active += 1,
-                Some(State::Expiring) => stats.expiring += 1,
-                Some(_) => {}
-                None => continue,
-            }
-            seen.insert(session.reference());
-            if state == Some(State::Ended) {
-                over.push(session);
-                continue;
-            }
-            let last_activity = session.pulse().last_activity();
-            let ignored = session.last_ignored();
-            stats.ghosts += u64::from(ignored.is_some_and(|ignored| ignored > last_activity));
-            let (working, unenforced) = session.read(|view| {
-                let working = view.rest.live_holds(moment.now).any(|hold| hold.kind == HoldKind::Work);
-                let over = view.deadlines(moment).expire().0 <= moment.now;
-                (working, view.rest.unenforced().is_some() || over)
-            });
-            stats.working += u64::from(working);
-            stats.unenforced += u64::from(unenforced);
+    fn add_live(&mut self, tenant: &str, session: &Arc<Session>, moment: Moment) {
+        if session.origin().identity.tenant() != tenant {
+            return;
         }
-        seen
-    }
-
-    /// Does what takes a while on a thread that serves no calls, and not more than two of those at once: they share the
-    /// processors with those that do.
-    pub(super) async fn aside<T: Send + 'static>(
-        self: &Arc<Self>,
-        work: impl FnOnce(&Self) -> T + Send + 'static,
-    ) -> Result<T, Unavailable> {
-        let _turn = self.scans.acquire().await.map_err(|_| Unavailable)?;
-        let sessions = Arc::clone(self);
-        tokio::task::spawn_blocking(move || work(&sessions))
-            .await
-            .map_err(|_| Unavailable)
+        let state = state_of(session, moment);
+        match state {
+            Some(State::Active) => self.stats.active += 1,
+            Some(State::Expiring) => self.stats.expiring += 1,
+            Some(_) => {}
+            None => return,
+        }
+        self.seen.insert(session.reference());
+        if state == Some(State::Ended) {
+            self.over.push(Arc::clone(session));
+            return;
+        }
+        let last_activity = session.read(|view| view.last_activity(moment.now));
+        let ignored = session.last_ignored();
+        self.stats.ghosts += u64::from(ignored.is_some_and(|ignored| ignored > last_activity));
+        let (working, unenforced) = session.read(|view| {
+            let working = view.rest.live_holds(moment.now).any(|hold| hold.kind == HoldKind::Work);
+            let over = view.deadlines(moment).expire().0 <= moment.now;
+            (working, view.rest.unenforced().is_some() || over)
+        });
+        self.stats.working += u64::from(working);
+        self.stats.unenforced += u64::from(unenforced);
     }
 }

@@ -47,6 +47,8 @@ pub struct Status {
     pub read_only: bool,
     /// Whether its policy only observes.
     pub observed_only: bool,
+    /// Whether it is only what was known here when the shared store went away.
+    pub local: bool,
 }
 
 impl Status {
@@ -71,6 +73,7 @@ impl Status {
             alias: false,
             read_only: view.limits.passive,
             observed_only: !view.limits.enforced,
+            local: false,
         }
     }
 
@@ -101,6 +104,7 @@ impl Status {
             alias: false,
             read_only: false,
             observed_only: false,
+            local: false,
         }
     }
 }
@@ -121,8 +125,10 @@ pub struct Details {
     pub origin: Origin,
     /// The limits in force.
     pub limits: Arc<Limits>,
-    /// The latest counted activity.
+    /// The latest counted activity that is known.
     pub last_activity: Time,
+    /// By how much the real one may be later.
+    pub accuracy: Duration,
     /// The idle deadline.
     pub idle_deadline: Time,
     /// When it ends because its browser is gone, if it is.
@@ -146,7 +152,8 @@ impl Report {
             details: Some(Details {
                 origin: view.origin.clone(),
                 limits: Arc::clone(view.limits),
-                last_activity: view.pulse.last_activity(),
+                last_activity: view.last_activity(moment.now),
+                accuracy: view.lead,
                 idle_deadline: view.deadlines(moment).idle,
                 presence_deadline: view.deadlines(moment).presence,
                 holds: view.rest.live_holds(moment.now).cloned().collect(),
@@ -166,6 +173,7 @@ impl Report {
                 origin: tombstone.origin.clone(),
                 limits: Arc::clone(&tombstone.limits),
                 last_activity: tombstone.last_activity,
+                accuracy: Duration::ZERO,
                 idle_deadline: tombstone.idle_deadline,
                 presence_deadline: None,
                 holds: Vec::new(),
@@ -206,6 +214,8 @@ pub enum TouchResult {
     Ignored,
     /// It would count, but later activity is known.
     Stale,
+    /// It would count, but the shared store cannot be told now: it will be.
+    Pending,
 }
 
 /// The answer to an Extend.
@@ -275,6 +285,9 @@ pub enum Error {
         /// The cap.
         max_sessions: usize,
     },
+    /// The store that the sidecars share is full.
+    #[error("the session store is full (its maxmemory); sessions that live go on: give it more memory")]
+    StoreFull,
     /// There is no such policy.
     #[error("there is no policy of this name; the sidecar has: {known}")]
     PolicyUnknown {

@@ -80,10 +80,21 @@ impl Admissions {
     }
 }
 
+/// How long to wait for a session that somebody else has taken a place for, and how often.
+const COMING: Duration = Duration::from_millis(50);
+const MOST_TRIES: usize = 40;
+
 /// A turn, and who goes when the new session is there.
 pub(super) struct Admission<'a> {
     _turn: Option<MutexGuard<'a, ()>>,
     losers: Vec<Arc<Session>>,
+}
+
+impl Admission<'_> {
+    /// Who goes when the new session is there.
+    pub(super) fn losers(&self) -> Vec<SessionRef> {
+        self.losers.iter().map(|loser| loser.reference()).collect()
+    }
 }
 
 impl Sessions {
@@ -117,6 +128,11 @@ impl Sessions {
             }
         }
         let limits = stricter(&policy, create.idle_timeout, create.absolute_timeout)?;
+        let limits = if create.idle_timeout.is_some() {
+            Arc::new(self.store.effective(&limits))
+        } else {
+            limits
+        };
         if limits.enforced && create.idle_for >= limits.idle_timeout {
             return Err(already_past("idle_for", "idle timeout", limits.idle_timeout));
         }
@@ -142,14 +158,15 @@ impl Sessions {
                 reference,
                 expected: Expected::Nothing(origin),
                 next,
-                at: moment.now,
+                moment,
+                supersedes: admission.losers(),
             })
             .await?;
         match committed {
             Committed::Done(session) => {
                 self.arm(&session, next_action);
                 self.created(&session, &happenings);
-                let superseded = self.supersede(admission, moment.now).await;
+                let superseded = self.supersede(admission, reference, moment.now).await;
                 Ok(Created {
                     session_id,
                     report,
@@ -167,6 +184,7 @@ impl Sessions {
             // It was there and is forgotten within one call: the caller may try again.
             Committed::Lost(Found::Unknown { .. }) | Committed::Taken(_) => Err(Unavailable.into()),
             Committed::Full { max_sessions } => Err(Error::Full { max_sessions }),
+            Committed::StoreFull => Err(Error::StoreFull),
         }
     }
 
@@ -216,20 +234,40 @@ impl Sessions {
         if !matches!(self.store.find(newcomer).await?, Found::Unknown { .. }) {
             return Ok(open);
         }
-        let mut peers = BTreeMap::new();
-        for reference in self.memory.of_subject(tenant, subject) {
-            if let Some(session) = self.goes_on(reference).await?
-                && is_of(&session, tenant, subject)
-                && session.limits().policy == policy.limits.policy
-            {
-                peers.insert((session.origin().created, session.reference()), session);
+        let mut tries = 0;
+        let losers = loop {
+            let place = self.store.subject_ticket(tenant, subject).await?;
+            let mut peers = BTreeMap::new();
+            for reference in self.store.of_subject(tenant, subject).await? {
+                if let Some(session) = self.goes_on(reference).await?
+                    && is_of(&session, tenant, subject)
+                    && session.limits().policy == policy.limits.policy
+                {
+                    peers.insert((session.origin().created, session.reference()), session);
+                }
             }
-        }
-        let too_many = (peers.len() + 1).saturating_sub(max as usize);
-        if too_many > 0 && policy.at_subject_cap == AtSubjectCap::Refuse {
-            return Err(Error::SubjectCap { max });
-        }
-        let losers = peers.into_values().take(too_many);
+            let Some(place) = place else {
+                break self.losers(policy, max, peers, 0)?;
+            };
+            // Elsewhere somebody has taken a place, and their session is not there yet.
+            let mut coming = 0;
+            for reserved in place.reserved.iter().filter(|reserved| **reserved != newcomer) {
+                coming += usize::from(matches!(self.store.find(*reserved).await?, Found::Unknown { .. }));
+            }
+            let must_go = (peers.len() + coming + 1).saturating_sub(max as usize);
+            let wait = policy.at_subject_cap == AtSubjectCap::EndOldest && must_go > peers.len();
+            let losers = self.losers(policy, max, peers, coming)?;
+            if !wait && self.store.take_place(tenant, subject, &place, newcomer).await? {
+                break losers;
+            }
+            tries += 1;
+            if tries >= MOST_TRIES {
+                return Err(Unavailable.into());
+            }
+            if wait {
+                tokio::time::sleep(COMING).await;
+            }
+        };
         let turn = if sabotage::on(Fault::SubjectCapRace) {
             drop(turn);
             tokio::task::yield_now().await;
@@ -237,28 +275,49 @@ impl Sessions {
         } else {
             Some(turn)
         };
-        Ok(Admission {
-            _turn: turn,
-            losers: losers.collect(),
-        })
+        Ok(Admission { _turn: turn, losers })
+    }
+
+    /// Who must go so that one more may begin, or that none may.
+    fn losers(
+        &self,
+        policy: &Policy,
+        max: u32,
+        peers: BTreeMap<(Time, SessionRef), Arc<Session>>,
+        coming: usize,
+    ) -> Result<Vec<Arc<Session>>, Error> {
+        let too_many = (peers.len() + coming + 1).saturating_sub(max as usize);
+        if too_many > 0 && policy.at_subject_cap == AtSubjectCap::Refuse {
+            return Err(Error::SubjectCap { max });
+        }
+        Ok(peers.into_values().take(too_many).collect())
     }
 
     /// Ends those in whose place a new session has begun, while the turn lasts.
-    pub(super) async fn supersede(&self, admission: Admission<'_>, now: Time) -> Vec<SessionRef> {
+    pub(super) async fn supersede(&self, admission: Admission<'_>, newcomer: SessionRef, now: Time) -> Vec<SessionRef> {
         let mut superseded = Vec::new();
+        if admission.losers.is_empty() {
+            return superseded;
+        }
+        let mut all = true;
         for loser in &admission.losers {
             match self.supersede_one(loser, now).await {
                 Ok(ended) => superseded.extend(ended),
                 Err(error) => {
-                    tracing::error!(%error, session = %loser.reference(), "a session could not be superseded");
+                    all = false;
+                    tracing::warn!(%error, session = %loser.reference(), "a session is not superseded yet");
                 }
             }
+        }
+        // Else whoever looks at the new session next goes on.
+        if all && let Err(error) = self.store.superseded(newcomer).await {
+            tracing::warn!(%error, session = %newcomer, "it is not noted that all were superseded");
         }
         superseded
     }
 
     /// Ends one of them, or what goes on in its place if it was rotated since it was counted.
-    async fn supersede_one(&self, loser: &Session, now: Time) -> Result<Option<SessionRef>, Error> {
+    pub(super) async fn supersede_one(&self, loser: &Session, now: Time) -> Result<Option<SessionRef>, Error> {
         let identity = &loser.origin().identity;
         let end = End {
             reason: EndReason::Superseded,
@@ -402,9 +461,13 @@ mod tests {
         let session_id = begin(&sessions).await;
         let admission = turn(&sessions).await;
         let successor = rotate(&sessions, &session_id, None).await;
-        let superseded = sessions.supersede(admission, sessions.clock.now()).await;
+        let newcomer = SessionRef::from_bytes([9; 16]);
+        let superseded = sessions.supersede(admission, newcomer, sessions.clock.now()).await;
         assert_eq!(superseded, [successor]);
-        assert!(matches!(sessions.memory.look_up(successor), Found::Ended(_)));
+        assert!(matches!(
+            sessions.memory().expect("in memory").look_up(successor),
+            Found::Ended(_)
+        ));
     }
 
     /// Unless it has become somebody else's meanwhile.
@@ -418,8 +481,11 @@ mod tests {
         let free = |subject: &String| sessions.admissions.turn_of("", subject).try_lock().is_ok();
         let other = others.into_iter().find(free);
         let successor = rotate(&sessions, &session_id, other.as_deref()).await;
-        assert_eq!(sessions.supersede(admission, sessions.clock.now()).await, []);
-        assert!(matches!(sessions.memory.look_up(successor), Found::Live(_)));
+        assert_eq!(sessions.supersede(admission, successor, sessions.clock.now()).await, []);
+        assert!(matches!(
+            sessions.memory().expect("in memory").look_up(successor),
+            Found::Live(_)
+        ));
     }
 
     /// A name that was read from the subject's list just before a Rotate leads to the session that goes on: it is counted.

@@ -8,7 +8,7 @@ use std::{
 use super::{Error, Filter, Sessions, admin::TURN, resolve::Lead};
 use crate::{
     state::{Actor, End, EndReason, SessionRef},
-    store::{Found, Memory, Session, Unavailable},
+    store::{Extent, Found, Seen, Session, Unavailable},
     time::Time,
 };
 
@@ -91,27 +91,25 @@ impl Sessions {
 
     /// Of every session that may match at least one name: its own, or a former one that leads to it. While it is rotated it goes
     /// from one place to another, perhaps to one that was looked at already; then its former name is among the ended ones.
-    async fn names(self: &Arc<Self>, filter: &Filter) -> Result<Vec<SessionRef>, Unavailable> {
+    async fn names(&self, filter: &Filter) -> Result<Vec<SessionRef>, Unavailable> {
         if !filter.subject.is_empty() {
             // All of them at once: each is there by the name that it leaves until it is there by the next.
-            return Ok(self.memory.of_subject(&filter.tenant, &filter.subject));
+            return self.store.of_subject(&filter.tenant, &filter.subject).await;
         }
+        let extent = Extent {
+            after: None,
+            live: true,
+            ended: true,
+            most: usize::MAX,
+        };
         let filter = filter.clone();
-        self.aside(move |sessions| {
-            let mut names = Vec::new();
-            for place in 0..Memory::PLACES {
-                // Live ones first: what is rotated meanwhile is then among the ended ones.
-                let live = sessions.memory.live_at(place).into_iter();
-                let live = live.filter(|session| filter.covers(&session.origin().identity, &session.limits().policy));
-                names.extend(live.map(|session| session.reference()));
-                let rotated = sessions.memory.ended_at(place).into_iter().filter(|(_, tombstone)| {
-                    tombstone.successor.is_some() && filter.covers(&tombstone.origin.identity, &tombstone.limits.policy)
-                });
-                names.extend(rotated.map(|(reference, _)| reference));
+        let wanted = move |seen: &Seen<'_>| match seen {
+            Seen::Live(session) => filter.covers(&session.origin().identity, &session.limits().policy),
+            Seen::Ended(_, tombstone) => {
+                tombstone.successor.is_some() && filter.covers(&tombstone.origin.identity, &tombstone.limits.policy)
             }
-            names
-        })
-        .await
+        };
+        self.store.scan(extent, Arc::new(wanted)).await
     }
 
     /// Ends, or counts, the session that a name leads to. Answers it if it matched, and whether this call ended it.

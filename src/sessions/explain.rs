@@ -6,7 +6,7 @@ use super::{Error, Report, Sessions};
 use crate::{
     event::Event,
     state::{Actor, EndReason, Happening, HoldKind, Limit, SessionRef, Tombstone},
-    store::{Found, Memory, Story, Tally},
+    store::{Extent, Found, Seen, Story, Tally},
     time::{Clock, Time},
 };
 
@@ -46,7 +46,7 @@ const MOST: usize = 100;
 
 impl Sessions {
     /// Explains sessions, the latest first. Answers also whether there were more than fit.
-    pub async fn explain(self: &Arc<Self>, tenant: &str, target: Target) -> Result<(Vec<Explanation>, bool), Error> {
+    pub async fn explain(&self, tenant: &str, target: Target) -> Result<(Vec<Explanation>, bool), Error> {
         let mut reports = Vec::new();
         match target {
             Target::Ref(reference) => reports.push(self.report(tenant, reference).await?),
@@ -74,48 +74,66 @@ impl Sessions {
         reports.sort_by_key(|report| std::cmp::Reverse(latest(report)));
         let truncated = reports.len() > MOST;
         reports.truncate(MOST);
-        let explained = reports.into_iter().map(|report| self.explained(report));
-        Ok((explained.collect(), truncated))
+        let mut explained = Vec::with_capacity(reports.len());
+        for report in reports {
+            explained.push(self.explained(report).await?);
+        }
+        Ok((explained, truncated))
     }
 
     /// The live and the remembered sessions that may be a subject's.
-    async fn ever_of_subject(self: &Arc<Self>, tenant: &str, subject: String) -> Result<Vec<SessionRef>, Error> {
+    async fn ever_of_subject(&self, tenant: &str, subject: String) -> Result<Vec<SessionRef>, Error> {
+        // Live ones first: what ends meanwhile is then among the ended ones.
+        let mut refs = self.store.of_subject(tenant, &subject).await?;
+        let extent = Extent {
+            after: None,
+            live: false,
+            ended: true,
+            most: usize::MAX,
+        };
         let tenant = tenant.to_owned();
-        let found = self.aside(move |sessions| {
-            // Live ones first: what ends meanwhile is then among the ended ones.
-            let mut refs = sessions.memory.of_subject(&tenant, &subject);
-            for (reference, tombstone) in (0..Memory::PLACES).flat_map(|place| sessions.memory.ended_at(place)) {
+        let wanted = move |seen: &Seen<'_>| match seen {
+            Seen::Live(_) => false,
+            Seen::Ended(_, tombstone) => {
                 let identity = &tombstone.origin.identity;
-                if identity.tenant() == tenant && identity.subject() == subject {
-                    refs.push(reference);
-                }
+                identity.tenant() == tenant && identity.subject() == subject
             }
-            refs.sort_unstable();
-            refs.dedup();
-            refs
-        });
-        Ok(found.await?)
+        };
+        refs.extend(self.store.scan(extent, Arc::new(wanted)).await?);
+        refs.sort_unstable();
+        refs.dedup();
+        Ok(refs)
     }
 
-    fn explained(&self, report: Report) -> Explanation {
-        let mut story = self.memory.story(report.status.reference);
+    async fn explained(&self, report: Report) -> Result<Explanation, Error> {
+        let mut story = self.store.story(report.status.reference).await?;
         story.tallies.sort_by_key(|tally| tally.first);
+        let end = report.details.as_ref().and_then(|details| details.end.as_ref());
+        if let Some(end) = end.filter(|_| self.store.is_shared()) {
+            end.told.store(story.end_told, Ordering::Relaxed);
+        }
         let summary = summary(&report, &story, &self.clock);
-        Explanation {
-            began_reauthenticated: self.began_reauthenticated(&report),
+        Ok(Explanation {
+            began_reauthenticated: self.began_reauthenticated(&report).await?,
             report,
             story,
             summary,
-        }
+        })
     }
 
-    fn began_reauthenticated(&self, report: &Report) -> Option<bool> {
-        let origin = &report.details.as_ref()?.origin;
-        Some(match self.memory.look_up(origin.identity.predecessor()?) {
+    async fn began_reauthenticated(&self, report: &Report) -> Result<Option<bool>, Error> {
+        let Some(details) = &report.details else {
+            return Ok(None);
+        };
+        let origin = &details.origin;
+        let Some(predecessor) = origin.identity.predecessor() else {
+            return Ok(None);
+        };
+        Ok(Some(match self.store.find(predecessor).await? {
             Found::Ended(tombstone) => tombstone.successor.is_some_and(|next| next.reauthenticated),
             // Forgotten: only a new authentication can be younger than the session.
             _ => origin.authenticated > origin.created,
-        })
+        }))
     }
 }
 

@@ -6,7 +6,7 @@ use super::{Error, Examined, PLAIN, Sessions, Status};
 use crate::{
     driver::{BEAT, Step, Work},
     sabotage::{self, Fault},
-    state::{Actor, Command, End, EndReason, Happening, Moment, Refusal, Reply, View, decide},
+    state::{Actor, Command, End, EndReason, Happening, Moment, Refusal, Reply, SessionRef, View, decide},
     store::{Commit, Committed, Expected, Found, Session, Unavailable},
     time::Time,
     timeline::fires_at,
@@ -15,6 +15,9 @@ use crate::{
 /// How many sessions are judged before other slots get their turn: a million identical deadlines must not delay the next
 /// slot's warnings.
 const CHUNK: usize = 512;
+
+/// How often a change is decided anew because somebody was faster.
+const MOST_TRIES: usize = 1_000;
 
 /// How far a test clock moves at once: short of what counts as a gap.
 const ADVANCE_STEP: Duration = Duration::from_secs(4);
@@ -28,9 +31,11 @@ pub(super) struct Backlog {
 
 /// What a command did.
 pub(super) struct Changed {
+    /// The session after it; after a Rotate the one that goes on.
+    pub(super) session: Arc<Session>,
     pub(super) reply: Result<Reply, Refusal>,
     pub(super) status: Status,
-    happenings: Happenings,
+    pub(super) happenings: Happenings,
 }
 
 type Happenings = Vec<(u32, Happening)>;
@@ -40,9 +45,15 @@ impl Sessions {
     /// it as live then tells of this moment: at a later one it may be over.
     pub(super) async fn examine(&self, session: Arc<Session>, moment: Moment) -> Result<Examined, Error> {
         let over = session.read(|view| view.pulse.is_dead() || view.deadlines(moment).expire().0 <= moment.now);
-        if over {
-            self.change(&session, &Command::Judge, moment).await?;
-        }
+        let session = if over {
+            let changed = self.change(&session, &Command::Judge, moment).await?;
+            if let Err(Refusal::Ended(tombstone)) = changed.reply {
+                return Ok(Examined::Ended(tombstone));
+            }
+            changed.session
+        } else {
+            session
+        };
         // A touch may have been faster than the end.
         Ok(match session.read(|view| view.rest.end().cloned()) {
             Some(tombstone) => Examined::Ended(tombstone),
@@ -52,6 +63,9 @@ impl Sessions {
 
     /// Puts a session on the timeline.
     pub(super) fn arm(&self, session: &Arc<Session>, at: Time) {
+        if !self.store.needs_timeline() {
+            return;
+        }
         let fires = {
             let mut timeline = self.timeline.lock();
             let fires = timeline.arm(at, Arc::clone(session));
@@ -125,9 +139,25 @@ impl Sessions {
         command: &Command,
         moment: Moment,
     ) -> Result<Changed, Error> {
+        self.change_for(session, command, moment, &[]).await
+    }
+
+    /// The same; these sessions must end because this one goes on.
+    pub(super) async fn change_for(
+        &self,
+        session: &Arc<Session>,
+        command: &Command,
+        moment: Moment,
+        supersedes: &[SessionRef],
+    ) -> Result<Changed, Error> {
         let reference = session.reference();
         let mut session = Arc::clone(session);
-        loop {
+        let mut moment = moment;
+        for tries in 0..MOST_TRIES {
+            if tries > 0 {
+                // It took a while to find out: ends may be held since.
+                moment = self.moment();
+            }
             let (pulse, version, decision) =
                 session.read(|view| (view.pulse, view.version, decide(view, command, moment)));
             let Some(next) = decision.next else {
@@ -136,6 +166,7 @@ impl Sessions {
                     None => Status::live(reference, view, moment),
                 });
                 return Ok(Changed {
+                    session,
                     reply: decision.reply,
                     status,
                     happenings: Vec::new(),
@@ -156,7 +187,8 @@ impl Sessions {
                     version,
                 },
                 next,
-                at: moment.now,
+                moment,
+                supersedes: supersedes.to_vec(),
             };
             session = match self.store.commit(commit).await? {
                 Committed::Done(done) => {
@@ -174,6 +206,7 @@ impl Sessions {
                         self.arm(&done, next_action);
                     }
                     return Ok(Changed {
+                        session: done,
                         reply: decision.reply,
                         status,
                         happenings,
@@ -182,6 +215,7 @@ impl Sessions {
                 Committed::Lost(Found::Live(session)) => session,
                 Committed::Lost(Found::Ended(tombstone)) => {
                     return Ok(Changed {
+                        session,
                         status: Status::ended(reference, &tombstone, moment.now),
                         reply: Err(Refusal::Ended(tombstone)),
                         happenings: Vec::new(),
@@ -190,11 +224,14 @@ impl Sessions {
                 Committed::Taken(Found::Live(taken)) => return Err(Error::Exists(taken.reference())),
                 Committed::Taken(Found::Ended(tombstone)) => return Err(Error::NewEnded(tombstone)),
                 Committed::Taken(Found::Unknown { .. }) => return Err(Unavailable.into()),
+                Committed::StoreFull => return Err(Error::StoreFull),
                 Committed::Lost(Found::Unknown { .. }) | Committed::Full { .. } => {
                     return Err(Error::unknown(reference));
                 }
             };
         }
+        // Others change it all the time.
+        Err(Unavailable.into())
     }
 
     /// Judges one session that the timeline says is due.
@@ -216,6 +253,7 @@ impl Sessions {
                 pulse,
                 rest: &PLAIN,
                 version: 0,
+                lead: Duration::ZERO,
             };
             view.next_action(moment)
         };
@@ -245,7 +283,7 @@ impl Sessions {
         }
     }
 
-    fn note_lateness(&self, happenings: &Happenings) {
+    pub(super) fn note_lateness(&self, happenings: &Happenings) {
         let now = self.clock.now();
         for (_, happening) in happenings {
             match happening {
@@ -263,7 +301,7 @@ impl Sessions {
             return;
         }
         backlog.housekept = Some(now);
-        self.memory.sweep();
+        self.store.sweep();
         if let Some(off) = self.clock.follow_wall_clock() {
             tracing::warn!(
                 seconds = off.as_secs(),

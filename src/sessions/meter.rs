@@ -28,6 +28,7 @@ pub struct Meter {
 
 /// Touches by result.
 pub(super) struct Touches {
+    pub(super) pending: Counter,
     pub(super) counted: Counter,
     pub(super) ignored: Counter,
     pub(super) stale: Counter,
@@ -69,6 +70,7 @@ impl Meter {
             created: Counter::default(),
             extended: Counter::default(),
             touches: Touches {
+                pending: touch("pending"),
                 counted: touch("counted"),
                 ignored: touch("ignored"),
                 stale: touch("stale"),

@@ -9,17 +9,19 @@ mod create;
 mod end_many;
 mod explain;
 mod judge;
+mod local;
 mod meter;
 mod page;
 mod policies;
 mod resolve;
 mod rotate;
+mod sweep;
 mod touch;
 mod verbs;
 mod vigil;
 mod watch;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use tokio::sync::Semaphore;
 
@@ -40,7 +42,10 @@ use crate::{
     driver::Alarm,
     event::{Log, Router, Tokens},
     state::{Keys, Moment, Policy, Rest, SessionRef, Tombstone},
-    store::{Memory, MemoryCaps, Session, Store},
+    store::{
+        Levels, Memory, MemoryCaps, Session, Store,
+        shared::{HELD_FOR, Shared},
+    },
     sync::Mutex,
     time::Clock,
     timeline::Timeline,
@@ -78,7 +83,8 @@ pub struct Sessions {
     keys: Keys,
     policies: Policies,
     admissions: Admissions,
-    memory: Arc<Memory>,
+    /// What is known in this process alone, unless sidecars share a store.
+    memory: Option<Arc<Memory>>,
     store: Arc<dyn Store>,
     log: Arc<Log>,
     router: Arc<Router>,
@@ -92,8 +98,6 @@ pub struct Sessions {
     meter: Meter,
     audit: Audit,
     pages: Pages,
-    /// Places for scans of all sessions.
-    scans: Semaphore,
 }
 
 /// The caller's name for a session.
@@ -121,22 +125,53 @@ impl Sessions {
     /// An empty core.
     #[must_use]
     pub fn new(setup: Setup, meter: Meter) -> Arc<Self> {
-        let Setup { clock, caps, .. } = setup;
-        let keys = Keys::derive(&setup.master_key);
         let log = Arc::new(Log::new(setup.replay_events));
-        let memory = Arc::new(Memory::new(clock.clone(), Arc::clone(&log), caps));
+        let memory = Arc::new(Memory::new(setup.clock.clone(), Arc::clone(&log), setup.caps));
+        let router = Router::new(Arc::clone(&log), 1, setup.mailbox_size);
+        let store = Arc::clone(&memory) as Arc<dyn Store>;
+        let vigil = Vigil::new(setup.clock.clone(), Duration::MAX, Arc::default());
+        let epoch = Arc::new(parking_lot::Mutex::new(random()));
+        Self::over(setup, meter, store, Some(memory), log, router, vigil, epoch)
+    }
+
+    /// A core whose sessions are in a store that others share.
+    #[must_use]
+    pub fn sharing(setup: Setup, meter: Meter, shared: &Arc<Shared>) -> Arc<Self> {
+        let (log, router) = (Arc::clone(shared.log()), Arc::clone(shared.router()));
+        let vigil = Vigil::new(setup.clock.clone(), HELD_FOR, shared.held_until());
+        let store = Arc::clone(shared) as Arc<dyn Store>;
+        Self::over(setup, meter, store, None, log, router, vigil, shared.epoch())
+    }
+
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the parts in which the two ways to be made differ"
+    )]
+    fn over(
+        setup: Setup,
+        meter: Meter,
+        store: Arc<dyn Store>,
+        memory: Option<Arc<Memory>>,
+        log: Arc<Log>,
+        router: Arc<Router>,
+        vigil: Vigil,
+        epoch: Arc<parking_lot::Mutex<[u8; 16]>>,
+    ) -> Arc<Self> {
+        let clock = setup.clock;
+        let keys = Keys::derive(&setup.master_key);
+        let policies = effective(&*store, setup.policies);
+        announce(&*store, &policies);
         Arc::new(Self {
-            vigil: Vigil::new(clock.clone()),
-            tokens: Tokens::new(keys.tokens(), random()),
+            vigil,
+            tokens: Tokens::sharing(keys.tokens(), epoch),
             pages: Pages::new(keys.pages()),
             audit: setup.audit,
-            scans: Semaphore::new(admin::SCANS),
             keys,
-            policies: Policies::new(setup.policies),
+            policies: Policies::new(policies),
             admissions: Admissions::default(),
-            store: Arc::clone(&memory) as Arc<dyn Store>,
+            store,
             memory,
-            router: Router::new(Arc::clone(&log), setup.mailbox_size),
+            router,
             log,
             watcher_slots: Arc::new(Semaphore::new(setup.max_watchers)),
             max_watchers: setup.max_watchers,
@@ -160,10 +195,30 @@ impl Sessions {
         &self.audit
     }
 
-    /// What is in memory.
+    /// The table of this process, unless sidecars share a store.
     #[must_use]
-    pub fn memory(&self) -> &Memory {
-        &self.memory
+    pub fn memory(&self) -> Option<&Memory> {
+        self.memory.as_deref()
+    }
+
+    /// Whether other sidecars share the sessions.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        self.store.is_shared()
+    }
+
+    /// How much there is.
+    #[must_use]
+    pub fn levels(&self) -> Levels {
+        self.store.levels()
+    }
+
+    /// Puts the policies of a file in force.
+    pub fn reload(&self, policies: BTreeMap<String, Policy>) -> Result<Reloaded, String> {
+        let reloaded = self.policies.reload(effective(&*self.store, policies))?;
+        let in_force = self.policies.all().into_iter().map(|(policy, _)| policy.limits);
+        self.store.announce(&in_force.collect::<Vec<_>>());
+        Ok(reloaded)
     }
 
     /// How many watchers there may be.
@@ -199,6 +254,21 @@ impl Sessions {
     fn moment(&self) -> Moment {
         self.vigil.moment()
     }
+}
+
+/// The policies as this store keeps them: where it may learn of activity a moment late, `at_most` makes its limits so much
+/// shorter.
+fn effective(store: &dyn Store, policies: BTreeMap<String, Policy>) -> BTreeMap<String, Policy> {
+    let each = policies.into_iter().map(|(name, mut policy)| {
+        policy.limits = Arc::new(store.effective(&policy.limits));
+        (name, policy)
+    });
+    each.collect()
+}
+
+fn announce(store: &dyn Store, policies: &BTreeMap<String, Policy>) {
+    let limits = policies.values().map(|policy| Arc::clone(&policy.limits));
+    store.announce(&limits.collect::<Vec<_>>());
 }
 
 fn too_short(min: usize) -> Error {

@@ -6,7 +6,7 @@ use super::{Error, Examined, Name, Report, Sessions, too_short};
 use crate::{
     sabotage::{self, Fault},
     state::{SessionRef, Tombstone},
-    store::{Found, Session},
+    store::{Found, Session, Unavailable},
     time::Time,
 };
 
@@ -185,8 +185,15 @@ impl Sessions {
 
     /// Asks for everything about a session. `tenant` guards a lookup by ref: another tenant's session is unknown (G17).
     pub async fn report(&self, tenant: &str, reference: SessionRef) -> Result<Report, Error> {
-        let found = self.store.find(reference).await?;
+        let found = self.store.find(reference).await;
         let moment = self.moment();
+        let found = match found {
+            Ok(found) => found,
+            Err(Unavailable) => {
+                let report = self.report_locally(reference, moment)?;
+                return Ok(self.guarded(tenant, reference, report));
+            }
+        };
         let examined = match found {
             Found::Live(session) => self.examine(session, moment).await?,
             Found::Ended(tombstone) => Examined::Ended(tombstone),
@@ -199,15 +206,21 @@ impl Sessions {
             Examined::Ended(tombstone) if tombstone.silent => Report::unknown(reference, false, moment.now),
             Examined::Ended(tombstone) => Report::ended(reference, tombstone, moment.now),
         };
+        Ok(self.guarded(tenant, reference, report))
+    }
+
+    /// A report, if the session is the tenant's (G17).
+    fn guarded(&self, tenant: &str, reference: SessionRef, report: Report) -> Report {
+        let now = report.status.now;
         let same_tenant = report
             .details
             .as_ref()
             .is_some_and(|details| details.origin.identity.tenant() == tenant);
         if same_tenant || sabotage::on(Fault::RefCrossesTenant) {
-            return Ok(report);
+            return report;
         }
         // As if it had never been: the same answer as for such a one.
-        Ok(Report::unknown(reference, self.memory.may_have_ended(), moment.now))
+        Report::unknown(reference, self.store.may_have_ended(), now)
     }
 
     /// Refuses the ref of a known session where an id is due: somebody mixed them up.

@@ -2,7 +2,12 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Error, Name, Report, Request, Sessions, create::new_id, resolve::Resolved, too_short};
+use super::{
+    Error, Name, Report, Request, Sessions,
+    create::{self, new_id},
+    resolve::Resolved,
+    too_short,
+};
 use crate::{
     state::{Command, Limits, Reply, RequestId, Rotation, SessionRef, Tombstone},
     store::Found,
@@ -101,13 +106,14 @@ impl Sessions {
         };
         let moment = self.moment();
         let command = Command::Rotate(Box::new(rotation));
-        let previous = match self.rotate_live(resolved, &command).await? {
+        let losers: Vec<_> = admission.iter().flat_map(create::Admission::losers).collect();
+        let previous = match self.rotate_live(resolved, &command, &losers).await? {
             Reply::Rotated(tombstone) => tombstone,
             // The machine remembers the request, though the name has changed since: not by this id.
             _ => return Err(Error::RequestIdReused(from)),
         };
         let superseded = match admission {
-            Some(admission) => self.supersede(admission, moment.now).await,
+            Some(admission) => self.supersede(admission, to, moment.now).await,
             None => Vec::new(),
         };
         let mut report = self.report(tenant, to).await?;
@@ -120,9 +126,11 @@ impl Sessions {
         })
     }
 
-    async fn rotate_live(&self, resolved: Resolved, command: &Command) -> Result<Reply, Error> {
+    async fn rotate_live(&self, resolved: Resolved, command: &Command, losers: &[SessionRef]) -> Result<Reply, Error> {
         let reference = resolved.session.reference();
-        let changed = self.change(&resolved.session, command, self.moment()).await?;
+        let changed = self
+            .change_for(&resolved.session, command, self.moment(), losers)
+            .await?;
         changed.reply.map_err(|refusal| Error::refused(reference, refusal))
     }
 

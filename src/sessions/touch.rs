@@ -6,7 +6,7 @@ use super::{Error, Examined, Name, PLAIN, Sessions, Status, TouchAnswer, TouchRe
 use crate::{
     sabotage::{self, Fault},
     state::{Activity, Command, Hints, Limits, Moment, Pulse, Reply, RuleName, SessionRef, Touched, Verdict, View},
-    store::Session,
+    store::{Found, Raised, Session},
 };
 
 /// Methods that only read (RFC 9110 section 9.2.1).
@@ -23,12 +23,21 @@ impl Sessions {
     ) -> Result<TouchAnswer, Error> {
         let reference = self.session_ref(name);
         let moment = self.moment();
-        let known = self.memory.get(reference);
-        let plain = known.and_then(|session| touch_plainly(&session, activity, hints, ago, moment));
+        let known = self.store.at_hand(reference, moment.now);
+        let plain = known.and_then(|session| {
+            let (answer, first) = touch_plainly(&session, activity, hints, ago, moment)?;
+            if first {
+                self.store.touched(&session);
+            }
+            Some(answer)
+        });
         let answer = match plain {
             Some(answer) => Ok(answer),
             // In a box: the short way should not pay for the size of the long one.
-            None => Box::pin(self.touch_slowly(name, reference, activity, hints, ago, moment)).await,
+            None => match Box::pin(self.touch_slowly(name, reference, activity, hints, ago, moment)).await {
+                Err(Error::Unavailable(_)) => self.touch_locally(reference, activity, hints, ago, self.moment()),
+                answer => answer,
+            },
         };
         let touches = &self.meter.touches;
         match &answer {
@@ -36,6 +45,7 @@ impl Sessions {
                 TouchResult::Counted => touches.counted.inc(),
                 TouchResult::Ignored => touches.ignored.inc(),
                 TouchResult::Stale => touches.stale.inc(),
+                TouchResult::Pending => touches.pending.inc(),
             },
             Err(Error::Ended(..)) => touches.ended.inc(),
             Err(Error::Unknown { .. }) => touches.unknown.inc(),
@@ -86,6 +96,27 @@ impl Sessions {
             ago,
             newer: self.newer(&limits).filter(|newer| verdict.counts && is_near(newer)),
         };
+        let mut resolved = resolved;
+        let plain = command.raises_only() && !ago_is_stale(&resolved.session, ago, moment);
+        if plain && !limits.superseded.is_set() {
+            match self.store.raise(&resolved.session, ago, moment.now).await? {
+                Raised::Done(session) => {
+                    if session.tally(&verdict.rule, true, session.pulse().last_activity(), moment.now) {
+                        self.store.touched(&session);
+                    }
+                    let mut status = session.read(|view| Status::live(session.reference(), view, moment));
+                    status.alias = resolved.alias;
+                    return Ok(TouchAnswer {
+                        status,
+                        result: TouchResult::Counted,
+                        rule: verdict.rule,
+                    });
+                }
+                // What has ended is for the machine too: it may go on by another name.
+                Raised::Decide(Found::Live(session)) => resolved.session = session,
+                Raised::Decide(_) => resolved = self.live(name, reference).await?,
+            }
+        }
         let before = resolved.session.pulse().last_activity();
         let acted = self.act(resolved, &command, moment).await?;
         let result = match acted.reply {
@@ -94,7 +125,9 @@ impl Sessions {
             _ => TouchResult::Ignored,
         };
         let counted = result == TouchResult::Counted;
-        acted.session.tally(&verdict.rule, counted, before, moment.now);
+        if acted.session.tally(&verdict.rule, counted, before, moment.now) {
+            self.store.touched(&acted.session);
+        }
         Ok(TouchAnswer {
             status: acted.status,
             result,
@@ -118,7 +151,7 @@ fn touch_plainly(
     hints: Option<&Hints<'_>>,
     ago: Duration,
     moment: Moment,
-) -> Option<TouchAnswer> {
+) -> Option<(TouchAnswer, bool)> {
     loop {
         // In this order: limits that are exchanged after the pulse was read mark it, and the swap fails.
         let version = session.version();
@@ -131,13 +164,14 @@ fn touch_plainly(
         let (result, pulse) = match seen.touch(session.origin(), &limits, ago, moment) {
             Touched::Dead | Touched::Slow => return None,
             Touched::Raised(_) | Touched::Stale if !verdict.counts => (TouchResult::Ignored, seen),
+            Touched::Stale if session.covers(ago, moment.now) => (TouchResult::Counted, seen),
             Touched::Stale => (TouchResult::Stale, seen),
             Touched::Raised(raised) => (TouchResult::Counted, raised),
         };
         // Nothing to raise is nothing to swap; and whoever loses the race looks again.
         if pulse == seen || session.swap_pulse(seen, pulse) {
             let counted = result == TouchResult::Counted;
-            session.tally(&verdict.rule, counted, seen.last_activity(), moment.now);
+            let first = session.tally(&verdict.rule, counted, seen.last_activity(), moment.now);
             // Unless an activity of the same instant exchanged them, which leaves the pulse as it was and raises the version.
             let version_now = session.version();
             let limits = if version_now == version {
@@ -145,17 +179,23 @@ fn touch_plainly(
             } else {
                 session.limits()
             };
-            return Some(TouchAnswer {
+            let answer = TouchAnswer {
                 status: plain_status(session, &limits, pulse, version_now, moment),
                 result,
                 rule: verdict.rule,
-            });
+            };
+            return Some((answer, first));
         }
     }
 }
 
+/// Whether later activity than so long ago is known.
+fn ago_is_stale(session: &Session, ago: Duration, moment: Moment) -> bool {
+    !ago.is_zero() && moment.now - ago < session.pulse().last_activity() && !session.covers(ago, moment.now)
+}
+
 /// Whether a touch counts.
-fn judge(session: &Session, limits: &Limits, activity: Activity, hints: Option<&Hints<'_>>) -> Verdict {
+pub(super) fn judge(session: &Session, limits: &Limits, activity: Activity, hints: Option<&Hints<'_>>) -> Verdict {
     let reports_input = || session.read(|view| view.rest.reports_input());
     limits.rules.judge(activity, hints, reports_input, limits.unmatched)
 }
@@ -173,6 +213,7 @@ fn plain_status(session: &Session, limits: &Arc<Limits>, pulse: Pulse, version: 
         pulse,
         rest: &PLAIN,
         version,
+        lead: Duration::ZERO,
     };
     Status::live(session.reference(), &view, moment)
 }

@@ -160,6 +160,7 @@ impl Sessions {
                 Ok(reply) => {
                     let mut status = changed.status;
                     status.alias = alias;
+                    let session = changed.session;
                     return Ok(Acted { session, reply, status });
                 }
                 Err(refusal) => refusal,

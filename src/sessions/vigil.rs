@@ -2,7 +2,10 @@
 //! five seconds, so that people who could not touch get a chance (G14).
 
 use std::{
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -18,16 +21,20 @@ const GAP: Duration = Duration::from_secs(5);
 pub(super) struct Vigil {
     clock: Clock,
     last_beat: AtomicU64,
-    held_until: AtomicU64,
+    /// Others may set it too: whoever shares a store.
+    held_until: Arc<AtomicU64>,
+    held_for: Duration,
 }
 
 impl Vigil {
-    pub(super) fn new(clock: Clock) -> Self {
+    /// A vigil that holds a session at most so far past its deadline.
+    pub(super) fn new(clock: Clock, held_for: Duration, held_until: Arc<AtomicU64>) -> Self {
         let now = clock.now().as_nanos();
         Self {
             clock,
             last_beat: AtomicU64::new(now),
-            held_until: AtomicU64::new(0),
+            held_until,
+            held_for,
         }
     }
 
@@ -49,6 +56,7 @@ impl Vigil {
         Moment {
             now,
             held_until: Time::from_nanos(self.held_until.load(Ordering::Acquire)),
+            held_for: self.held_for,
         }
     }
 

@@ -11,9 +11,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Report, Sessions, State};
 use crate::{
-    event::{Event, Position, Route, Subscription, TokenError, Trimmed},
+    event::{Event, Places, Position, Route, Subscription, TokenError, Trimmed},
     sabotage::{self, Fault},
     state::{Happening, SessionRef},
+    store::{Extent, NotResumed, Resumed, Seen, Unavailable},
     time::Time,
 };
 
@@ -110,10 +111,14 @@ pub struct Watch {
     sessions: Arc<Sessions>,
     subscriber: Subscriber,
     binding: [u8; 32],
+    /// The epoch of the log when the watch began.
+    epoch: [u8; 16],
     draining: CancellationToken,
     phase: Phase,
     /// All events up to here were sent, or are not of interest.
     cursor: u64,
+    /// The same, in the numbers of the streams. In some it may be further than the log is at the cursor.
+    places: Places,
     ready: VecDeque<Arc<Event>>,
     /// Until the log is read up to here, events may be older than the snapshots.
     initial_through: u64,
@@ -151,13 +156,18 @@ impl Sessions {
         let slot = slot.map_err(|_| WatchError::TooMany { max })?;
         let binding = subscriber.binding();
         // Before the sessions are listed: what happens to them from here on is sent as an event.
-        let now = self.router.routed();
-        let (seq, initial, resumes, known) = match &subscriber.resume_token {
-            None => (now, subscriber.initial_state, false, Some(Vec::new())),
-            Some(token) => match self.open_token(token, &binding)? {
+        let epoch = self.tokens.epoch();
+        let (now, routed) = self.router.places();
+        let mut before = Vec::new();
+        let (seq, places, initial, resumes, known) = match &subscriber.resume_token {
+            None => (now, routed, subscriber.initial_state, false, Some(Vec::new())),
+            Some(token) => match self.open_token(token, &binding).await? {
                 // The state was not complete: all of it again, without what led to it.
-                position if position.initial => (now, true, false, position.followed),
-                position => (position.seq, false, true, position.followed),
+                (position, _) if position.initial => (now, routed, true, false, position.followed),
+                (position, resumed) => {
+                    before = resumed.before;
+                    (resumed.cursor, position.places, false, true, position.followed)
+                }
             },
         };
         let mut subscriber = subscriber;
@@ -187,7 +197,9 @@ impl Sessions {
             Phase::CatchingUp { again: false }
         } else {
             let to_come = if initial {
-                self.in_scope(&subscriber).await
+                self.in_scope(&subscriber)
+                    .await
+                    .map_err(|Unavailable| WatchError::Unavailable)?
             } else {
                 Vec::new()
             };
@@ -200,10 +212,12 @@ impl Sessions {
             sessions: Arc::clone(self),
             subscriber,
             binding,
+            epoch,
             draining,
             phase,
             cursor: seq,
-            ready: VecDeque::new(),
+            places,
+            ready: before.into(),
             initial_through: if initial { u64::MAX } else { 0 },
             followed,
             snapshotted: HashMap::new(),
@@ -212,31 +226,35 @@ impl Sessions {
         })
     }
 
-    fn open_token(&self, token: &str, binding: &[u8; 32]) -> Result<Position, WatchError> {
+    async fn open_token(&self, token: &str, binding: &[u8; 32]) -> Result<(Position, Resumed), WatchError> {
         let position = self.tokens.open(token, binding).map_err(|error| match error {
             TokenError::Invalid => WatchError::TokenInvalid,
             TokenError::OtherEpoch => WatchError::TokenExpired,
         })?;
-        if position.seq > self.log.head() {
-            return Err(WatchError::TokenInvalid);
-        }
-        match self.log.read(position.seq, position.seq, 0) {
-            Err(Trimmed) if !position.initial => Err(WatchError::TokenExpired),
-            _ => Ok(position),
+        match self.store.resume(&position.places).await {
+            Ok(resumed) => Ok((position, resumed)),
+            // All of it comes again.
+            Err(NotResumed::Trimmed) if position.initial => Ok((position, Resumed::default())),
+            Err(NotResumed::Trimmed) => Err(WatchError::TokenExpired),
+            Err(NotResumed::Future) => Err(WatchError::TokenInvalid),
+            Err(NotResumed::Unavailable) => Err(WatchError::Unavailable),
         }
     }
 
-    async fn in_scope(self: &Arc<Self>, subscriber: &Subscriber) -> Vec<SessionRef> {
-        match &subscriber.scope {
+    async fn in_scope(&self, subscriber: &Subscriber) -> Result<Vec<SessionRef>, Unavailable> {
+        Ok(match &subscriber.scope {
             Scope::Sessions(_, names) => names.keys().copied().collect(),
-            Scope::Subject(tenant, subject) => self.memory.of_subject(tenant, subject),
+            Scope::Subject(tenant, subject) => self.store.of_subject(tenant, subject).await?,
             Scope::Tenant(_) | Scope::Everything => {
-                // A million sessions take a while to list: not on a thread that serves calls.
-                let sessions = Arc::clone(self);
-                let listed = tokio::task::spawn_blocking(move || sessions.memory.all()).await;
-                listed.unwrap_or_default()
+                let extent = Extent {
+                    after: None,
+                    live: true,
+                    ended: false,
+                    most: usize::MAX,
+                };
+                self.store.scan(extent, Arc::new(|_: &Seen<'_>| true)).await?
             }
-        }
+        })
     }
 }
 
@@ -290,7 +308,11 @@ impl Watch {
                 return Ok(self.message(WatchContent::Draining));
             }
             if let Some(event) = self.ready.pop_front() {
-                self.cursor = event.seq;
+                // What is from before this process' log has no place in it.
+                self.cursor = self.cursor.max(event.seq);
+                if !self.passes(&event) {
+                    continue;
+                }
                 self.follow(&event);
                 if self.wants(&event) {
                     event.was_told();
@@ -338,8 +360,9 @@ impl Watch {
                 let again = *again;
                 let routed = self.sessions.router.routed();
                 let read = self.sessions.log.read(self.cursor, routed, READ);
+                let begins_anew = self.epoch != self.sessions.tokens.epoch();
                 let behind = |Trimmed| {
-                    if again {
+                    if again && !begins_anew {
                         WatchError::TooSlow
                     } else {
                         WatchError::TokenExpired
@@ -356,7 +379,7 @@ impl Watch {
             }
             Phase::Live(subscription) => {
                 // In this order: what is routed by now is in the mailbox by now.
-                let routed = self.sessions.router.routed();
+                let (routed, places) = self.sessions.router.places();
                 if !subscription.take(&mut self.ready) {
                     self.phase = Phase::CatchingUp { again: true };
                     return Ok(None);
@@ -365,6 +388,9 @@ impl Watch {
                     return Ok(None);
                 }
                 self.cursor = self.cursor.max(routed);
+                for (place, routed) in self.places.iter_mut().zip(&places) {
+                    *place = (*place).max(*routed);
+                }
                 let beat = self.quiet_since + self.subscriber.heartbeat;
                 tokio::select! {
                     biased;
@@ -392,6 +418,17 @@ impl Watch {
             return Ok(wanted.then_some(report));
         }
         Ok(None)
+    }
+
+    /// Takes note of an event's place. Answers whether it is a new one.
+    fn passes(&mut self, event: &Event) -> bool {
+        match self.places.get_mut(usize::from(event.stream)) {
+            Some(place) if *place < event.number => {
+                *place = event.number;
+                true
+            }
+            _ => false,
+        }
     }
 
     /// Whether an event is of interest: the router knows the route, not the tenant of a ref nor what a snapshot said already.
@@ -438,7 +475,7 @@ impl Watch {
             resume_token: self
                 .sessions
                 .tokens
-                .issue(self.cursor, initial, followed, &self.binding),
+                .issue(&self.places, initial, followed, &self.binding),
             at: self.sessions.clock.now(),
         }
     }

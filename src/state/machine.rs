@@ -15,7 +15,7 @@ use super::{
     end::{Actor, End},
     happening::{Cause, Happening},
     policy::Limits,
-    pulse::Touched,
+    pulse::{Pulse, Touched},
     record::{Limit, Moment, Origin, Outcome, Recalled, RequestId},
     view::View,
 };
@@ -114,7 +114,7 @@ impl Next {
             return Reply::Stale;
         };
         let before = view.plain_deadlines();
-        self.pulse = pulse;
+        self.raised(pulse);
         self.active(user, newer, view.origin, moment);
         if self.rest.extensions > 0 {
             self.rest.extensions = 0;
@@ -127,6 +127,14 @@ impl Next {
         self.revive(view.origin, moment);
         self.deadlines_moved(view.origin, before, Cause::Touched, moment);
         Reply::Counted
+    }
+
+    /// Activity is known exactly now, unless what was known reaches further.
+    fn raised(&mut self, pulse: Pulse) {
+        if pulse.last_activity() != self.pulse.last_activity() {
+            self.lead = Duration::ZERO;
+        }
+        self.pulse = pulse;
     }
 
     fn extend(
@@ -152,7 +160,7 @@ impl Next {
         let before = view.plain_deadlines();
         let expire_before = view.deadlines(moment).expire().0;
         if let Touched::Raised(pulse) = view.pulse.raise(origin.created, Duration::ZERO, moment) {
-            self.pulse = pulse;
+            self.raised(pulse);
         }
         self.active(true, newer, origin, moment);
         let absolute = origin.absolute_deadline(&self.limits);

@@ -28,6 +28,8 @@ pub struct Moment {
     pub now: Time,
     /// Until when idle ends are held because the sidecar could not be reached for a while (G14). In the past: they are not.
     pub held_until: Time,
+    /// How far past its deadline a session may be held at most.
+    pub held_for: Duration,
 }
 
 impl Moment {
@@ -37,6 +39,7 @@ impl Moment {
         Self {
             now,
             held_until: Time::ZERO,
+            held_for: Duration::MAX,
         }
     }
 
@@ -88,6 +91,18 @@ pub struct Fired(u8);
 impl Fired {
     const STANDS: u8 = 0x80;
 
+    /// These, as a byte to be kept.
+    #[must_use]
+    pub fn to_byte(self) -> u8 {
+        self.0
+    }
+
+    /// Those in a byte that was kept.
+    #[must_use]
+    pub fn from_byte(byte: u8) -> Self {
+        Self(byte)
+    }
+
     /// None, and no warning stands.
     pub const NONE: Self = Self(0);
 
@@ -129,8 +144,10 @@ pub struct Extra {
     pub told_before: [Option<Duration>; 2],
     /// The limit that would have ended the session, and when, if its policy were enforced.
     pub unenforced: Option<(Limit, Time)>,
-    requests: Vec<Remembered>,
-    end: Option<Arc<Tombstone>>,
+    /// The last requests and what they were answered.
+    pub requests: Vec<Remembered>,
+    /// The end, once it is decided.
+    pub end: Option<Arc<Tombstone>>,
 }
 
 impl Rest {
@@ -256,11 +273,15 @@ pub struct RequestId {
     pub content: u64,
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Remembered {
-    request: RequestId,
-    at: Time,
-    outcome: Outcome,
+/// A request that is remembered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Remembered {
+    /// The request.
+    pub request: RequestId,
+    /// When it came.
+    pub at: Time,
+    /// What it was answered.
+    pub outcome: Outcome,
 }
 
 /// What a remembered request was answered.

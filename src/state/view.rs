@@ -1,6 +1,6 @@
 //! A record to be read, and the one formula of its deadlines.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use super::{
     policy::Limits,
@@ -37,6 +37,7 @@ impl Record {
             pulse: self.pulse,
             rest: &self.rest,
             version: self.version,
+            lead: Duration::ZERO,
         }
     }
 }
@@ -102,9 +103,22 @@ pub struct View<'a> {
     pub rest: &'a Rest,
     /// Grows with every change except last activity alone.
     pub version: u32,
+    /// How far the pulse may be ahead of the activity that raised it: where sidecars share a store, one write covers the activity
+    /// of the next moments too.
+    pub lead: Duration,
 }
 
 impl View<'_> {
+    /// The latest counted activity that is known, never later than now (G8).
+    #[must_use]
+    pub fn last_activity(&self, now: Time) -> Time {
+        let reach = self.pulse.last_activity();
+        if self.lead.is_zero() {
+            return reach;
+        }
+        (reach - self.lead).max(self.origin.created.min(reach)).min(now)
+    }
+
     /// This record as a value.
     #[must_use]
     pub fn record(&self) -> Record {
@@ -168,8 +182,9 @@ impl View<'_> {
             deadlines.presence = None;
         }
         if moment.holds() {
-            deadlines.idle = deadlines.idle.max(moment.held_until);
-            deadlines.presence = deadlines.presence.map(|at| at.max(moment.held_until));
+            let held = |at: Time| at.max(moment.held_until.min(at + moment.held_for));
+            deadlines.idle = held(deadlines.idle);
+            deadlines.presence = deadlines.presence.map(held);
         }
         deadlines
     }

@@ -14,18 +14,20 @@ use std::{
 
 use async_trait::async_trait;
 use moka::{notification::RemovalCause, sync::Cache};
+use tokio::sync::Semaphore;
 
 use super::{
-    Commit, Committed, Expected, Found, Session, Store, Story, Unavailable,
+    Commit, Committed, Expected, Extent, Found, Levels, NotResumed, Resumed, Seen, Session, Store, Story, Unavailable,
+    Wanted,
     index::{self, Index},
     subjects::Subjects,
     tombstones::Tombstones,
 };
 use crate::{
-    event::{Event, Log},
+    event::{Event, Log, Places, Trimmed},
     huge_pages,
     sabotage::{self, Fault},
-    state::{Happening, Identity, Next, Origin, Pulse, SessionRef, Successor, Tombstone},
+    state::{Happening, Identity, Next, Origin, Pulse, SessionRef, Successor},
     sync::Mutex,
     time::{Clock, Time},
 };
@@ -46,7 +48,12 @@ pub struct Memory {
     /// Creates of the same name take turns.
     creating: Vec<Mutex<()>>,
     caps: MemoryCaps,
+    /// Places for scans of all sessions: they share the processors with those who serve calls.
+    scans: Semaphore,
 }
+
+/// How many scans of all sessions may run at once.
+const SCANS: usize = 2;
 
 /// What the eviction listener reaches.
 struct Shelf {
@@ -106,6 +113,7 @@ impl Memory {
             shelf,
             creating: (0..256).map(|_| Mutex::new(())).collect(),
             caps,
+            scans: Semaphore::new(SCANS),
         }
     }
 
@@ -125,64 +133,6 @@ impl Memory {
     #[must_use]
     pub fn remembered(&self) -> usize {
         self.shelf.tombstones.len()
-    }
-
-    /// How many ended sessions were forgotten before their time.
-    #[must_use]
-    pub fn forgotten_early(&self) -> u64 {
-        self.shelf.tombstones.dropped()
-    }
-
-    /// Whether ended sessions had to be forgotten before their time, and would not be forgotten yet: who is unknown may be one.
-    #[must_use]
-    pub fn may_have_ended(&self) -> bool {
-        self.shelf.tombstones.forgot_early(self.shelf.clock.now())
-    }
-
-    /// Gives back the memory of what need not be remembered any more.
-    pub fn sweep(&self) {
-        self.shelf.tombstones.sweep(self.shelf.clock.now());
-        self.table.run_pending_tasks();
-    }
-
-    /// The live sessions of a subject.
-    #[must_use]
-    pub fn of_subject(&self, tenant: &str, subject: &str) -> Vec<SessionRef> {
-        self.shelf.subjects.get(tenant, subject)
-    }
-
-    /// Into how many places the sessions are divided, in the order of their refs: [`SessionRef::shard`] says which is whose.
-    /// A list walks from place to place and stops when its page is full.
-    pub const PLACES: usize = index::SHARDS;
-
-    /// The live sessions of a place, as they are. Whoever wants the ended ones too asks for the live ones first: what ends
-    /// meanwhile is then among the ended ones.
-    #[must_use]
-    pub fn live_at(&self, place: usize) -> Vec<Arc<Session>> {
-        self.shelf.index.at(place)
-    }
-
-    /// The ended sessions of a place that are remembered.
-    #[must_use]
-    pub fn ended_at(&self, place: usize) -> Vec<(SessionRef, Arc<Tombstone>)> {
-        self.shelf.tombstones.at(place, Self::PLACES, self.shelf.clock.now())
-    }
-
-    /// What is kept of a session's life, if anything.
-    #[must_use]
-    pub fn story(&self, reference: SessionRef) -> Story {
-        let live = self.table.get(&reference);
-        // That of an ended one is with its tombstone already.
-        if let Some(story) = live.and_then(|session| session.story(|story| story.as_deref().cloned())) {
-            return story;
-        }
-        self.shelf.tombstones.story(reference).unwrap_or_default()
-    }
-
-    /// The live sessions.
-    #[must_use]
-    pub fn all(&self) -> Vec<SessionRef> {
-        self.table.iter().map(|(reference, _)| *reference).collect()
     }
 
     /// What is known of a session: the table first, for an end makes the tombstone readable before it leaves the table.
@@ -321,8 +271,71 @@ impl Memory {
 
 #[async_trait]
 impl Store for Memory {
+    fn at_hand(&self, reference: SessionRef, _now: Time) -> Option<Arc<Session>> {
+        self.get(reference)
+    }
+
     async fn find(&self, reference: SessionRef) -> Result<Found, Unavailable> {
         Ok(self.look_up(reference))
+    }
+
+    fn needs_timeline(&self) -> bool {
+        true
+    }
+
+    async fn of_subject(&self, tenant: &str, subject: &str) -> Result<Vec<SessionRef>, Unavailable> {
+        Ok(self.shelf.subjects.get(tenant, subject))
+    }
+
+    async fn scan(&self, extent: Extent, wanted: Arc<Wanted>) -> Result<Vec<SessionRef>, Unavailable> {
+        let _turn = self.scans.acquire().await.map_err(|_| Unavailable)?;
+        let shelf = Arc::clone(&self.shelf);
+        // It takes a while: never on a thread that serves calls.
+        tokio::task::spawn_blocking(move || shelf.scan(extent, &*wanted))
+            .await
+            .map_err(|_| Unavailable)
+    }
+
+    async fn story(&self, reference: SessionRef) -> Result<Story, Unavailable> {
+        let live = self.table.get(&reference);
+        // That of an ended one is with its tombstone already.
+        if let Some(story) = live.and_then(|session| session.story(|story| story.as_deref().cloned())) {
+            return Ok(story);
+        }
+        Ok(self.shelf.tombstones.story(reference).unwrap_or_default())
+    }
+
+    async fn resume(&self, places: &Places) -> Result<Resumed, NotResumed> {
+        let [cursor] = places.as_slice() else {
+            return Err(NotResumed::Future);
+        };
+        if *cursor > self.shelf.log.head() {
+            return Err(NotResumed::Future);
+        }
+        match self.shelf.log.read(*cursor, *cursor, 0) {
+            Err(Trimmed) => Err(NotResumed::Trimmed),
+            Ok(_) => Ok(Resumed {
+                before: Vec::new(),
+                cursor: *cursor,
+            }),
+        }
+    }
+
+    fn may_have_ended(&self) -> bool {
+        self.shelf.tombstones.forgot_early(self.shelf.clock.now())
+    }
+
+    fn levels(&self) -> Levels {
+        Levels {
+            live: self.live(),
+            remembered: self.remembered(),
+            forgotten_early: self.shelf.tombstones.dropped(),
+        }
+    }
+
+    fn sweep(&self) {
+        self.shelf.tombstones.sweep(self.shelf.clock.now());
+        self.table.run_pending_tasks();
     }
 
     async fn commit(&self, commit: Commit) -> Result<Committed, Unavailable> {
@@ -330,8 +343,10 @@ impl Store for Memory {
             reference,
             expected,
             next,
-            at,
+            moment,
+            supersedes: _,
         } = commit;
+        let at = moment.now;
         let committed = match expected {
             Expected::Nothing(origin) => self.create(reference, origin, next, at),
             Expected::Session {
@@ -357,6 +372,37 @@ impl Store for Memory {
 }
 
 impl Shelf {
+    /// Walks from place to place, in the order of refs, until enough are found. A place before the one to begin after, or behind
+    /// a full page, is not looked at.
+    fn scan(&self, extent: Extent, wanted: &Wanted) -> Vec<SessionRef> {
+        let Extent { after, most, .. } = extent;
+        let begin = after.map_or(0, |after| after.shard(index::SHARDS));
+        let comes = |reference: &SessionRef| after.is_none_or(|after| *reference > after);
+        let mut found: Vec<SessionRef> = Vec::new();
+        for place in begin..index::SHARDS {
+            let mut here = Vec::new();
+            // Live ones first: what ends meanwhile is then among the ended ones.
+            if extent.live {
+                let live = self.index.at(place).into_iter();
+                let live = live.filter(|session| comes(&session.reference()) && wanted(&Seen::Live(session)));
+                here.extend(live.map(|session| session.reference()));
+            }
+            if extent.ended {
+                let ended = self.tombstones.at(place, index::SHARDS, self.clock.now()).into_iter();
+                let ended = ended.filter(|(reference, end)| comes(reference) && wanted(&Seen::Ended(*reference, end)));
+                here.extend(ended.map(|(reference, _)| reference));
+            }
+            here.sort_unstable();
+            here.dedup();
+            found.append(&mut here);
+            if found.len() >= most {
+                found.truncate(most);
+                break;
+            }
+        }
+        found
+    }
+
     /// Takes one place of `max`, if one is free.
     fn make_room(&self, max: usize) -> bool {
         let taken = self.live.fetch_update(Ordering::AcqRel, Ordering::Acquire, |live| {
@@ -378,6 +424,8 @@ impl Shelf {
             let (is_public, is_history) = (what.is_public(), what.is_history());
             let event = Event {
                 seq: 0,
+                stream: 0,
+                number: 0,
                 at,
                 session,
                 identity: identity.clone(),
@@ -413,6 +461,8 @@ impl Shelf {
         }
         self.log.append(Event {
             seq: 0,
+            stream: 0,
+            number: 0,
             at: self.clock.now(),
             session: reference,
             identity: origin.identity.clone(),

@@ -3,6 +3,7 @@
 use std::{
     fmt,
     sync::{Arc, atomic::Ordering},
+    time::Duration,
 };
 
 use super::story::Story;
@@ -33,6 +34,18 @@ pub struct Session {
     inner: Mutex<Inner>,
 }
 
+/// What this process knows of a session's record in a store that others share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lease {
+    /// The store's clock minus ours when the record was read, in microseconds: by it moments are read and written, so that what
+    /// does not change is written as it was.
+    pub skew: i64,
+    /// How far the pulse is ahead of the activity that raised it.
+    pub lead: Duration,
+    /// When the record was read.
+    pub read_at: Time,
+}
+
 struct Inner {
     rest: Rest,
     story: Option<Box<Story>>,
@@ -55,6 +68,54 @@ impl Session {
                 story: None,
             }),
         }
+    }
+
+    /// The same session, whose record is in a store that others share. Until `free_until` activity is covered by what is written.
+    #[must_use]
+    pub fn leased(self, lease: Lease, free_until: Time) -> Self {
+        self.inner.lock().story.get_or_insert_default().lease = Some(lease);
+        // No timeline looks at it here.
+        self.armed_for.store(free_until.as_nanos(), Ordering::Release);
+        self
+    }
+
+    /// What is known of its record in a store that others share. Behind the lock, where it costs those nothing who share none.
+    #[must_use]
+    pub fn lease(&self) -> Option<Lease> {
+        self.inner.lock().story.as_ref().and_then(|story| story.lease)
+    }
+
+    /// Until when activity is covered by what the shared store knows.
+    #[must_use]
+    pub fn free_until(&self) -> Time {
+        self.armed_for()
+    }
+
+    /// The shared store knows of later activity now: unless more than that has changed meanwhile.
+    pub fn renew(&self, activity: Time, lead: Duration, free_until: Time) {
+        let mut inner = self.inner.lock();
+        loop {
+            let seen = self.pulse();
+            if seen.is_dead() || seen.is_warned() || seen.is_slow() || seen.last_activity() > activity {
+                return;
+            }
+            if self.swap_pulse(seen, Pulse::new(activity)) {
+                break;
+            }
+        }
+        if let Some(lease) = inner.story.as_mut().and_then(|story| story.lease.as_mut()) {
+            lease.lead = lead;
+        }
+        self.armed_for.fetch_max(free_until.as_nanos(), Ordering::AcqRel);
+    }
+
+    /// Whether activity so long ago is covered by what the store knows, though the pulse is ahead of it.
+    #[must_use]
+    pub fn covers(&self, ago: Duration, now: Time) -> bool {
+        let known = self.pulse().last_activity();
+        let activity = now - ago;
+        let lease = self.lease();
+        lease.is_some_and(|lease| activity <= known && activity + lease.lead >= known)
     }
 
     /// Its name.
@@ -103,6 +164,11 @@ impl Session {
             pulse: self.pulse(),
             rest: &inner.rest,
             version: self.version(),
+            lead: inner
+                .story
+                .as_ref()
+                .and_then(|story| story.lease)
+                .map_or(Duration::ZERO, |lease| lease.lead),
         })
     }
 
@@ -148,8 +214,8 @@ impl Session {
     /// Counts a touch for the session's history. `before` is the last activity before it.
     ///
     /// Touches that count by one rule, as nearly all of a busy session do, are only added up beside the version until somebody
-    /// asks or another rule counts: the last of them is the last activity.
-    pub fn tally(&self, rule: &RuleName, counted: bool, before: Time, at: Time) {
+    /// asks or another rule counts: the last of them is the last activity. Answers whether it is the first of a row.
+    pub fn tally(&self, rule: &RuleName, counted: bool, before: Time, at: Time) -> bool {
         let tag = if counted { tag_of(rule) } else { 0 };
         let word = self.version.load(Ordering::Acquire);
         let added = Added::of(word);
@@ -164,7 +230,7 @@ impl Session {
                 if added.count == 0 {
                     self.first_added.store(at.as_nanos(), Ordering::Release);
                 }
-                return;
+                return added.count == 0;
             }
         }
         let mut inner = self.inner.lock();
@@ -173,6 +239,7 @@ impl Session {
             self.write_down(story, before);
         }
         story.tally(rule, counted, at);
+        true
     }
 
     /// The session's history, to be read or changed.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
+use super::session::Lease;
 use crate::{event::Event, state::RuleName, time::Time};
 
 /// A session's history.
@@ -16,6 +17,10 @@ pub struct Story {
     pub dropped: u32,
     /// What touches came to, by rule. Most sessions meet one or two rules.
     pub tallies: SmallVec<[Tally; 1]>,
+    /// To how many watchers its end was sent, where many sidecars tell of it.
+    pub end_told: u32,
+    /// What is known of its record in a store that others share.
+    pub lease: Option<Lease>,
 }
 
 /// What became of touches by one rule.

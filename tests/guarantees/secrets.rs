@@ -23,9 +23,9 @@ async fn g15_a_raw_id_is_in_no_event_metric_error_or_dump() {
         session_id: canary,
     };
     let reference = sidecar.sessions.session_ref(name);
-    said += &format!("{:?}", sidecar.sessions.memory().get(reference));
+    said += &format!("{:?}", sidecar.sessions.memory().expect("in memory").get(reference));
     pass(mins(2)).await;
-    said += &format!("{:?}", sidecar.sessions.memory().look_up(reference));
+    said += &format!("{:?}", sidecar.sessions.memory().expect("in memory").look_up(reference));
     let touch = v1::TouchRequest {
         session_id: canary.to_owned(),
         ..Default::default()

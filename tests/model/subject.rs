@@ -1,6 +1,6 @@
 //! The code under test beside the naive model: every step is put to both and compared, and audited against the guarantees.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use proptest::{prelude::*, test_runner::TestCaseError};
 use session_sidecar::{
@@ -38,6 +38,7 @@ impl Record {
             pulse: self.pulse,
             rest: &self.rest,
             version: self.version,
+            lead: Duration::ZERO,
         }
     }
 

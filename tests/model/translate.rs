@@ -208,6 +208,7 @@ pub(crate) fn moment(when: When) -> Moment {
     Moment {
         now: time(when.now),
         held_until: time(when.held_until),
+        held_for: std::time::Duration::MAX,
     }
 }
 

@@ -57,6 +57,22 @@ pub enum Command {
     },
 }
 
+impl Command {
+    /// Whether it does no more than raise the pulse, if only that has a say in the session.
+    #[must_use]
+    pub fn raises_only(&self) -> bool {
+        matches!(
+            self,
+            Self::Touch {
+                counts: true,
+                input_report: false,
+                newer: None,
+                ..
+            }
+        )
+    }
+}
+
 /// What became of a command.
 #[derive(Debug, Clone)]
 pub struct Decision {

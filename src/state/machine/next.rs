@@ -34,6 +34,8 @@ pub struct Next {
     pub version: u32,
     /// What happened, in order, each with the version after it.
     pub happenings: Vec<(u32, Happening)>,
+    /// How far the pulse may be ahead of the activity that raised it.
+    pub lead: Duration,
     /// The session that goes on in its place, if it was rotated.
     pub successor: Option<Box<Successor>>,
 }
@@ -54,6 +56,7 @@ impl Next {
             rest: Rest::PLAIN,
             version: 1,
             happenings: Vec::new(),
+            lead: Duration::ZERO,
             successor: None,
         };
         if let Some(request) = request {
@@ -80,6 +83,7 @@ impl Next {
             rest: view.rest.clone(),
             version: view.version,
             happenings: Vec::new(),
+            lead: view.lead,
             successor: None,
         }
     }
@@ -93,6 +97,7 @@ impl Next {
             pulse: self.pulse,
             rest: &self.rest,
             version: self.version,
+            lead: self.lead,
         }
     }
 
@@ -289,7 +294,7 @@ impl Next {
         let tombstone = Arc::new(Tombstone {
             origin: origin.clone(),
             limits: Arc::clone(&self.limits),
-            last_activity: self.pulse.last_activity(),
+            last_activity: self.view(origin).last_activity(now),
             idle_deadline: self.view(origin).plain_deadlines().idle,
             extensions: self.rest.extensions,
             version: self.version,

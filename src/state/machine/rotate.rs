@@ -117,7 +117,7 @@ impl Next {
             }
             // NIST SP 800-63B-4 section 5.2: reauthentication begins both deadlines anew.
             origin.authenticated = now - ago;
-            next.pulse = Pulse::new(now.max(view.pulse.last_activity()));
+            next.raised(Pulse::new(now.max(view.pulse.last_activity())));
             if next.rest.extra.is_some() {
                 let extra = next.rest.extra_mut();
                 extra.extended_until = None;

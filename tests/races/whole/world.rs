@@ -327,10 +327,10 @@ impl World {
     /// Judges a finished run, when the session has lived to its end.
     pub(crate) fn check(&self) {
         let since = self.clock.now();
-        let live = self.sessions.memory().live();
+        let live = self.sessions.levels().live;
         assert!(live <= 1, "one session took {live} places");
         block_on(self.sessions.advance(LIFE));
-        assert_eq!(self.sessions.memory().live(), 0, "G2: it never ends");
+        assert_eq!(self.sessions.levels().live, 0, "G2: it never ends");
         let wrong = lock(&self.wrong);
         assert!(wrong.is_empty(), "{wrong:?}");
         let mut promises = lock(&self.promises).clone();
@@ -341,7 +341,7 @@ impl World {
             promise.version.0 = rotations.expect("an answer is about a session that the log knows");
         }
         assert_eq!(
-            self.sessions.memory().remembered(),
+            self.sessions.levels().remembered,
             names.len(),
             "G10: all are remembered"
         );

@@ -1,0 +1,117 @@
+//! The shared store, as `serve` is told of it.
+
+use std::{fs, path::PathBuf, time::Duration};
+
+use anyhow::{Context as _, bail};
+
+use super::{ServeArgs, read_key};
+use crate::store::shared::{Outage, link};
+
+/// A shared store, resolved and checked.
+pub struct StoreConfig {
+    /// Where it is and how to get in.
+    pub link: link::Settings,
+    /// The name that sidecars which share sessions have in common.
+    pub namespace: String,
+    /// The key that they have in common.
+    pub master_key: Vec<u8>,
+    /// How long one write of activity is good for; unset: by the policy.
+    pub window: Option<Duration>,
+    /// What is served while it is away.
+    pub outage: Outage,
+}
+
+impl std::fmt::Debug for StoreConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StoreConfig")
+            .field("address", &self.link.address.to_string())
+            .field("namespace", &self.namespace)
+            .finish_non_exhaustive()
+    }
+}
+
+/// How long a call of the store may take.
+const TIMEOUT: Duration = Duration::from_millis(250);
+
+/// The longest window.
+const LONGEST: Duration = Duration::from_secs(10);
+
+impl StoreConfig {
+    /// What the arguments say; `None`: sessions are kept in memory.
+    pub fn resolve(args: &ServeArgs) -> anyhow::Result<Option<Self>> {
+        if args.store == "memory" {
+            for (flag, given) in [
+                ("--store-key-file", args.store_key_file.is_some()),
+                ("--store-password-file", args.store_password_file.is_some()),
+                ("--store-ca-file", args.store_ca_file.is_some()),
+            ] {
+                if given {
+                    bail!("{flag} is for a shared store, and --store is memory: say which store, or leave it out");
+                }
+            }
+            return Ok(None);
+        }
+        let address = args
+            .store
+            .parse()
+            .map_err(|error| anyhow::anyhow!("--store: {error}"))?;
+        if args.dev {
+            bail!("--dev moves this process' clock, which a shared store does not follow: use --store memory with it");
+        }
+        if args.key_file.is_some() {
+            bail!(
+                "--key-file is for --store memory: give a shared store's key as --store-key-file, the same to all sidecars"
+            );
+        }
+        let Some(key) = &args.store_key_file else {
+            bail!(
+                "--store {} needs --store-key-file: at least 32 random bytes that all sidecars of the namespace have in common \
+                 (head -c 32 /dev/urandom > FILE)",
+                args.store
+            );
+        };
+        let text = |flag: &str, path: &Option<PathBuf>| -> anyhow::Result<Option<String>> {
+            let Some(path) = path else { return Ok(None) };
+            let read = fs::read_to_string(path).with_context(|| format!("{flag} {} cannot be read", path.display()))?;
+            let line = read.trim_end_matches(['\n', '\r']);
+            if line.is_empty() {
+                bail!("{flag} {} is empty", path.display());
+            }
+            Ok(Some(line.to_owned()))
+        };
+        Ok(Some(Self {
+            link: link::Settings {
+                address,
+                password: text("--store-password-file", &args.store_password_file)?,
+                sentinel_password: text("--store-sentinel-password-file", &args.store_sentinel_password_file)?,
+                ca: text("--store-ca-file", &args.store_ca_file)?.map(String::into_bytes),
+                timeout: TIMEOUT,
+            },
+            namespace: namespace(&args.store_namespace)?,
+            master_key: read_key("--store-key-file", key)?,
+            window: window(&args.store_window)?,
+            outage: args.store_outage.into(),
+        }))
+    }
+}
+
+fn namespace(name: &str) -> anyhow::Result<String> {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    if name.is_empty() || name.len() > 64 || !name.bytes().all(fits) {
+        bail!("--store-namespace {name:?} must be 1 to 64 letters, digits, `-`, `_` or `.`");
+    }
+    Ok(name.to_owned())
+}
+
+fn window(text: &str) -> anyhow::Result<Option<Duration>> {
+    if text == "auto" {
+        return Ok(None);
+    }
+    let window: humantime::Duration = text
+        .parse()
+        .with_context(|| format!("--store-window {text:?} must be auto or a duration like 500ms"))?;
+    if *window > LONGEST {
+        bail!("--store-window {text} must be at most 10s: sessions end so much later");
+    }
+    Ok(Some(*window))
+}

@@ -1,0 +1,292 @@
+//! Questions to the store: each goes out with the time that it is, and each answer tells what time it is there.
+
+use std::sync::atomic::Ordering;
+
+use redis::Value;
+
+use super::{
+    Shared,
+    bucket::{Head, Learned},
+    codec::{Fields, Read, Reader, Scale, Unread},
+    link::{Call, Fault, Script},
+    scripts,
+};
+use crate::{
+    state::SessionRef,
+    store::{Found, Unavailable},
+    time::Time,
+};
+
+/// How often a question is asked again because the time was not the one that was thought.
+const TRIES: usize = 4;
+
+/// An answer of a bucket.
+pub(super) struct Answer {
+    pub(super) head: Head,
+    /// What comes after the head.
+    pub(super) rest: Vec<Value>,
+    /// When it came.
+    pub(super) received: Time,
+}
+
+/// A question about a session or a bucket. The first argument of a script that changes something is the time; it is put there
+/// when the question goes out.
+pub(super) struct Question {
+    pub(super) script: &'static Script,
+    pub(super) bucket: usize,
+    pub(super) keys: Vec<Vec<u8>>,
+    pub(super) args: Vec<Vec<u8>>,
+    /// Whether the time goes before the arguments.
+    pub(super) timed: bool,
+}
+
+pub(super) fn text(value: impl ToString) -> Vec<u8> {
+    value.to_string().into_bytes()
+}
+
+impl Answer {
+    pub(super) fn is(&self, word: &str) -> bool {
+        self.head.word == word.as_bytes()
+    }
+
+    /// The record behind the head, if there is one.
+    pub(super) fn fields(&self) -> Option<Fields> {
+        fields(self.rest.first()?)
+    }
+
+    pub(super) fn int(&self, place: usize) -> Option<i64> {
+        int(self.rest.get(place)?)
+    }
+}
+
+pub(super) fn int(value: &Value) -> Option<i64> {
+    match value {
+        Value::Int(number) => Some(*number),
+        other => std::str::from_utf8(bytes(other)?).ok()?.parse().ok(),
+    }
+}
+
+pub(super) fn bytes(value: &Value) -> Option<&[u8]> {
+    match value {
+        Value::BulkString(bytes) => Some(bytes),
+        Value::SimpleString(text) => Some(text.as_bytes()),
+        _ => None,
+    }
+}
+
+pub(super) fn list(value: &Value) -> &[Value] {
+    match value {
+        Value::Array(values) => values,
+        _ => &[],
+    }
+}
+
+/// A record as a script answers it: see `FIELDS` in `scripts/time.lua`.
+pub(super) fn fields(value: &Value) -> Option<Fields> {
+    let values = list(value);
+    let number = |place: usize| int(values.get(place)?);
+    let part = |place: usize| values.get(place).and_then(bytes).unwrap_or_default().to_vec();
+    Some(Fields {
+        version: u32::try_from(number(0)?).ok()?,
+        activity: number(1)?,
+        lead: number(2).unwrap_or(0),
+        flags: u32::try_from(number(3).unwrap_or(0)).ok()?,
+        body: part(6),
+        who: part(7),
+        end: part(8),
+        duties: part(9),
+        waiting: part(10),
+        number: u64::try_from(number(11).unwrap_or(0)).ok()?,
+    })
+}
+
+fn head(values: &[Value]) -> Option<Head> {
+    let number = |place: usize| int(values.get(place)?);
+    let count = |place: usize| u64::try_from(number(place)?).ok();
+    Some(Head {
+        word: bytes(values.first()?)?.to_vec(),
+        now: number(1)?,
+        hold: number(2)?,
+        number: count(3)?,
+        corrections: count(4)?,
+        epoch: bytes(values.get(5)?)?.to_vec(),
+        ahead: number(6)?,
+    })
+}
+
+/// How many values come first in every answer.
+const HEAD: usize = 7;
+
+impl Shared {
+    /// Asks, and asks again if the time was another one.
+    pub(super) async fn ask(&self, question: Question) -> Result<Answer, Fault> {
+        for _ in 0..TRIES {
+            let sent = self.clock.now();
+            let mut args = Vec::with_capacity(question.args.len() + 1);
+            if question.timed {
+                args.push(text(self.buckets[question.bucket].estimate(sent)));
+            }
+            args.extend(question.args.iter().cloned());
+            let reply = self
+                .link
+                .call(Call {
+                    script: question.script,
+                    keys: question.keys.clone(),
+                    args,
+                })
+                .await;
+            self.meter
+                .called(question.script.name, &reply, self.clock.now().since(sent));
+            let answer = self.answered(question.bucket, reply?, sent)?;
+            if let Some(at) = self.stepped(question.bucket, &answer, sent) {
+                self.correct(question.bucket, at, answer.head.corrections).await?;
+                continue;
+            }
+            if !answer.is("clock") {
+                return Ok(answer);
+            }
+        }
+        Err(Fault::Transient(
+            "the store's clock does not agree with itself".to_owned(),
+        ))
+    }
+
+    fn answered(&self, bucket: usize, reply: Value, sent: Time) -> Result<Answer, Fault> {
+        let received = self.clock.now();
+        let Value::Array(mut values) = reply else {
+            return Err(Fault::Refused("a script answered what none of ours does".to_owned()));
+        };
+        let Some(head) = head(&values) else {
+            return Err(Fault::Refused(format!(
+                "bucket {bucket} has a meta that is not ours: is another program writing there?"
+            )));
+        };
+        values.drain(..HEAD);
+        self.answered.fetch_max(sent.as_nanos(), Ordering::AcqRel);
+        Ok(Answer {
+            head,
+            rest: values,
+            received,
+        })
+    }
+
+    /// Learns from an answer what time it is; answers what time it should be if the clock was set.
+    fn stepped(&self, bucket: usize, answer: &Answer, sent: Time) -> Option<i64> {
+        match self.buckets[bucket].learn(&answer.head, sent, answer.received) {
+            Learned::Fine => {
+                if answer.head.hold > answer.head.now {
+                    self.hold(bucket, answer.head.hold);
+                }
+                None
+            }
+            Learned::Stepped(at) => Some(at),
+        }
+    }
+
+    /// The store's clock was set: the bucket's time goes on as it was.
+    async fn correct(&self, bucket: usize, at: i64, corrections: u64) -> Result<(), Fault> {
+        let sent = self.clock.now();
+        let call = Call {
+            script: &scripts::CORRECT,
+            keys: vec![self.names.meta(bucket)],
+            args: vec![text(at), text(corrections)],
+        };
+        let reply = self.link.call(call).await;
+        self.meter
+            .called(scripts::CORRECT.name, &reply, self.clock.now().since(sent));
+        let answer = self.answered(bucket, reply?, sent)?;
+        if answer.is("ok") {
+            self.meter.clock_steps.inc();
+            tracing::warn!(
+                bucket,
+                "the store's clock was set, or another host took over: deadlines do not move, and ends are held for 5 s"
+            );
+        }
+        self.stepped(bucket, &answer, sent);
+        Ok(())
+    }
+
+    /// Says what went wrong where nobody can do anything about it but the operator.
+    pub(super) fn unavailable(&self, fault: &Fault) -> Unavailable {
+        if !fault.is_transient() {
+            self.meter.complain(fault);
+        }
+        Unavailable
+    }
+
+    /// Reads a record.
+    pub(super) async fn read(&self, session: SessionRef) -> Result<Found, Unavailable> {
+        let bucket = self.names.bucket(session);
+        let question = Question {
+            script: &scripts::READ,
+            bucket,
+            keys: vec![self.names.meta(bucket), self.names.record(session)],
+            args: Vec::new(),
+            timed: false,
+        };
+        let answer = self.ask(question).await.map_err(|fault| self.unavailable(&fault))?;
+        self.found(session, &answer).await
+    }
+
+    /// What an answer with a record behind it says of a session. A live one is at hand from now on.
+    pub(super) async fn found(&self, session: SessionRef, answer: &Answer) -> Result<Found, Unavailable> {
+        let Some(fields) = answer.fields() else {
+            return Ok(Found::Unknown { may_have_ended: false });
+        };
+        match self.decode(session, &fields, answer.received).await? {
+            Read::Live(live) => {
+                let live = std::sync::Arc::new(live);
+                self.keep(&live, answer.head.number);
+                Ok(Found::Live(live))
+            }
+            Read::Ended(tombstone) if tombstone.silent => Ok(Found::Unknown { may_have_ended: false }),
+            Read::Ended(tombstone) => Ok(Found::Ended(tombstone)),
+            Read::Pending(duties) => Box::pin(self.settle(session, &fields, duties)).await,
+        }
+    }
+
+    /// Decodes a record, and asks for limits that are not known here yet.
+    pub(super) async fn decode(&self, session: SessionRef, fields: &Fields, at: Time) -> Result<Read, Unavailable> {
+        let (least, most) = self.bucket_of(session).bounds();
+        let reader = Reader {
+            book: &self.book,
+            scale: Scale { skew: least },
+        };
+        // Activity is free as long as nobody's clock can be past what is written.
+        let free = Scale { skew: most }.read(fields.activity) - near::MARGIN;
+        for _ in 0..2 {
+            match reader.record(session, fields, at, free) {
+                Ok(read) => return Ok(read),
+                Err(Unread::Limits(digest)) => self.learn_limits(digest).await?,
+                Err(Unread::Broken(problem)) => {
+                    self.meter.unreadable.inc();
+                    tracing::error!(%session, problem, "a record cannot be read: somebody else wrote it, or a newer version");
+                    return Err(Unavailable);
+                }
+            }
+        }
+        Err(Unavailable)
+    }
+
+    /// Asks what a digest of limits stands for.
+    pub(super) async fn learn_limits(&self, digest: u64) -> Result<(), Unavailable> {
+        let mut get = redis::cmd("HGET");
+        let key = self.names.limits();
+        get.arg(&key).arg(format!("{digest:016x}"));
+        let value = self
+            .link
+            .command(&key, get)
+            .await
+            .map_err(|fault| self.unavailable(&fault))?;
+        let Some(known) = bytes(&value) else {
+            tracing::error!(digest = %format!("{digest:016x}"), "a record has limits that nobody wrote");
+            return Err(Unavailable);
+        };
+        self.book.learn(digest, known).map_err(|problem| {
+            tracing::error!(digest = %format!("{digest:016x}"), problem, "limits cannot be read: a newer version wrote them");
+            Unavailable
+        })
+    }
+}
+
+use super::near;

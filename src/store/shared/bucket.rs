@@ -1,0 +1,253 @@
+//! What this sidecar knows of a bucket: what time it is there, how far its events are known, whether ends are held.
+
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
+
+use parking_lot::{Mutex, MutexGuard};
+
+use crate::time::Time;
+
+/// A bucket.
+#[derive(Default)]
+pub(super) struct Bucket {
+    reckoning: Mutex<Reckoning>,
+    /// Until when sessions may be answered from what is known here.
+    healthy_until: AtomicU64,
+    /// Whoever takes note of events, or of a record that was read, has it.
+    gate: Mutex<Gate>,
+    pub(super) live: AtomicU64,
+    pub(super) remembered: AtomicU64,
+}
+
+/// How far events are known.
+#[derive(Default)]
+pub(super) struct Gate {
+    /// The number of the last event that is applied here.
+    pub(super) applied: u64,
+    /// The epoch of the events; empty if it is not known yet.
+    pub(super) epoch: Vec<u8>,
+}
+
+/// What comes first in each reply of a script.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Head {
+    pub(super) word: Vec<u8>,
+    /// The bucket's time, in microseconds.
+    pub(super) now: i64,
+    pub(super) hold: i64,
+    pub(super) number: u64,
+    pub(super) corrections: u64,
+    pub(super) epoch: Vec<u8>,
+    /// How far its clock is ahead of the last heartbeat.
+    pub(super) ahead: i64,
+}
+
+/// The bucket's time minus ours, in microseconds: somewhere between two bounds, for a reply was made some time between when
+/// it was asked for and when it came.
+#[derive(Debug, Default, Clone, Copy)]
+struct Reckoning {
+    least: i64,
+    most: i64,
+    /// When the bounds were begun anew, and when for the first time. Unset: nothing is known.
+    since: Option<Time>,
+    first: Option<Time>,
+    corrections: u64,
+}
+
+/// What a reply says about time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Learned {
+    /// It goes on as it should.
+    Fine,
+    /// The clock was set: this is the time that it is.
+    Stepped(i64),
+}
+
+/// A clock that is further off than this was set.
+const STEP: i64 = 1_000_000;
+/// How long bounds are narrowed: clocks drift.
+const FRESH: Duration = Duration::from_secs(10);
+/// Who has not known a clock for so long does not correct it.
+const NEWCOMER: Duration = Duration::from_secs(3);
+
+fn micros(at: Time) -> i64 {
+    i64::try_from(at.as_nanos() / 1000).unwrap_or(i64::MAX)
+}
+
+impl Bucket {
+    /// Takes note of a reply.
+    pub(super) fn learn(&self, head: &Head, sent: Time, received: Time) -> Learned {
+        let mut reckoning = self.reckoning.lock();
+        reckoning.learn(head, sent, received)
+    }
+
+    /// What time it is there, or 0 if that is not known.
+    pub(super) fn estimate(&self, now: Time) -> i64 {
+        let reckoning = self.reckoning.lock();
+        match reckoning.since {
+            None => 0,
+            Some(_) => micros(now) + i64::midpoint(reckoning.least, reckoning.most),
+        }
+    }
+
+    /// The bounds of the bucket's time minus ours.
+    pub(super) fn bounds(&self) -> (i64, i64) {
+        let reckoning = self.reckoning.lock();
+        (reckoning.least, reckoning.most)
+    }
+
+    /// Whether what is known here may be answered.
+    pub(super) fn is_healthy(&self, now: Time) -> bool {
+        now.as_nanos() < self.healthy_until.load(Ordering::Acquire)
+    }
+
+    /// All that happened until `at` is known here.
+    pub(super) fn heard(&self, at: Time) {
+        const LONGEST: Duration = Duration::from_millis(1200);
+        self.healthy_until
+            .fetch_max((at + LONGEST).as_nanos(), Ordering::AcqRel);
+    }
+
+    /// Something is amiss: nothing is answered from what is known here.
+    pub(super) fn distrust(&self) {
+        self.healthy_until.store(0, Ordering::Release);
+    }
+
+    pub(super) fn gate(&self) -> MutexGuard<'_, Gate> {
+        self.gate.lock()
+    }
+}
+
+impl Reckoning {
+    fn learn(&mut self, head: &Head, sent: Time, received: Time) -> Learned {
+        // Our clock is read in whole microseconds: a bound gives one away.
+        let (least, most) = (head.now - micros(received) - 1, head.now - micros(sent) + 1);
+        let renew = |this: &mut Self| {
+            (this.least, this.most) = (least, most);
+            this.since = Some(received);
+            this.corrections = head.corrections;
+        };
+        let (Some(since), Some(first)) = (self.since, self.first) else {
+            renew(self);
+            self.first = Some(received);
+            return Learned::Fine;
+        };
+        if head.corrections != self.corrections {
+            renew(self);
+            return Learned::Fine;
+        }
+        let back = most < self.least - STEP;
+        let forward = least > self.most + STEP;
+        if back || forward {
+            // If others have kept the heartbeat at the new time, it is our clock that stood still.
+            let others_agree = if back { head.ahead >= -STEP } else { head.ahead < STEP };
+            if received.since(first) < NEWCOMER || others_agree {
+                renew(self);
+                return Learned::Fine;
+            }
+            return Learned::Stepped(micros(received) + i64::midpoint(self.least, self.most));
+        }
+        if most < self.least || least > self.most {
+            renew(self);
+        } else if received.since(since) > FRESH && most - least < STEP / 20 {
+            renew(self);
+        } else {
+            self.least = self.least.max(least);
+            self.most = self.most.min(most);
+        }
+        Learned::Fine
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(millis: u64) -> Time {
+        Time::START + Duration::from_millis(millis)
+    }
+
+    /// The server says at `sent` + 1 ms that it is `millis`.
+    fn reply(reckoning: &mut Reckoning, sent: u64, millis: i64, ahead: i64, corrections: u64) -> Learned {
+        let head = Head {
+            word: Vec::new(),
+            now: millis * 1000,
+            hold: 0,
+            number: 0,
+            corrections,
+            epoch: Vec::new(),
+            ahead: ahead * 1000,
+        };
+        reckoning.learn(&head, at(sent), at(sent + 2))
+    }
+
+    #[test]
+    fn g14_a_clock_that_was_set_is_told_from_a_reply_that_was_slow() {
+        let mut known = Reckoning::default();
+        assert_eq!(reply(&mut known, 0, 1_001, 250, 0), Learned::Fine);
+        assert_eq!(reply(&mut known, 5_000, 6_001, 250, 0), Learned::Fine);
+        // It was under way, or we stood still, for four seconds.
+        let head = Head {
+            now: 7_000_000,
+            ..Head::default()
+        };
+        assert_eq!(known.learn(&head, at(6_000), at(10_000)), Learned::Fine);
+        let Learned::Stepped(now) = reply(&mut known, 11_000, 72_001, 60_250, 0) else {
+            panic!("a minute forward");
+        };
+        assert!((now - 12_002_000).abs() < 2_000, "{now}");
+        let Learned::Stepped(now) = reply(&mut known, 12_000, 3_001, -10_000, 0) else {
+            panic!("ten seconds back");
+        };
+        assert!((now - 13_002_000).abs() < 2_000, "{now}");
+        // Somebody has corrected it: the new time is taken as it is.
+        assert_eq!(reply(&mut known, 13_000, 4_001, 250, 1), Learned::Fine);
+        assert_eq!(reply(&mut known, 14_000, 5_001, 250, 1), Learned::Fine);
+    }
+
+    #[test]
+    fn g14_a_sidecar_whose_own_clock_stood_still_corrects_nobody() {
+        let mut known = Reckoning::default();
+        reply(&mut known, 0, 1_001, 250, 0);
+        reply(&mut known, 5_000, 6_001, 250, 0);
+        assert_eq!(
+            reply(&mut known, 6_000, 67_001, 250, 0),
+            Learned::Fine,
+            "others were there all the time"
+        );
+        assert!(matches!(
+            reply(&mut known, 7_000, 128_001, 61_000, 0),
+            Learned::Stepped(_)
+        ));
+    }
+
+    #[test]
+    fn g14_a_newcomer_takes_the_time_as_it_finds_it() {
+        let mut known = Reckoning::default();
+        reply(&mut known, 0, 1_001, 250, 0);
+        assert_eq!(reply(&mut known, 1_000, 62_001, 60_000, 0), Learned::Fine);
+    }
+
+    #[test]
+    fn bounds_become_narrower_and_follow_drift() {
+        let mut known = Reckoning::default();
+        reply(&mut known, 0, 1_001, 0, 0);
+        let wide = known.most - known.least;
+        let head = Head {
+            now: 2_000_100,
+            ..Head::default()
+        };
+        known.learn(&head, at(1_000), at(1_000) + Duration::from_micros(200));
+        assert!(known.most - known.least < wide / 2);
+        reply(&mut known, 20_000, 21_003, 0, 0);
+        assert_eq!(
+            (known.least, known.most),
+            (
+                21_003_000 - 20_002_000 - 1 - micros(Time::START),
+                21_003_000 - 20_000_000 + 1 - micros(Time::START)
+            )
+        );
+    }
+}

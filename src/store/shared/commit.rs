@@ -1,0 +1,439 @@
+//! Changes: a record, its place in the index of what is due, and its events, in one step of the store.
+
+use std::{sync::Arc, time::Duration};
+
+use prost::Message as _;
+
+use super::{
+    Commit, Committed, Expected, Found, HELD_FOR, Raised, Session, Shared, Unavailable,
+    ask::{Answer, Question, text},
+    body, codec,
+    codec::{Fields, Scale, Writer},
+    limits::Written,
+    link::{Call, Fault, Script},
+    near, scripts,
+};
+use crate::{
+    state::{Actor, EndReason, Next, Origin, SessionRef, Tombstone},
+    store::Lease,
+    time::Time,
+};
+
+/// How long after its time a record is kept, only so that nothing stays for ever: it is days behind every deadline.
+const GARBAGE: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// One run of the script `commit`.
+pub(super) struct Change {
+    pub(super) session: SessionRef,
+    pub(super) script: &'static Script,
+    /// The version and the activity that the record must have; `None` if there must be none.
+    pub(super) expected: Option<(u32, i64)>,
+    /// The deadline that must have passed, if any, and whether ends of this kind are held.
+    pub(super) deadline: Option<(i64, bool)>,
+    /// Not after this.
+    pub(super) latest: i64,
+    /// When to look at it next.
+    pub(super) due: Option<i64>,
+    /// Until when it is remembered, once it has ended.
+    pub(super) remembered_until: Option<i64>,
+    pub(super) keep: Duration,
+    /// Fields to set; an empty value takes the field away.
+    pub(super) set: Vec<(&'static str, Vec<u8>)>,
+    pub(super) events: Vec<(u32, body::Event)>,
+}
+
+/// The fields that a script reads and those that only we do.
+pub(super) fn set(fields: &Fields, origin: &Origin, next: &Next, scale: Scale) -> Vec<(&'static str, Vec<u8>)> {
+    let idle = i64::try_from(next.limits.idle_timeout.as_micros()).unwrap_or(i64::MAX);
+    vec![
+        ("v", text(fields.version)),
+        ("t", text(fields.activity)),
+        ("l", text(fields.lead)),
+        ("f", text(fields.flags)),
+        ("i", text(idle)),
+        ("a", text(scale.write(origin.absolute_deadline(&next.limits)))),
+        ("b", fields.body.clone()),
+        ("e", fields.end.clone()),
+    ]
+}
+
+impl Change {
+    fn args(self, events_kept: usize) -> Vec<Vec<u8>> {
+        let (deadline, holds) = match self.deadline {
+            None => (0, 0),
+            Some((at, true)) => (at, i64::try_from(HELD_FOR.as_micros()).unwrap_or(0)),
+            Some((at, false)) => (at, 0),
+        };
+        let (version, activity) = match self.expected {
+            None => (Vec::new(), Vec::new()),
+            Some((version, activity)) => (text(version), text(activity)),
+        };
+        let optional = |at: Option<i64>| at.map(text).unwrap_or_default();
+        let mut args = vec![
+            version,
+            activity,
+            text(deadline),
+            text(holds),
+            text(self.latest),
+            optional(self.due),
+            optional(self.remembered_until),
+            text(self.keep.as_millis().max(1)),
+            self.session.to_string().into_bytes(),
+            text(events_kept),
+            text(self.set.len()),
+        ];
+        for (name, value) in self.set {
+            args.push(name.as_bytes().to_vec());
+            args.push(value);
+        }
+        args.push(text(self.events.len()));
+        for (place, event) in self.events {
+            args.push(text(place));
+            args.push(event.encode_to_vec());
+        }
+        args
+    }
+}
+
+impl Shared {
+    /// Runs the script `commit`.
+    pub(super) async fn run(&self, change: Change) -> Result<Answer, Fault> {
+        let session = change.session;
+        let bucket = self.names.bucket(session);
+        self.ask(Question {
+            script: change.script,
+            bucket,
+            keys: vec![
+                self.names.meta(bucket),
+                self.names.record(session),
+                self.names.due(bucket),
+                self.names.events(bucket),
+                self.names.channel(bucket),
+                self.names.timeline(session),
+                self.names.ended(bucket),
+            ],
+            args: change.args(self.events_per_bucket),
+            timed: true,
+        })
+        .await
+    }
+
+    /// Sees to it that others can read the limits of what is about to be written.
+    pub(super) async fn put_limits(&self, written: Vec<Written>) -> Result<(), Unavailable> {
+        if written.is_empty() {
+            return Ok(());
+        }
+        let key = self.names.limits();
+        let mut put = redis::cmd("HSET");
+        put.arg(&key);
+        for limits in &written {
+            put.arg(format!("{:016x}", limits.digest)).arg(&limits.bytes);
+        }
+        let put = self.link.command(&key, put).await;
+        put.map(drop).map_err(|fault| self.unavailable(&fault))
+    }
+
+    /// How long a record is kept.
+    pub(super) fn keep_for(origin: &Origin, next: &Next, now: Time) -> Duration {
+        match next.rest.end() {
+            // Nobody is told, and nothing is remembered.
+            Some(tombstone) if tombstone.silent => Duration::from_millis(1),
+            Some(tombstone) => tombstone.forget_at.since(now) + Duration::from_secs(1),
+            None => origin.absolute_deadline(&next.limits).since(now) + next.limits.tombstone_ttl + GARBAGE,
+        }
+    }
+
+    /// Begins a session.
+    pub(super) async fn create(&self, commit: Commit) -> Result<Committed, Unavailable> {
+        let Commit {
+            reference,
+            expected: Expected::Nothing(origin),
+            next,
+            moment,
+            supersedes,
+        } = commit
+        else {
+            return Err(Unavailable);
+        };
+        if self.at_cap() {
+            return Ok(Committed::Full {
+                max_sessions: self.max_sessions,
+            });
+        }
+        let bucket = self.names.bucket(reference);
+        if self.buckets[bucket].estimate(moment.now) == 0 {
+            // What time it is there decides what is written.
+            self.read(reference).await?;
+        }
+        let scale = Scale {
+            skew: self.buckets[bucket].bounds().0,
+        };
+        let mut writer = Writer::new(&self.book, scale);
+        let fields = writer.record(&origin, &next);
+        let events = writer.events(reference, &origin.identity, &next.happenings, next.version, moment.now);
+        let limits = std::mem::take(&mut writer.limits);
+        self.put_limits(limits).await?;
+        let identity = &origin.identity;
+        if !identity.subject().is_empty() {
+            // First: who is there is listed. A name in the list that nobody has is taken out by whoever comes by it.
+            match self
+                .try_list(identity.tenant(), identity.subject(), reference, None)
+                .await
+            {
+                Ok(_) => {}
+                Err(Fault::Full(_)) => return Ok(Committed::StoreFull),
+                Err(fault) => return Err(self.unavailable(&fault)),
+            }
+        }
+        let mut due = scale.write(next.view(&origin).next_action(moment));
+        let mut set = set(&fields, &origin, &next, scale);
+        set.push(("w", fields.who.clone()));
+        if !supersedes.is_empty() {
+            // Whoever looks next goes on, if this sidecar does not.
+            due = due.min(scale.write(moment.now + super::rotate::UNFINISHED));
+            let duties = body::Duties {
+                supersedes: supersedes.iter().map(|name| name.as_bytes().to_vec()).collect(),
+                ..body::Duties::default()
+            };
+            set.push(("p", duties.encode_to_vec()));
+        }
+        let answer = self
+            .run(Change {
+                session: reference,
+                script: &scripts::CREATE,
+                expected: None,
+                deadline: None,
+                latest: 0,
+                due: Some(due),
+                remembered_until: None,
+                keep: Self::keep_for(&origin, &next, moment.now),
+                set,
+                events,
+            })
+            .await;
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(Fault::Full(_)) => return Ok(Committed::StoreFull),
+            Err(fault) => return Err(self.unavailable(&fault)),
+        };
+        if !answer.is("ok") {
+            return Ok(Committed::Lost(self.found(reference, &answer).await?));
+        }
+        Ok(Committed::Done(self.written(reference, origin, &next, scale, &answer)))
+    }
+
+    /// Whether there are as many sessions as there may be, as far as anybody has counted.
+    pub(super) fn at_cap(&self) -> bool {
+        use crate::store::Store as _;
+        self.levels().live >= self.max_sessions
+    }
+
+    /// A session as it was just written.
+    pub(super) fn written(
+        &self,
+        reference: SessionRef,
+        origin: Origin,
+        next: &Next,
+        scale: Scale,
+        answer: &Answer,
+    ) -> Arc<Session> {
+        let (_, most) = self.bucket_of(reference).bounds();
+        let activity = scale.write(next.pulse.last_activity());
+        let free_until = Scale { skew: most }.read(activity) - near::MARGIN;
+        let lease = Lease {
+            skew: scale.skew,
+            lead: next.lead,
+            read_at: answer.received,
+        };
+        let session = Arc::new(Session::new(reference, origin, next).leased(lease, free_until));
+        if next.rest.end().is_some() {
+            self.near.remove(reference);
+        } else {
+            self.keep(&session, answer.head.number);
+        }
+        session
+    }
+
+    /// Changes or ends a session.
+    pub(super) async fn change(&self, commit: Commit) -> Result<Committed, Unavailable> {
+        let Commit {
+            reference,
+            expected:
+                Expected::Session {
+                    session,
+                    pulse,
+                    version,
+                },
+            next,
+            moment,
+            ..
+        } = commit
+        else {
+            return Err(Unavailable);
+        };
+        let Some(lease) = session.lease() else {
+            return Err(Unavailable);
+        };
+        let scale = Scale { skew: lease.skew };
+        let origin = session.origin();
+        let mut writer = Writer::new(&self.book, scale);
+        let fields = writer.record(origin, &next);
+        let events = writer.events(reference, &origin.identity, &next.happenings, next.version, moment.now);
+        let limits = std::mem::take(&mut writer.limits);
+        self.put_limits(limits).await?;
+        let end = next.rest.end().cloned();
+        let answer = self
+            .run(Change {
+                session: reference,
+                script: &scripts::COMMIT,
+                expected: Some((version, scale.write(pulse.last_activity()))),
+                deadline: end.as_ref().and_then(|end| deadline(end, scale)),
+                latest: 0,
+                due: match &end {
+                    Some(_) => None,
+                    None => Some(scale.write(next.view(origin).next_action(moment))),
+                },
+                remembered_until: end
+                    .as_ref()
+                    .filter(|end| !end.silent)
+                    .map(|end| scale.write(end.forget_at)),
+                keep: Self::keep_for(origin, &next, moment.now),
+                set: set(&fields, origin, &next, scale),
+                events,
+            })
+            .await
+            .map_err(|fault| self.unavailable(&fault))?;
+        if !answer.is("ok") {
+            return self.lost(reference, &answer).await.map(Committed::Lost);
+        }
+        if end.is_some() {
+            self.unlist(origin, reference).await;
+        }
+        Ok(Committed::Done(self.written(
+            reference,
+            origin.clone(),
+            &next,
+            scale,
+            &answer,
+        )))
+    }
+
+    /// A change that was not made: what there is now.
+    pub(super) async fn lost(&self, reference: SessionRef, answer: &Answer) -> Result<Found, Unavailable> {
+        self.near.remove(reference);
+        if answer.is("early") {
+            // By a hair: what we think of the store's clock is a bound.
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        self.found(reference, answer).await
+    }
+
+    /// Tells of activity.
+    pub(super) async fn raise_pulse(
+        &self,
+        session: &Arc<Session>,
+        ago: Duration,
+        now: Time,
+    ) -> Result<Raised, Unavailable> {
+        const OLD: Duration = Duration::from_secs(30);
+        let Some(lease) = session.lease() else {
+            return Err(Unavailable);
+        };
+        let pulse = session.pulse();
+        if pulse.is_dead() || pulse.is_warned() || pulse.is_slow() {
+            return Ok(Raised::Decide(Found::Live(Arc::clone(session))));
+        }
+        let reference = session.reference();
+        let bucket = self.names.bucket(reference);
+        if ago.is_zero() && now < session.free_until() && self.buckets[bucket].is_healthy(now) {
+            return Ok(Raised::Done(Arc::clone(session)));
+        }
+        self.meter.lease_missed.inc();
+        let version = session.version();
+        let known = if now.since(lease.read_at) > OLD {
+            Vec::new()
+        } else {
+            text(version)
+        };
+        let window = self.window(&session.limits());
+        let answer = self
+            .ask(Question {
+                script: &scripts::RAISE,
+                bucket,
+                keys: vec![self.names.meta(bucket), self.names.record(reference)],
+                args: vec![text(ago.as_micros()), text(window.as_micros()), known],
+                timed: true,
+            })
+            .await
+            .map_err(|fault| self.unavailable(&fault))?;
+        if !answer.is("ok") {
+            return Ok(Raised::Decide(self.found(reference, &answer).await?));
+        }
+        let (Some(activity), Some(lead)) = (answer.int(1), answer.int(2)) else {
+            return Err(Unavailable);
+        };
+        if answer.fields().is_some() {
+            return Ok(match self.found(reference, &answer).await? {
+                Found::Live(session) => Raised::Done(session),
+                other => Raised::Decide(other),
+            });
+        }
+        let (_, most) = self.buckets[bucket].bounds();
+        let free_until = Scale { skew: most }.read(activity) - near::MARGIN;
+        let lead = Duration::from_micros(u64::try_from(lead).unwrap_or(0));
+        session.renew(codec::Scale { skew: lease.skew }.read(activity), lead, free_until);
+        self.keep(session, answer.head.number);
+        Ok(Raised::Done(Arc::clone(session)))
+    }
+
+    /// Says when to look at a session next.
+    pub async fn rearm(&self, session: &Session, at: Time) -> Result<(), Unavailable> {
+        let Some(lease) = session.lease() else {
+            return Err(Unavailable);
+        };
+        let reference = session.reference();
+        let bucket = self.names.bucket(reference);
+        let question = Question {
+            script: &scripts::REARM,
+            bucket,
+            keys: vec![
+                self.names.meta(bucket),
+                self.names.record(reference),
+                self.names.due(bucket),
+            ],
+            args: vec![
+                text(session.version()),
+                text(Scale { skew: lease.skew }.write(at)),
+                reference.to_string().into_bytes(),
+            ],
+            timed: true,
+        };
+        self.ask(question)
+            .await
+            .map(drop)
+            .map_err(|fault| self.unavailable(&fault))
+    }
+
+    /// A script that is not one of a bucket.
+    pub(super) async fn call(
+        &self,
+        script: &'static Script,
+        keys: Vec<Vec<u8>>,
+        args: Vec<Vec<u8>>,
+    ) -> Result<redis::Value, Fault> {
+        let sent = self.clock.now();
+        let reply = self.link.call(Call { script, keys, args }).await;
+        self.meter.called(script.name, &reply, self.clock.now().since(sent));
+        reply
+    }
+}
+
+/// The deadline that must have passed for an end that time brings, and whether such ends are held.
+fn deadline(end: &Tombstone, scale: Scale) -> Option<(i64, bool)> {
+    let by_time = end.end.actor == Actor::Policy && !end.silent;
+    match end.end.reason {
+        EndReason::IdleTimeout | EndReason::BrowserClosed if by_time => Some((scale.write(end.end.at), true)),
+        EndReason::AbsoluteTimeout if by_time => Some((scale.write(end.end.at), false)),
+        _ => None,
+    }
+}

@@ -1,0 +1,180 @@
+//! Who looks at what is due: anybody may, and correctness needs no owner. A script ranks the sidecars that are there; each looks
+//! at its own buckets at once, and at those of two others a moment later, in case they have gone.
+
+use std::{sync::Arc, sync::atomic::Ordering, time::Duration};
+
+use super::{
+    Session, Shared, Unavailable,
+    ask::{Question, fields, int, list, text},
+    codec::Read,
+    scripts,
+};
+use crate::{state::SessionRef, time::Time};
+
+/// A session that somebody must look at.
+pub struct DueSession {
+    /// The session, as its record says.
+    pub session: Arc<Session>,
+    /// The sessions that must end because this one began.
+    pub supersedes: Vec<SessionRef>,
+}
+
+/// What is due in a bucket.
+pub struct Due {
+    /// The sessions.
+    pub sessions: Vec<DueSession>,
+    /// When to look next.
+    pub next: Time,
+}
+
+/// So many at once keep the server's block near a millisecond.
+const AT_ONCE: usize = 100;
+
+/// A sidecar counts as there for so long.
+const THERE: Duration = Duration::from_secs(15);
+
+/// How often those look whose turn is the first, the second, the third, and what they leave to those before them.
+const TURNS: [(Duration, Duration); 3] = [
+    (Duration::from_millis(250), Duration::ZERO),
+    (Duration::from_millis(500), Duration::from_millis(500)),
+    (Duration::from_millis(750), Duration::from_millis(750)),
+];
+
+/// How often those look whether it is their turn whose it is not.
+const IDLE: Duration = Duration::from_secs(1);
+
+impl Shared {
+    /// How many buckets there are.
+    #[must_use]
+    pub fn buckets(&self) -> usize {
+        self.names.buckets()
+    }
+
+    /// How soon after the first this sidecar looks at a bucket; `None` if others do.
+    fn turn(&self, bucket: usize) -> Option<usize> {
+        let (rank, count) = *self.rank.lock();
+        let count = count.max(1);
+        let turn = (rank + count - bucket % count) % count;
+        (turn < TURNS.len()).then_some(turn)
+    }
+
+    /// Looks at what is due in a bucket, if it is this sidecar's turn.
+    pub async fn due(&self, bucket: usize) -> Result<Due, Unavailable> {
+        let Some(turn) = self.turn(bucket) else {
+            return Ok(Due {
+                sessions: Vec::new(),
+                next: self.clock.now() + IDLE,
+            });
+        };
+        let (period, leaves) = TURNS[turn];
+        let blind = self.blind[bucket].load(Ordering::Acquire);
+        let question = Question {
+            script: &scripts::DUE,
+            bucket,
+            keys: vec![
+                self.names.meta(bucket),
+                self.names.due(bucket),
+                self.names.ended(bucket),
+            ],
+            args: vec![
+                text(AT_ONCE),
+                text(leaves.as_micros()),
+                text(u8::from(blind)),
+                self.names.records(bucket),
+            ],
+            timed: true,
+        };
+        let answer = self.ask(question).await.map_err(|fault| self.unavailable(&fault))?;
+        if blind {
+            self.blind[bucket].store(false, Ordering::Release);
+        }
+        self.count(bucket, answer.int(1), answer.int(2));
+        let mut sessions = Vec::new();
+        for pair in answer.rest.get(3..).unwrap_or_default().chunks_exact(2) {
+            let name = super::ask::bytes(&pair[0]).and_then(|name| std::str::from_utf8(name).ok()?.parse().ok());
+            let (Some(name), Some(fields)) = (name, fields(&pair[1])) else {
+                continue;
+            };
+            match self.decode(name, &fields, answer.received).await {
+                Ok(Read::Live(session)) => sessions.push(DueSession {
+                    session: Arc::new(session),
+                    supersedes: Self::duties_of(&fields),
+                }),
+                Ok(Read::Pending(duties)) => {
+                    // Whatever becomes of it, somebody looks again.
+                    let _ = self.settle(name, &fields, duties).await;
+                }
+                Ok(Read::Ended(_)) => {}
+                // Said already; it must not keep others from their turn.
+                Err(Unavailable) => self.put_off(bucket, name, &fields).await,
+            }
+        }
+        let now = self.clock.now();
+        let next = match answer.int(0) {
+            _ if !sessions.is_empty() => now,
+            Some(next) if next >= 0 => self.moment_of(bucket, next) + leaves,
+            _ => now + period,
+        };
+        if let Some(first) = sessions.first() {
+            let due = first.session.read(|view| view.plain_deadlines().expire().0);
+            self.meter.sweep_lag(now.since(due.min(now)));
+        }
+        Ok(Due {
+            sessions,
+            next: next.clamp(now + Duration::from_millis(1), now + period),
+        })
+    }
+
+    pub(super) fn count(&self, bucket: usize, live: Option<i64>, remembered: Option<i64>) {
+        let to = |count: Option<i64>| count.and_then(|count| u64::try_from(count).ok()).unwrap_or(0);
+        self.buckets[bucket].live.store(to(live), Ordering::Relaxed);
+        self.buckets[bucket].remembered.store(to(remembered), Ordering::Relaxed);
+    }
+
+    fn moment_of(&self, bucket: usize, micros: i64) -> Time {
+        super::codec::Scale {
+            skew: self.buckets[bucket].bounds().0,
+        }
+        .read(micros)
+    }
+
+    /// A record that cannot be read is looked at again in a minute.
+    async fn put_off(&self, bucket: usize, name: SessionRef, fields: &super::codec::Fields) {
+        let at = self.buckets[bucket].estimate(self.clock.now()) + 60_000_000;
+        let question = Question {
+            script: &scripts::REARM,
+            bucket,
+            keys: vec![self.names.meta(bucket), self.names.record(name), self.names.due(bucket)],
+            args: vec![text(fields.version), text(at), name.to_string().into_bytes()],
+            timed: true,
+        };
+        let _ = self.ask(question).await;
+    }
+
+    /// Says that this sidecar is there, or leaves, and learns its rank.
+    pub async fn be_there(&self, leaves: bool) {
+        let args = vec![
+            self.name.clone().into_bytes(),
+            text(THERE.as_millis()),
+            text(u8::from(leaves)),
+        ];
+        let Ok(reply) = self.call(&scripts::PRESENCE, vec![self.names.presence()], args).await else {
+            return;
+        };
+        let number = |place: usize| {
+            list(&reply)
+                .get(place)
+                .and_then(int)
+                .and_then(|number| usize::try_from(number).ok())
+        };
+        if let (Some(rank), Some(count)) = (number(0), number(1)) {
+            *self.rank.lock() = (rank, count);
+        }
+    }
+
+    /// How many sidecars are there, as far as this one knows.
+    #[must_use]
+    pub fn sidecars(&self) -> usize {
+        self.rank.lock().1
+    }
+}

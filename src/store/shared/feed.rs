@@ -1,0 +1,451 @@
+//! From the streams of all buckets into the log of this process. The streams are the truth; a message only says where to look,
+//! and a lost one is made up for by a look at each bucket's number, more than twice a second.
+
+use std::{
+    collections::{BTreeSet, VecDeque},
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use redis::Value;
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::{
+    Resumed, Shared, Unavailable,
+    ask::{Question, bytes, list},
+    body, codec,
+    link::{Poke, Status},
+    scripts,
+};
+use crate::{
+    event::{Event, Places},
+    state::Happening,
+    store::NotResumed,
+    time::Time,
+};
+
+/// How often each bucket's number is looked at. Twice this and a call are less than what a copy is trusted for.
+const BEAT: Duration = Duration::from_millis(400);
+
+/// How many events are read at once.
+const PAGE: usize = 512;
+
+/// Events that are told of for a while after they were applied.
+const TOLD: usize = 65_536;
+
+/// What happened before this process' log begins, by bucket.
+struct Before {
+    buckets: Vec<VecDeque<(u64, Option<body::After>, Option<Event>)>>,
+    events: Vec<Arc<Event>>,
+}
+
+impl Before {
+    fn new(buckets: usize) -> Self {
+        Self {
+            buckets: (0..buckets).map(|_| VecDeque::new()).collect(),
+            events: Vec::new(),
+        }
+    }
+
+    /// Each bucket in its own order, and what led to an event in another bucket before it.
+    fn in_order(mut self) -> Vec<Arc<Event>> {
+        for bucket in 0..self.buckets.len() {
+            self.take(bucket, u64::MAX);
+        }
+        self.events
+    }
+
+    fn take(&mut self, bucket: usize, through: u64) {
+        while self
+            .buckets
+            .get(bucket)
+            .and_then(VecDeque::front)
+            .is_some_and(|(number, ..)| *number <= through)
+        {
+            let Some((_, after, event)) = self.buckets[bucket].pop_front() else {
+                return;
+            };
+            if let Some(after) = after
+                && let Ok(other) = usize::try_from(after.bucket)
+                && other != bucket
+            {
+                self.take(other, after.number);
+            }
+            self.events
+                .extend(event.filter(|event| event.what.is_public()).map(Arc::new));
+        }
+    }
+}
+
+/// What is read of a bucket's stream.
+enum Page {
+    Events(Vec<(u64, body::Event)>),
+    /// What comes next is not kept any more.
+    Trimmed,
+}
+
+impl Shared {
+    /// Follows the events of all buckets for ever, and keeps what time it is there.
+    pub async fn follow(self: Arc<Self>) {
+        let Some(mut pokes) = self.pokes.lock().take() else {
+            return;
+        };
+        let mut beat = interval(BEAT);
+        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut status = self.link.status();
+        loop {
+            let mut poked = BTreeSet::new();
+            tokio::select! {
+                poke = pokes.recv() => match poke {
+                    Some(poke) => self.note_poke(&poke, &mut poked),
+                    None => return,
+                },
+                _ = beat.tick() => {
+                    self.beat().await;
+                    continue;
+                }
+                changed = status.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    self.status_changed().await;
+                    continue;
+                }
+            }
+            while let Ok(poke) = pokes.try_recv() {
+                self.note_poke(&poke, &mut poked);
+            }
+            for bucket in poked {
+                // What fails now is made up for at the next beat.
+                let _ = self.catch_up(bucket, None).await;
+            }
+        }
+    }
+
+    fn note_poke(&self, poke: &Poke, poked: &mut BTreeSet<usize>) {
+        match poke {
+            Poke::Message { channel, .. } => {
+                let buckets = 0..self.names.buckets();
+                poked.extend(buckets.into_iter().find(|bucket| self.channels[*bucket] == *channel));
+            }
+            Poke::Resubscribed => poked.extend(0..self.names.buckets()),
+        }
+    }
+
+    /// The store came or went.
+    async fn status_changed(&self) {
+        let status = self.link.status().borrow().clone();
+        match status {
+            Status::Down { .. } => {
+                // Nothing is answered from copies while nobody tells what happens to them.
+                self.buckets.iter().for_each(super::Bucket::distrust);
+                self.meter.up.set(0);
+            }
+            Status::Up { servers, .. } => {
+                let ids: BTreeSet<String> = servers.into_iter().map(|server| server.run_id).collect();
+                let known = std::mem::replace(&mut *self.servers.lock(), ids.clone());
+                if !known.is_empty() && known != ids {
+                    // People could not reach the store, perhaps; they get a chance.
+                    self.blind.iter().for_each(|blind| blind.store(true, Ordering::Release));
+                }
+                self.meter.up.set(1);
+                self.beat().await;
+            }
+        }
+    }
+
+    /// Joins the namespace if that is not done; then looks at each bucket's number, and reads on where there is more.
+    async fn beat(&self) {
+        if !matches!(*self.link.status().borrow(), Status::Up { .. }) {
+            return;
+        }
+        if self.joined.load(Ordering::Acquire) && self.unpublished.load(Ordering::Acquire) {
+            let _ = self.publish_policies().await;
+        }
+        if !self.joined.load(Ordering::Acquire) {
+            match self.join().await {
+                Ok(()) => {}
+                Err(problem) => {
+                    self.meter.not_joined(&problem);
+                    return;
+                }
+            }
+        }
+        let buckets = 0..self.names.buckets();
+        futures_util::future::join_all(buckets.map(|bucket| self.beat_one(bucket))).await;
+    }
+
+    async fn beat_one(&self, bucket: usize) {
+        let sent = self.clock.now();
+        let question = Question {
+            script: &scripts::BEAT,
+            bucket,
+            keys: vec![
+                self.names.meta(bucket),
+                self.names.due(bucket),
+                self.names.ended(bucket),
+            ],
+            args: Vec::new(),
+            timed: false,
+        };
+        let Ok(answer) = self.ask(question).await else { return };
+        self.count(bucket, answer.int(0), answer.int(1));
+        let same = self.buckets[bucket].gate().epoch == answer.head.epoch;
+        let applied = self.applied(bucket);
+        if !same || answer.head.number < applied {
+            self.lost_history(bucket).await;
+            return;
+        }
+        if answer.head.number > applied && self.catch_up(bucket, Some(answer.head.number)).await.is_err() {
+            return;
+        }
+        if self.applied(bucket) >= answer.head.number {
+            self.buckets[bucket].heard(sent);
+        }
+    }
+
+    /// The number of the last event of a bucket that is applied here.
+    fn applied(&self, bucket: usize) -> u64 {
+        self.buckets[bucket].gate().applied
+    }
+
+    /// Reads on in a bucket's stream, to its end or through a number.
+    async fn catch_up(&self, bucket: usize, through: Option<u64>) -> Result<(), Unavailable> {
+        // Two who read on at once would apply the same events twice.
+        let _turn = self.reading[bucket].lock().await;
+        loop {
+            let applied = self.applied(bucket);
+            if through.is_some_and(|through| applied >= through) || !self.joined.load(Ordering::Acquire) {
+                return Ok(());
+            }
+            let page = match self.read_events(bucket, applied, through.unwrap_or(u64::MAX)).await? {
+                Page::Events(events) => events,
+                Page::Trimmed => {
+                    drop(_turn);
+                    self.lost_history(bucket).await;
+                    return Err(Unavailable);
+                }
+            };
+            let full = page.len() == PAGE;
+            for (number, body) in page {
+                if let Some(after) = body.after
+                    && let Ok(other) = usize::try_from(after.bucket)
+                    && other != bucket
+                    && other < self.names.buckets()
+                {
+                    // What led to it comes first. It was there before, so nobody waits for anybody in a circle.
+                    if self.applied(other) < after.number {
+                        Box::pin(self.catch_up(other, Some(after.number))).await?;
+                    }
+                }
+                self.apply(bucket, number, &body).await?;
+            }
+            if !full {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Takes note of an event: copies of the session go, watchers are told.
+    async fn apply(&self, bucket: usize, number: u64, body: &body::Event) -> Result<(), Unavailable> {
+        let stream = u16::try_from(bucket).unwrap_or(u16::MAX);
+        let event = self.event(body, stream, number).await?;
+        let session = codec::reference(&body.reference).ok();
+        let mut gate = self.buckets[bucket].gate();
+        if gate.applied >= number {
+            return Ok(());
+        }
+        gate.applied = number;
+        if let Some(session) = session
+            && self
+                .near
+                .get(session)
+                .is_some_and(|known| known.version() < body.version)
+        {
+            self.near.remove(session);
+        }
+        if let Some(event) = event.filter(|event| event.what.is_public()) {
+            let event = self.log.append(event);
+            self.tell_later(event);
+        }
+        Ok(())
+    }
+
+    fn tell_later(&self, event: Arc<Event>) {
+        if matches!(event.what, Happening::Succeeded { .. }) {
+            return;
+        }
+        let mut telling = self.telling.lock();
+        if telling.len() >= TOLD {
+            telling.pop_front();
+        }
+        telling.push_back((self.clock.now(), event));
+    }
+
+    /// The events of a bucket after a number.
+    async fn read_events(&self, bucket: usize, after: u64, through: u64) -> Result<Page, Unavailable> {
+        let key = self.names.events(bucket);
+        let mut range = redis::cmd("XRANGE");
+        range.arg(&key).arg(format!("{}-0", after + 1));
+        if through == u64::MAX {
+            range.arg("+");
+        } else {
+            range.arg(format!("{through}-0"));
+        }
+        range.arg("COUNT").arg(PAGE);
+        let reply = self.link.command(&key, range).await;
+        let reply = reply.map_err(|fault| self.unavailable(&fault))?;
+        let mut events = Vec::new();
+        for entry in list(&reply) {
+            let Some((number, body)) = read_entry(entry) else {
+                self.meter.unreadable.inc();
+                tracing::error!(
+                    bucket,
+                    "a bucket's events hold what is none of ours: another program writes there"
+                );
+                return Err(Unavailable);
+            };
+            let expected = after + 1 + events.len() as u64;
+            if number != expected {
+                return Ok(Page::Trimmed);
+            }
+            events.push((number, body));
+        }
+        Ok(Page::Events(events))
+    }
+
+    /// What happened in a bucket is not known any more: it was trimmed before it was read, or the store lost it. Copies go, and
+    /// watchers are told to begin anew, for they may have missed something.
+    pub(super) async fn lost_history(&self, bucket: usize) {
+        self.buckets.iter().for_each(super::Bucket::distrust);
+        self.near.clear();
+        self.joined.store(false, Ordering::Release);
+        self.meter.histories_lost.inc();
+        tracing::warn!(
+            bucket,
+            "the store's events do not go on from where they were (it lost its data, or they were trimmed): watchers begin anew"
+        );
+    }
+
+    /// Where a watcher goes on that has seen all up to these places.
+    pub(super) async fn resume_from(&self, places: &Places) -> Result<Resumed, NotResumed> {
+        if places.len() != self.names.buckets() {
+            return Err(NotResumed::Future);
+        }
+        if !self.joined.load(Ordering::Acquire) {
+            return Err(NotResumed::Unavailable);
+        }
+        // First: what is appended from here on is in the log.
+        let (oldest, begins) = self.log_begins();
+        let mut before = Before::new(self.names.buckets());
+        for (bucket, (seen, begin)) in places.iter().zip(&begins).enumerate() {
+            let applied = self.applied(bucket);
+            if *seen > applied {
+                // Another sidecar was faster than this one, or nobody was ever there.
+                let through = Some(*seen);
+                self.catch_up(bucket, through)
+                    .await
+                    .map_err(|Unavailable| NotResumed::Unavailable)?;
+                if self.applied(bucket) < *seen {
+                    return Err(NotResumed::Future);
+                }
+            }
+            let mut at = *seen;
+            while at < *begin {
+                let page = self.read_events(bucket, at, *begin).await;
+                let events = match page.map_err(|Unavailable| NotResumed::Unavailable)? {
+                    // The end of it is not there any more, or its beginning.
+                    Page::Events(events) if !events.is_empty() => events,
+                    Page::Events(_) | Page::Trimmed => return Err(NotResumed::Trimmed),
+                };
+                for (number, body) in events {
+                    at = number;
+                    let stream = u16::try_from(bucket).unwrap_or(u16::MAX);
+                    let event = self.event(&body, stream, number).await;
+                    let event = event.map_err(|Unavailable| NotResumed::Unavailable)?;
+                    before.buckets[bucket].push_back((number, body.after, event));
+                }
+            }
+            self.meter.replayed.inc_by(begin.saturating_sub(*seen));
+        }
+        Ok(Resumed {
+            before: before.in_order(),
+            cursor: oldest.saturating_sub(1),
+        })
+    }
+
+    /// Where the log of this process begins: its oldest event, and the numbers before it.
+    fn log_begins(&self) -> (u64, Places) {
+        let mut places: Places = self.begins.lock().clone();
+        let oldest = self.log.oldest();
+        // What was trimmed from the log is in the streams.
+        for (place, trimmed) in places.iter_mut().zip(self.log.trimmed()) {
+            *place = (*place).max(trimmed);
+        }
+        (oldest, places)
+    }
+
+    /// Opens each bucket: what happens from here on is followed.
+    pub(super) async fn open_buckets(&self) -> Result<(), super::Unjoined> {
+        let mut epochs = blake3::Hasher::new();
+        let mut begins = Places::new();
+        for bucket in 0..self.names.buckets() {
+            let mut fresh = [0; 8];
+            getrandom::fill(&mut fresh).map_err(|error| super::Unjoined::Store(error.to_string()))?;
+            let question = Question {
+                script: &scripts::OPEN,
+                bucket,
+                keys: vec![self.names.meta(bucket)],
+                args: vec![format!("{:016x}", u64::from_le_bytes(fresh)).into_bytes()],
+                timed: false,
+            };
+            let answer = self.ask(question).await.map_err(super::Unjoined::from)?;
+            epochs.update(&answer.head.epoch);
+            begins.push(answer.head.number);
+            let mut gate = self.buckets[bucket].gate();
+            gate.applied = answer.head.number;
+            gate.epoch = answer.head.epoch;
+            self.router.begin_at(bucket, answer.head.number);
+        }
+        *self.begins.lock() = begins.clone();
+        epochs.finalize_xof().fill(&mut *self.epoch.lock());
+        // All that was known before has no place among these.
+        self.log.begin_anew(&begins);
+        Ok(())
+    }
+
+    /// Keeps this sidecar among those that are there, and tells what is only counted here.
+    pub async fn keep_house(self: Arc<Self>) {
+        let mut tick = interval(Duration::from_secs(5));
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tick.tick().await;
+            if self.is_up() {
+                self.be_there(false).await;
+                self.flush().await;
+                self.near.sweep();
+            }
+        }
+    }
+
+    /// Leaves: what is only counted here is told, and others need not wait for this sidecar.
+    pub async fn leave(&self) {
+        if self.is_up() {
+            self.telling.lock().iter_mut().for_each(|(at, _)| *at = Time::ZERO);
+            self.flush().await;
+            self.be_there(true).await;
+        }
+    }
+}
+
+/// An entry of a stream: `number-0` and its body.
+fn read_entry(entry: &Value) -> Option<(u64, body::Event)> {
+    let [id, fields] = list(entry) else { return None };
+    let id = std::str::from_utf8(bytes(id)?).ok()?;
+    let number = id.strip_suffix("-0")?.parse().ok()?;
+    let body = match fields {
+        Value::Map(pairs) => pairs.first().map(|(_, body)| body)?,
+        other => list(other).get(1)?,
+    };
+    Some((number, codec::decode(bytes(body)?).ok()?))
+}

@@ -1,0 +1,278 @@
+//! Sessions in a store that many sidecars share: Redis or Valkey. The state machine decides here as it does in memory; the store
+//! keeps versioned records, an index of what is due, and the events. What this process knows of a session is a near copy, which
+//! is never an authority: see docs/adr/0016.
+
+mod ask;
+mod body;
+mod bucket;
+mod codec;
+mod commit;
+mod due;
+mod feed;
+mod limits;
+pub mod link;
+mod lists;
+mod names;
+mod near;
+mod outage;
+mod rotate;
+mod scripts;
+mod settings;
+
+use std::{
+    collections::{BTreeSet, HashMap, VecDeque},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use tokio::sync::mpsc;
+
+pub use due::{Due, DueSession};
+pub use outage::Outage;
+pub use settings::{Setup, StoreMeter, Unjoined, fingerprint};
+
+use super::{
+    Commit, Committed, Expected, Extent, Found, Levels, NotResumed, Place, Raised, Resumed, Session, Store, Story,
+    Unavailable, Wanted,
+};
+use crate::{
+    event::{Event, Log, Places, Router},
+    state::{Keys, Limits, SessionRef},
+    time::{Clock, Time},
+};
+use bucket::Bucket;
+use limits::Book;
+use link::{Link, Poke};
+use names::Names;
+use near::Near;
+
+/// The shared store, as one sidecar sees it.
+pub struct Shared {
+    clock: Clock,
+    link: Arc<Link>,
+    namespace: String,
+    names: Names,
+    channels: Vec<Vec<u8>>,
+    keys: Keys,
+    fingerprint: String,
+    buckets: Vec<Bucket>,
+    /// Who reads on in a bucket's events has its turn.
+    reading: Vec<tokio::sync::Mutex<()>>,
+    /// The numbers from which this process has followed the events.
+    begins: Mutex<Places>,
+    /// Changes whenever the events begin anew: resume tokens are of one epoch.
+    epoch: Arc<Mutex<[u8; 16]>>,
+    /// The servers that were there when the store was last reached.
+    servers: Mutex<BTreeSet<String>>,
+    /// Whether others cannot read what the digests of this sidecar's policies stand for yet.
+    unpublished: AtomicBool,
+    near: Near,
+    book: Book,
+    log: Arc<Log>,
+    router: Arc<Router>,
+    /// Until when ends are held in some bucket: read by the core with each moment.
+    held_until: Arc<AtomicU64>,
+    /// How far ahead one write covers activity; unset: by the policy.
+    window: Option<Duration>,
+    outage: Outage,
+    /// When the store was last known to answer.
+    answered: AtomicU64,
+    /// Activity that could not be told.
+    untold: Mutex<HashMap<SessionRef, Time>>,
+    /// Whether this sidecar belongs to the namespace: its buckets and key are the right ones.
+    joined: AtomicBool,
+    /// The next looks at what is due hold ends, for people could not reach the store: until each bucket was looked at once.
+    blind: Vec<AtomicBool>,
+    pokes: Mutex<Option<mpsc::UnboundedReceiver<Poke>>>,
+    /// This sidecar's name among those that are there.
+    name: String,
+    rank: Mutex<(usize, usize)>,
+    max_sessions: usize,
+    events_per_bucket: usize,
+    meter: StoreMeter,
+    /// Sessions with touches that are not told yet.
+    tallied: Mutex<Vec<Arc<Session>>>,
+    /// Events of which it is not told yet to how many watchers they went.
+    telling: Mutex<VecDeque<(Time, Arc<Event>)>>,
+}
+
+/// How far past its deadline a session may be held: what is longer over never comes back.
+pub const HELD_FOR: Duration = Duration::from_secs(60);
+
+impl Shared {
+    fn bucket_of(&self, session: SessionRef) -> &Bucket {
+        &self.buckets[self.names.bucket(session)]
+    }
+
+    /// The log that the events of all sidecars flow into.
+    #[must_use]
+    pub fn log(&self) -> &Arc<Log> {
+        &self.log
+    }
+
+    /// Who gets which events.
+    #[must_use]
+    pub fn router(&self) -> &Arc<Router> {
+        &self.router
+    }
+
+    /// What resume tokens are bound to.
+    #[must_use]
+    pub fn epoch(&self) -> Arc<Mutex<[u8; 16]>> {
+        Arc::clone(&self.epoch)
+    }
+
+    /// Until when ends are held: to be read by the core.
+    #[must_use]
+    pub fn held_until(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.held_until)
+    }
+
+    /// How far ahead of activity a record may be written.
+    fn window(&self, limits: &Limits) -> Duration {
+        const LEAST: Duration = Duration::from_millis(250);
+        const MOST: Duration = Duration::from_secs(10);
+        let longest = limits.idle_points.first().copied().unwrap_or(Duration::ZERO);
+        let room = limits.idle_timeout.saturating_sub(longest) / 4;
+        self.window
+            .unwrap_or((limits.idle_timeout / 100).clamp(LEAST, MOST))
+            .min(room)
+    }
+
+    fn hold(&self, bucket: usize, hold: i64) {
+        let (least, _) = self.buckets[bucket].bounds();
+        let until = codec::Scale { skew: least }.read(hold);
+        self.held_until.fetch_max(until.as_nanos(), Ordering::AcqRel);
+    }
+}
+
+#[async_trait]
+impl Store for Shared {
+    fn at_hand(&self, reference: SessionRef, now: Time) -> Option<Arc<Session>> {
+        let session = self.near.get(reference)?;
+        let pulse = session.pulse();
+        let plain = !pulse.is_dead() && !pulse.is_warned() && !pulse.is_slow();
+        let hit = now < session.free_until() && plain && self.bucket_of(reference).is_healthy(now);
+        if !hit {
+            return None;
+        }
+        self.meter.lease_hits.inc();
+        Some(session)
+    }
+
+    async fn find(&self, reference: SessionRef) -> Result<Found, Unavailable> {
+        let now = self.clock.now();
+        if let Some(session) = self.near.get(reference)
+            && self.bucket_of(reference).is_healthy(now)
+            && near::is_known_live(&session, now)
+        {
+            return Ok(Found::Live(session));
+        }
+        self.read(reference).await
+    }
+
+    fn remembered_live(&self, reference: SessionRef, now: Time) -> Option<Arc<Session>> {
+        self.last_known(reference, now)
+    }
+
+    fn remember_activity(&self, reference: SessionRef, at: Time) {
+        self.untold(reference, at);
+    }
+
+    async fn raise(&self, session: &Arc<Session>, ago: Duration, now: Time) -> Result<Raised, Unavailable> {
+        self.raise_pulse(session, ago, now).await
+    }
+
+    async fn commit(&self, commit: Commit) -> Result<Committed, Unavailable> {
+        match &commit.expected {
+            Expected::Nothing(_) => self.create(commit).await,
+            Expected::Session { .. } if commit.next.successor.is_some() => self.rotate(commit).await,
+            Expected::Session { .. } => self.change(commit).await,
+        }
+    }
+
+    fn touched(&self, session: &Arc<Session>) {
+        self.tallied.lock().push(Arc::clone(session));
+    }
+
+    fn needs_timeline(&self) -> bool {
+        false
+    }
+
+    fn effective(&self, limits: &Limits) -> Limits {
+        if !limits.at_most {
+            return limits.clone();
+        }
+        // The real idle time never exceeds the limit, however late the last activity of a window came.
+        let idle = limits.idle_timeout.saturating_sub(self.window(limits));
+        Limits {
+            idle_timeout: idle,
+            idle_points: crate::state::policy::warning_points(&limits.idle_points, idle),
+            ..limits.clone()
+        }
+    }
+
+    fn announce(&self, policies: &[Arc<Limits>]) {
+        self.announce_policies(policies);
+    }
+
+    async fn of_subject(&self, tenant: &str, subject: &str) -> Result<Vec<SessionRef>, Unavailable> {
+        Ok(self.listed(tenant, subject).await?.1)
+    }
+
+    async fn subject_ticket(&self, tenant: &str, subject: &str) -> Result<Option<Place>, Unavailable> {
+        let (ticket, _, reserved) = self.listed(tenant, subject).await?;
+        Ok(Some(Place { ticket, reserved }))
+    }
+
+    async fn take_place(
+        &self,
+        tenant: &str,
+        subject: &str,
+        place: &Place,
+        newcomer: SessionRef,
+    ) -> Result<bool, Unavailable> {
+        self.list(tenant, subject, newcomer, Some(place.ticket)).await
+    }
+
+    async fn superseded(&self, newcomer: SessionRef) -> Result<(), Unavailable> {
+        self.duties_done(newcomer).await
+    }
+
+    async fn scan(&self, extent: Extent, wanted: Arc<Wanted>) -> Result<Vec<SessionRef>, Unavailable> {
+        self.scan_buckets(extent, &wanted).await
+    }
+
+    async fn story(&self, reference: SessionRef) -> Result<Story, Unavailable> {
+        self.tell_story(reference).await
+    }
+
+    async fn resume(&self, places: &Places) -> Result<Resumed, NotResumed> {
+        self.resume_from(places).await
+    }
+
+    fn is_shared(&self) -> bool {
+        true
+    }
+
+    fn levels(&self) -> Levels {
+        let sum = |count: fn(&Bucket) -> &AtomicU64| {
+            let each = self.buckets.iter().map(|bucket| count(bucket).load(Ordering::Relaxed));
+            usize::try_from(each.sum::<u64>()).unwrap_or(usize::MAX)
+        };
+        Levels {
+            live: sum(|bucket| &bucket.live),
+            remembered: sum(|bucket| &bucket.remembered),
+            forgotten_early: 0,
+        }
+    }
+
+    fn sweep(&self) {
+        self.near.sweep();
+    }
+}

@@ -1,0 +1,98 @@
+//! The names of keys. What is in braces decides the slot of a cluster: all of a bucket lies in one.
+
+use crate::state::SessionRef;
+
+/// The names of one namespace.
+pub(super) struct Names {
+    namespace: String,
+    buckets: Vec<String>,
+}
+
+impl Names {
+    pub(super) fn new(namespace: &str, buckets: usize) -> Self {
+        Self {
+            namespace: namespace.to_owned(),
+            buckets: (0..buckets)
+                .map(|bucket| format!("ss1:{{{namespace}.{bucket}}}:"))
+                .collect(),
+        }
+    }
+
+    /// How many buckets there are.
+    pub(super) fn buckets(&self) -> usize {
+        self.buckets.len()
+    }
+
+    /// The bucket of a session: buckets are in the order of refs.
+    pub(super) fn bucket(&self, session: SessionRef) -> usize {
+        session.shard(self.buckets.len())
+    }
+
+    fn of(&self, bucket: usize, name: &str) -> Vec<u8> {
+        format!("{}{name}", self.buckets[bucket]).into_bytes()
+    }
+
+    pub(super) fn meta(&self, bucket: usize) -> Vec<u8> {
+        self.of(bucket, "m")
+    }
+
+    pub(super) fn due(&self, bucket: usize) -> Vec<u8> {
+        self.of(bucket, "d")
+    }
+
+    pub(super) fn ended(&self, bucket: usize) -> Vec<u8> {
+        self.of(bucket, "g")
+    }
+
+    pub(super) fn events(&self, bucket: usize) -> Vec<u8> {
+        self.of(bucket, "e")
+    }
+
+    pub(super) fn channel(&self, bucket: usize) -> Vec<u8> {
+        self.of(bucket, "c")
+    }
+
+    /// What the names of the records of a bucket begin with.
+    pub(super) fn records(&self, bucket: usize) -> Vec<u8> {
+        self.of(bucket, "s:")
+    }
+
+    pub(super) fn record(&self, session: SessionRef) -> Vec<u8> {
+        self.of(self.bucket(session), &format!("s:{session}"))
+    }
+
+    pub(super) fn timeline(&self, session: SessionRef) -> Vec<u8> {
+        self.of(self.bucket(session), &format!("y:{session}"))
+    }
+
+    pub(super) fn tallies(&self, session: SessionRef) -> Vec<u8> {
+        self.of(self.bucket(session), &format!("k:{session}"))
+    }
+
+    /// What is fixed for the namespace.
+    pub(super) fn namespace(&self) -> Vec<u8> {
+        self.of_namespace("n")
+    }
+
+    pub(super) fn presence(&self) -> Vec<u8> {
+        self.of_namespace("p")
+    }
+
+    pub(super) fn limits(&self) -> Vec<u8> {
+        self.of_namespace("l")
+    }
+
+    /// The revisions of policies that sidecars have.
+    pub(super) fn policies(&self) -> Vec<u8> {
+        self.of_namespace("r")
+    }
+
+    fn of_namespace(&self, name: &str) -> Vec<u8> {
+        format!("ss1:{{{}}}:{name}", self.namespace).into_bytes()
+    }
+
+    /// The list of a subject's sessions and its ticket, in a slot of their own.
+    pub(super) fn subject(&self, hash: &str) -> [Vec<u8>; 2] {
+        ["u", "v"].map(|name| format!("ss1:{{{}.{hash}}}:{name}", self.namespace).into_bytes())
+    }
+}

@@ -1,0 +1,49 @@
+//! The scripts. What each does, with its keys, arguments and reply, stands at the top of its file.
+
+use super::link::Script;
+
+/// A script of a bucket: the bucket's time stands before it.
+macro_rules! of_bucket {
+    ($name:literal, $flags:literal, $file:literal) => {
+        Script::new(
+            $name,
+            concat!(
+                "#!lua",
+                $flags,
+                "\n",
+                include_str!("scripts/time.lua"),
+                include_str!($file)
+            ),
+        )
+    };
+}
+
+/// A script of the namespace or of a subject's list.
+macro_rules! alone {
+    ($name:literal, $flags:literal, $file:literal) => {
+        Script::new($name, concat!("#!lua", $flags, "\n", include_str!($file)))
+    };
+}
+
+// Without a flag a script is refused when the store is full: only what makes it fuller may be. No-writes ones also run then.
+pub(super) static BEAT: Script = of_bucket!("beat", " flags=no-writes", "scripts/beat.lua");
+pub(super) static READ: Script = of_bucket!("read", " flags=no-writes", "scripts/read.lua");
+pub(super) static RAISE: Script = of_bucket!("raise", " flags=allow-oom", "scripts/raise.lua");
+pub(super) static COMMIT: Script = of_bucket!("commit", " flags=allow-oom", "scripts/commit.lua");
+pub(super) static CREATE: Script = of_bucket!("create", "", "scripts/commit.lua");
+pub(super) static DROP: Script = of_bucket!("drop", " flags=allow-oom", "scripts/drop.lua");
+pub(super) static REARM: Script = of_bucket!("rearm", " flags=allow-oom", "scripts/rearm.lua");
+pub(super) static DUE: Script = of_bucket!("due", " flags=allow-oom", "scripts/due.lua");
+pub(super) static CORRECT: Script = of_bucket!("correct", " flags=allow-oom", "scripts/correct.lua");
+pub(super) static TALLY: Script = of_bucket!("tally", " flags=allow-oom", "scripts/tally.lua");
+pub(super) static OPEN: Script = of_bucket!("open", " flags=allow-oom", "scripts/open.lua");
+pub(super) static PRESENCE: Script = alone!("presence", " flags=allow-oom", "scripts/presence.lua");
+pub(super) static JOIN: Script = alone!("join", " flags=allow-oom", "scripts/join.lua");
+pub(super) static SUBJECT: Script = alone!("subject", "", "scripts/subject.lua");
+pub(super) static LISTED: Script = alone!("listed", " flags=no-writes", "scripts/listed.lua");
+
+/// All of them.
+pub(super) static ALL: [&Script; 15] = [
+    &BEAT, &READ, &RAISE, &COMMIT, &CREATE, &DROP, &REARM, &DUE, &CORRECT, &TALLY, &OPEN, &PRESENCE, &JOIN, &SUBJECT,
+    &LISTED,
+];

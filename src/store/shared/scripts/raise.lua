@@ -1,0 +1,33 @@
+-- Activity of a session on which only its pulse has a say: never creates, never revives, never touches the due index.
+-- KEYS: meta, record.
+-- ARGV: 1 the caller's time; 2 how long ago the activity was, and 3 how far ahead it may be written, in microseconds; 4 the version
+-- that the caller knows, or '' to be sent the record anyway.
+-- Reply: `ok` head, t, l, v, and the record if v is another one; `decide` head, record: it is warned of, ended, due, or has
+-- holds; the caller lets the state machine decide.
+--
+-- The deadline of such a session, min(t + i, a), is the one rule that a script knows.
+if off(ARGV[1]) then
+    return head('clock')
+end
+local record = redis.call('HMGET', KEYS[2], 'v', 't', 'l', 'f', 'i', 'a')
+if not record[1] or record[4] ~= '0' then
+    return with('decide', KEYS[2])
+end
+local t, lead = tonumber(record[2]), tonumber(record[3])
+if now >= math.min(t + tonumber(record[5]), tonumber(record[6])) then
+    return with('decide', KEYS[2])
+end
+local reach = now - tonumber(ARGV[2]) + tonumber(ARGV[3])
+if reach > t then
+    t, lead = reach, tonumber(ARGV[3])
+    redis.call('HSET', KEYS[2], 't', int(t), 'l', int(lead))
+end
+local reply = head('ok')
+if record[1] ~= ARGV[4] then
+    reply = with('ok', KEYS[2])
+end
+reply[9], reply[10], reply[11] = t, lead, tonumber(record[1])
+if not reply[8] then
+    reply[8] = {}
+end
+return reply

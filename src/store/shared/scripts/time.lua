@@ -1,0 +1,38 @@
+-- Stands before each script of a bucket. KEYS[1] is the bucket's meta: c correction of the clock and h last heartbeat, in
+-- microseconds; hold: until when ends are held; n: number of the last event; k: how often the clock was corrected; e: epoch.
+--
+-- The time of a bucket is the server's, corrected, and never behind a heartbeat. Every reply begins with a word, that time,
+-- hold, n, k, e, and how far the corrected clock is ahead of the last heartbeat. A caller says what time it thinks it is; a script that changes something refuses with `clock` if that is
+-- more than a second away, for then the server's clock was set, or the call was under way for long.
+local META = redis.call('HMGET', KEYS[1], 'c', 'h', 'hold', 'n', 'k', 'e')
+local CLOCK = redis.call('TIME')
+local raw = CLOCK[1] * 1000000 + CLOCK[2] + (tonumber(META[1]) or 0)
+local now = math.max(raw, tonumber(META[2]) or 0)
+local ahead = raw - (tonumber(META[2]) or raw)
+local hold = tonumber(META[3]) or 0
+local number = tonumber(META[4]) or 0
+local FIELDS = {'v', 't', 'l', 'f', 'i', 'a', 'b', 'w', 'e', 'p', 'q', 'z'}
+
+local function int(value)
+    return string.format('%.0f', value)
+end
+
+local function head(word)
+    return {word, now, hold, number, tonumber(META[5]) or 0, META[6] or '', ahead}
+end
+
+local function off(estimate)
+    local at = tonumber(estimate)
+    return at > 0 and math.abs(now - at) > 1000000
+end
+
+-- The reply with a record behind it: the values of FIELDS, or nothing if there is no record.
+local function with(word, record)
+    local reply = head(word)
+    local fields = redis.call('HMGET', record, unpack(FIELDS))
+    if fields[1] then
+        reply[8] = fields
+    end
+    return reply
+end
+

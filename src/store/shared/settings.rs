@@ -1,0 +1,406 @@
+//! How the shared store is set up: coming into its namespace, and what is counted about it.
+
+use std::{
+    collections::{BTreeSet, VecDeque},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use prometheus_client::{
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    registry::{Registry, Unit},
+};
+use tokio::sync::mpsc;
+
+use super::{
+    Book, Bucket, Names, Near, Outage, Shared,
+    ask::{bytes, int, list, text},
+    link::{Fault, Link, Settings, Unfit},
+    scripts,
+};
+use crate::{
+    event::{Log, Places, Router},
+    state::{Keys, Limits},
+    time::Clock,
+};
+
+/// The format of records, events and scripts. Adjacent ones share a namespace.
+const FORMAT: u32 = 1;
+
+/// How the shared store is set up.
+pub struct Setup {
+    /// The clock.
+    pub clock: Clock,
+    /// Where the store is and how to get in.
+    pub link: Settings,
+    /// The name that sidecars which share sessions have in common.
+    pub namespace: String,
+    /// The key of refs, made ids and tokens: the same for all of them.
+    pub master_key: Vec<u8>,
+    /// How far ahead of activity a record may be written; unset: by the policy. Zero: each activity is written.
+    pub window: Option<Duration>,
+    /// What is served while the store is away.
+    pub outage: Outage,
+    /// How many sessions may be live in the namespace.
+    pub max_sessions: usize,
+    /// How many events are kept for watchers that resume, here and in the store.
+    pub replay_events: usize,
+    /// How many events may wait for one watcher before it is cut off.
+    pub mailbox_size: usize,
+}
+
+/// Why a sidecar does not come into a namespace.
+#[derive(Debug, thiserror::Error)]
+pub enum Unjoined {
+    /// The store is not fit for sessions.
+    #[error(transparent)]
+    Unfit(#[from] Unfit),
+    /// The store does not do what it is asked.
+    #[error("the store cannot be used: {0}")]
+    Store(String),
+    /// The namespace has another number of buckets.
+    #[error(
+        "the namespace {namespace:?} has {found} buckets and this sidecar would use {wanted}: it was made by sidecars that dial \
+         {made_by}; dial it as they do, or choose another --store-namespace"
+    )]
+    OtherBuckets {
+        /// The namespace.
+        namespace: String,
+        /// What it has.
+        found: usize,
+        /// What this sidecar would use.
+        wanted: usize,
+        /// Who made it.
+        made_by: &'static str,
+    },
+    /// The namespace has another key.
+    #[error(
+        "the namespace {namespace:?} belongs to another key: its fingerprint is {found}, that of --store-key-file is {ours}; give \
+         the key file that the other sidecars have, or choose another --store-namespace"
+    )]
+    OtherKey {
+        /// The namespace.
+        namespace: String,
+        /// The fingerprint of its key.
+        found: String,
+        /// The fingerprint of ours.
+        ours: String,
+    },
+    /// The namespace is of a version that this one does not understand.
+    #[error(
+        "the namespace {namespace:?} has format {found}; this version understands {FORMAT}: run a version that is adjacent to the \
+         others'"
+    )]
+    OtherFormat {
+        /// The namespace.
+        namespace: String,
+        /// Its format.
+        found: i64,
+    },
+}
+
+impl Unjoined {
+    /// Whether it may get well by itself, so that waiting helps.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Unfit(unfit) => unfit.is_transient(),
+            Self::Store(_) => true,
+            Self::OtherBuckets { .. } | Self::OtherKey { .. } | Self::OtherFormat { .. } => false,
+        }
+    }
+}
+
+impl From<Fault> for Unjoined {
+    fn from(fault: Fault) -> Self {
+        Self::Store(fault.to_string())
+    }
+}
+
+/// What identifies a key without telling it.
+#[must_use]
+pub fn fingerprint(master_key: &[u8]) -> String {
+    let derived = blake3::derive_key("session-sidecar 2026 fingerprint of the store key", master_key);
+    blake3::hash(&derived).to_hex()[..16].to_owned()
+}
+
+impl Shared {
+    /// A view of a store that is not connected yet.
+    #[must_use]
+    pub fn new(setup: Setup, meter: StoreMeter) -> Arc<Self> {
+        let buckets = if setup.link.address.is_cluster() { 64 } else { 16 };
+        let names = Names::new(&setup.namespace, buckets);
+        let channels: Vec<_> = (0..buckets).map(|bucket| names.channel(bucket)).collect();
+        let (sender, pokes) = mpsc::unbounded_channel();
+        let log = Arc::new(Log::new(setup.replay_events));
+        let mut name = [0; 8];
+        if let Err(error) = getrandom::fill(&mut name) {
+            tracing::error!(%error, "the operating system gives no random bytes");
+            std::process::abort();
+        }
+        Arc::new(Self {
+            link: Link::new(setup.link, channels.clone(), sender),
+            names,
+            channels,
+            keys: Keys::derive(&setup.master_key),
+            fingerprint: fingerprint(&setup.master_key),
+            namespace: setup.namespace,
+            buckets: (0..buckets).map(|_| Bucket::default()).collect(),
+            reading: (0..buckets).map(|_| tokio::sync::Mutex::default()).collect(),
+            blind: (0..buckets).map(|_| AtomicBool::new(false)).collect(),
+            near: Near::new(setup.max_sessions),
+            book: Book::default(),
+            router: Router::new(Arc::clone(&log), buckets, setup.mailbox_size),
+            log,
+            held_until: Arc::default(),
+            window: setup.window,
+            outage: setup.outage,
+            answered: AtomicU64::new(0),
+            untold: Mutex::default(),
+            joined: AtomicBool::new(false),
+            unpublished: AtomicBool::new(true),
+            servers: Mutex::new(BTreeSet::new()),
+            pokes: Mutex::new(Some(pokes)),
+            name: format!("{:016x}", u64::from_le_bytes(name)),
+            rank: Mutex::new((0, 1)),
+            max_sessions: setup.max_sessions,
+            events_per_bucket: (setup.replay_events / buckets).max(1024),
+            meter,
+            tallied: Mutex::default(),
+            telling: Mutex::new(VecDeque::new()),
+            begins: Mutex::new(Places::from_elem(0, buckets)),
+            epoch: Arc::default(),
+            clock: setup.clock,
+        })
+    }
+
+    /// The connections to the store, to be run.
+    #[must_use]
+    pub fn link(&self) -> &Arc<Link> {
+        &self.link
+    }
+
+    /// Looks whether the store is fit, and whether the namespace is this sidecar's: before anything is served.
+    pub async fn check(&self) -> Result<(), Unjoined> {
+        self.link.check().await?;
+        Ok(())
+    }
+
+    /// Comes into the namespace, which the first one makes.
+    pub(super) async fn join(&self) -> Result<(), Unjoined> {
+        let args = vec![
+            text(self.names.buckets()),
+            self.fingerprint.clone().into_bytes(),
+            text(FORMAT),
+        ];
+        let reply = self.call(&scripts::JOIN, vec![self.names.namespace()], args).await?;
+        let parts = list(&reply);
+        let number = |place: usize| parts.get(place).and_then(int).unwrap_or(0);
+        let namespace = || self.namespace.clone();
+        let found = usize::try_from(number(0)).unwrap_or(0);
+        if found != self.names.buckets() {
+            return Err(Unjoined::OtherBuckets {
+                namespace: namespace(),
+                found,
+                wanted: self.names.buckets(),
+                made_by: if found == 64 {
+                    "a cluster"
+                } else {
+                    "one server or sentinels"
+                },
+            });
+        }
+        let key = parts.get(1).and_then(bytes).unwrap_or_default();
+        if key != self.fingerprint.as_bytes() {
+            return Err(Unjoined::OtherKey {
+                namespace: namespace(),
+                found: String::from_utf8_lossy(key)
+                    .chars()
+                    .filter(char::is_ascii_hexdigit)
+                    .take(16)
+                    .collect(),
+                ours: self.fingerprint.clone(),
+            });
+        }
+        if number(2) != i64::from(FORMAT) {
+            return Err(Unjoined::OtherFormat {
+                namespace: namespace(),
+                found: number(2),
+            });
+        }
+        self.publish_policies().await?;
+        self.open_buckets().await?;
+        self.joined.store(true, Ordering::Release);
+        self.be_there(false).await;
+        Ok(())
+    }
+
+    /// These are this sidecar's policies from now on.
+    pub(super) fn announce_policies(&self, policies: &[Arc<Limits>]) {
+        self.book.own(policies);
+        self.unpublished.store(true, Ordering::Release);
+    }
+
+    /// Writes down what the digests of this sidecar's policies stand for.
+    pub(super) async fn publish_policies(&self) -> Result<(), Fault> {
+        self.unpublished.store(false, Ordering::Release);
+        let key = self.names.limits();
+        let mut put = redis::cmd("HSET");
+        put.arg(&key);
+        let revisions = self.book.revisions();
+        for limits in &revisions {
+            let written = super::limits::write(limits);
+            put.arg(format!("{:016x}", written.digest)).arg(written.bytes);
+        }
+        if revisions.is_empty() {
+            return Ok(());
+        }
+        self.link.command(&key, put).await.map(drop)
+    }
+}
+
+type Labelled = Family<[(&'static str, &'static str); 2], Counter>;
+
+/// What is counted about the store.
+#[derive(Clone)]
+pub struct StoreMeter {
+    calls: Labelled,
+    latency: Histogram,
+    lag: Histogram,
+    pub(super) up: Gauge,
+    pub(super) lease_hits: Counter,
+    pub(super) lease_missed: Counter,
+    pub(super) replayed: Counter,
+    pub(super) clock_steps: Counter,
+    pub(super) unreadable: Counter,
+    pub(super) histories_lost: Counter,
+    pub(super) untold_lost: Counter,
+    said: Arc<Mutex<(String, Option<String>)>>,
+}
+
+/// Bounds of the latency of calls, in seconds: one within the machine takes a tenth of a millisecond.
+const LATENCY: [f64; 10] = [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.1, 0.25];
+const LAG: [f64; 8] = [0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
+
+impl StoreMeter {
+    /// A meter whose metrics are in `registry`.
+    pub fn register(registry: &mut Registry) -> Self {
+        let meter = Self {
+            calls: Labelled::default(),
+            latency: Histogram::new(LATENCY),
+            lag: Histogram::new(LAG),
+            up: Gauge::default(),
+            lease_hits: Counter::default(),
+            lease_missed: Counter::default(),
+            replayed: Counter::default(),
+            clock_steps: Counter::default(),
+            unreadable: Counter::default(),
+            histories_lost: Counter::default(),
+            untold_lost: Counter::default(),
+            said: Arc::default(),
+        };
+        registry.register(
+            "store_calls",
+            "Calls of the shared store, by operation and outcome",
+            meter.calls.clone(),
+        );
+        registry.register_with_unit(
+            "store_call_latency",
+            "How long calls of the shared store took that were answered",
+            Unit::Seconds,
+            meter.latency.clone(),
+        );
+        registry.register_with_unit(
+            "store_sweep_lag",
+            "From the deadline of what was due to when it was found in the shared store",
+            Unit::Seconds,
+            meter.lag.clone(),
+        );
+        registry.register("store_up", "1 while the shared store can be reached", meter.up.clone());
+        for (name, help, counter) in [
+            (
+                "store_lease_hits",
+                "Touches that cost the shared store nothing",
+                &meter.lease_hits,
+            ),
+            (
+                "store_lease_misses",
+                "Touches that were written to the shared store",
+                &meter.lease_missed,
+            ),
+            (
+                "store_replayed_events",
+                "Events read again for watchers that resumed",
+                &meter.replayed,
+            ),
+            (
+                "store_clock_steps",
+                "Corrections of the shared store's clock by this sidecar",
+                &meter.clock_steps,
+            ),
+            (
+                "store_unreadable",
+                "Records and events that could not be read",
+                &meter.unreadable,
+            ),
+            (
+                "store_histories_lost",
+                "How often the events of the shared store did not go on",
+                &meter.histories_lost,
+            ),
+            (
+                "store_untold_lost",
+                "Activity that could not be remembered while the store was away",
+                &meter.untold_lost,
+            ),
+        ] {
+            registry.register(name, help, counter.clone());
+        }
+        meter
+    }
+
+    pub(super) fn called(&self, operation: &'static str, reply: &Result<redis::Value, Fault>, took: Duration) {
+        let outcome = match reply {
+            Ok(_) => {
+                self.latency.observe(took.as_secs_f64());
+                "ok"
+            }
+            Err(Fault::Down) => "down",
+            Err(Fault::Timeout) => "timeout",
+            Err(Fault::Full(_)) => "full",
+            Err(Fault::Transient(_)) => "transient",
+            Err(Fault::Refused(_)) => "refused",
+        };
+        self.calls
+            .get_or_create(&[("operation", operation), ("outcome", outcome)])
+            .inc();
+    }
+
+    pub(super) fn sweep_lag(&self, lag: Duration) {
+        self.lag.observe(lag.as_secs_f64());
+    }
+
+    /// Says what only an operator can mend: once, until it is another thing.
+    pub(super) fn complain(&self, fault: &Fault) {
+        let problem = fault.to_string();
+        let mut said = self.said.lock();
+        if said.0 != problem {
+            tracing::error!(%problem, "the store refuses what it is asked");
+            said.0 = problem;
+        }
+    }
+
+    /// Says why the sidecar is not in its namespace: once, until it is another reason.
+    pub(super) fn not_joined(&self, problem: &Unjoined) {
+        let problem = problem.to_string();
+        let mut said = self.said.lock();
+        if said.1.as_ref() != Some(&problem) {
+            tracing::error!(%problem, "the sidecar cannot come into its namespace; it goes on trying");
+            said.1 = Some(problem);
+        }
+    }
+}
