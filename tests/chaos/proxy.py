@@ -74,6 +74,11 @@ class Proxy:
             return
         pair = _Pair(self, writer, server[1])
         self._pairs.add(pair)
+        # Cancelled is what it is when the run is over.
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._carry(pair, reader, writer, server)
+
+    async def _carry(self, pair: "_Pair", reader, writer, server) -> None:
         try:
             await asyncio.gather(pair.pump("up", reader, server[1]), pair.pump("down", server[0], writer))
         finally:
