@@ -204,6 +204,7 @@ def _half_open(proxy: Proxy, _: random.Random) -> str:
 
 async def sentinel_kill(world: World) -> Fault:
     """kill -9 of the primary; a replica takes its place"""
+    await asyncio.to_thread(world.store.wait_until_whole)
     before = await asyncio.to_thread(lambda: world.store.primaries)
     async with world.lock(before[0]):
         began = time.monotonic()
@@ -215,6 +216,7 @@ async def sentinel_kill(world: World) -> Fault:
 
 async def sentinel_failover(world: World) -> Fault | None:
     """an operator asks for another primary"""
+    await asyncio.to_thread(world.store.wait_until_whole)
     began = time.monotonic()
     try:
         await asyncio.to_thread(world.store.fail_over)

@@ -245,7 +245,7 @@ def report(number: int, verdict: Verdict) -> None:
     ends = collections.Counter(life.first_end().reason for life in verdict.lives.of.values() if life.ends)
     codes = collections.Counter(call.code for call in history.calls)
     scopes = collections.Counter(call.scope for call in history.calls if call.scope)
-    moved = collections.Counter(message.kind for message in history.messages if message.kind in ("resumed", "lost", "expired", "away"))
+    moved = collections.Counter(message.kind for message in history.messages if message.kind in ("open", "resumed", "lost", "expired", "refused", "away"))
     print(f"\nround {number}: {len(verdict.lives.of)} sessions, {len(history.calls)} calls, {len(history.messages)} messages, {len(history.faults)} faults")
     for name, counted in (("faults", faults), ("ends", ends), ("answers", codes), ("scopes", scopes), ("watches", moved)):
         print(f"  {name:8} {', '.join(f'{key} {count}' for key, count in counted.most_common())}")

@@ -150,6 +150,20 @@ class Sentinels(Single):
         """What a sidecar is told."""
         return f"redis+sentinel://{','.join(f'127.0.0.1:{sentinel.port}' for sentinel in self.sentinels)}/{self.NAME}"
 
+    def whole(self) -> bool:
+        """Whether both replicas have all that the primary has: losing it then costs a moment's writes at most."""
+        try:
+            (primary,) = self.primaries
+            told = resp.fields(primary.call("INFO", "replication", patience=1))
+        except (OSError, ValueError, resp.Refused):
+            return False
+        followers = [told.get("slave0", ""), told.get("slave1", "")]
+        return told["role"] == "master" and all("state=online" in follower for follower in followers)
+
+    def wait_until_whole(self) -> None:
+        """Waits until it could bear the loss of its primary."""
+        eventually(self.whole, "both replicas follow the primary")
+
     def fail_over(self) -> None:
         """Asks for another primary, and waits until it serves."""
         before = self.primaries

@@ -5,6 +5,7 @@ from .judge import Breach, Verdict, overlapping
 
 # Lines of one story. The first ones and the last ones say most.
 LINES = 40
+AFTER = 5.0
 
 
 def story(verdict: Verdict, breach: Breach) -> str:
@@ -20,12 +21,13 @@ def story(verdict: Verdict, breach: Breach) -> str:
     messages = [message for message in history.messages if message.ref in refs] if refs else []
     moments = [call.sent for call in calls] + [message.at for message in messages] + [breach.at]
     began = min(moments) if refs else breach.at - 5
-    faults = overlapping(history, began - 1, max(moments) + 1)
+    faults = overlapping(history, began - 1, breach.at + 1)
     start = history.calls[0].sent if history.calls else 0.0
     lines = [(call.sent, _call(call)) for call in dict.fromkeys(map(_Same, calls))]
     lines += [(message.at, _message(message)) for message in messages]
     lines += [(fault.began, _fault(fault, start)) for fault in faults]
-    lines.sort(key=lambda line: line[0])
+    # What came long after is another story.
+    lines = sorted((line for line in lines if line[0] < breach.at + AFTER), key=lambda line: line[0])
     if len(lines) > LINES:
         half = LINES // 2
         lines = [*lines[:half], (lines[half][0], f"… {len(lines) - LINES} lines …"), *lines[-half:]]

@@ -4,6 +4,7 @@ import asyncio
 import random
 import time
 from collections.abc import Callable
+from dataclasses import fields
 
 import grpc
 import grpc.aio
@@ -18,6 +19,10 @@ HEARTBEAT = 1.0
 SILENCE = 3.5
 # How a stream may break while something is broken.
 BREAKS = {"UNAVAILABLE", "CANCELLED", "DEADLINE_EXCEEDED", "INTERNAL", "UNKNOWN", "RESOURCE_EXHAUSTED"}
+
+
+def _as_dict(message: Message) -> dict:
+    return {each.name: getattr(message, each.name) for each in fields(message)}
 
 
 class Watch:
@@ -38,6 +43,9 @@ class Watch:
         self._away: asyncio.Task | None = None
         self._stream: asyncio.Task | None = None
         self._pause = 0.0
+        # After a resume: snapshots that may be the initial state anew. A token from within it, or from before the events that
+        # happened meanwhile were sent, begins it again; that is another chain.
+        self._held: list[Message] | None = None
         self.closing = False
 
     async def run(self) -> None:
@@ -66,8 +74,20 @@ class Watch:
         if self._stream:
             self._stream.cancel()
 
-    def _tell(self, kind: str, **fields) -> None:
-        message = Message(self.name, self._chain, self._sidecar, time.monotonic(), kind, everything=self.ids is None, **fields)
+    def _tell(self, kind: str, **told) -> None:
+        message = Message(self.name, self._chain, self._sidecar, time.monotonic(), kind, everything=self.ids is None, **told)
+        if self._held is not None and kind == "snapshot":
+            self._held.append(message)
+            return
+        if self._held is not None:
+            held, self._held = self._held, None
+            if kind == "snapshot_end":
+                self._chain += 1
+                message.chain = self._chain
+                self._record(Message(**(_as_dict(message) | {"kind": "open", "at": self._opened, "names": list(self.ids or [])})))
+            for snapshot in held:
+                snapshot.chain = self._chain
+                self._record(snapshot)
         self._record(message)
 
     def _scope(self) -> v1.WatchScope:
@@ -80,9 +100,11 @@ class Watch:
         if self._token:
             request.resume_token = self._token
             self._tell("resumed")
+            self._held = []
         else:
             request.include_initial_state = True
             self._tell("open", names=list(self.ids or []))
+        self._opened = time.monotonic()
         stream = self._sidecars[self._sidecar].WatchExpiry(request)
         try:
             while (message := await asyncio.wait_for(stream.read(), SILENCE)) is not grpc.aio.EOF:
