@@ -56,7 +56,10 @@ class Watch:
                 await self._stream
             except asyncio.CancelledError:
                 if not self.closing:
+                    self._held = None
                     self._tell("away")
+                    if not self._complete:
+                        self._begin_anew()
                     await asyncio.sleep(self._pause)
             else:
                 await asyncio.sleep(self._rng.uniform(0.05, 0.3))
