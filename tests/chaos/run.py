@@ -103,6 +103,7 @@ class Run:
         self.home.mkdir(parents=True)
         (self.home / "policy.toml").write_text(toml())
         (self.home / "key").write_bytes(secrets.token_bytes(32))
+        (self.home / "key").chmod(0o600)
         arguments = ["--policy-file", str(self.home / "policy.toml")]
         if self.options.mode == "memory":
             arguments += ["--key-file", str(self.home / "key")]
