@@ -178,11 +178,13 @@ class Run:
                 await asyncio.wait(running)
             task = asyncio.create_task(self._one(name, faults[name], record))
             running.add(task)
-            pause = self.rng.uniform(0.2, 2 * EVERY - 0.2)
-            done, running = await asyncio.wait(running, timeout=None if name in ALONE else pause)
+            if name in ALONE:
+                await asyncio.wait(running)
+            await asyncio.sleep(self.rng.uniform(0.2, 2 * EVERY - 0.2))
             if len(running) >= AT_ONCE:
-                more, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-                done |= more
+                await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+            done = {task for task in running if task.done()}
+            running -= done
             for task in done:
                 task.result()
             if name in ALONE:
