@@ -6,6 +6,8 @@ from .judge import Breach, Verdict, overlapping
 # Lines of one story. The first ones and the last ones say most.
 LINES = 40
 AFTER = 5.0
+# Faults that were over so long before the breach are not told.
+BEFORE = 15.0
 
 
 def story(verdict: Verdict, breach: Breach) -> str:
@@ -21,7 +23,7 @@ def story(verdict: Verdict, breach: Breach) -> str:
     messages = [message for message in history.messages if message.ref in refs] if refs else []
     moments = [call.sent for call in calls] + [message.at for message in messages] + [breach.at]
     began = min(moments) if refs else breach.at - 5
-    faults = overlapping(history, began - 1, breach.at + 1)
+    faults = overlapping(history, max(began - 1, breach.at - BEFORE), breach.at + 1)
     start = history.calls[0].sent if history.calls else 0.0
     lines = [(call.sent, _call(call)) for call in dict.fromkeys(map(_Same, calls))]
     lines += [(message.at, _message(message)) for message in messages]
