@@ -10,6 +10,7 @@
     reason = "each test file uses its part of this"
 )]
 
+pub mod shared;
 mod sidecar;
 
 use std::time::Duration;
