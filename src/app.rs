@@ -19,7 +19,7 @@ use prometheus_client::{
 use tokio::{
     net::{TcpListener, TcpStream, UnixListener, UnixStream},
     signal::unix::{SignalKind, signal},
-    sync::Semaphore,
+    sync::{Semaphore, mpsc},
     task::JoinSet,
 };
 use tokio_util::{either::Either, sync::CancellationToken};
@@ -35,7 +35,7 @@ use crate::{
     sessions::{Meter, Sessions, Setup, random_key},
     store::{
         MemoryCaps,
-        shared::{self, Shared, StoreMeter},
+        shared::{self, Shared, StoreMeter, Wire, link::Link},
     },
     telemetry::{Levels, PREFIX},
     time::Clock,
@@ -51,7 +51,7 @@ pub struct App {
     /// Where metrics and probes are served.
     pub admin_address: Option<SocketAddr>,
     sessions: Arc<Sessions>,
-    shared: Option<Arc<Shared>>,
+    shared: Option<(Arc<Shared>, Arc<Link>)>,
     meter: Arc<RpcMeter>,
     registry: Registry,
     incoming: SelectAll<Incoming>,
@@ -98,9 +98,15 @@ impl App {
         let shared = match config.store {
             None => None,
             Some(store) => {
+                let buckets = if store.link.address.is_cluster() { 64 } else { 16 };
+                let (told, pokes) = mpsc::unbounded_channel();
+                let link = Link::new(store.link, shared::channels(&store.namespace, buckets), told);
+                check(&link).await?;
                 let setup = shared::Setup {
                     clock: clock.clone(),
-                    link: store.link,
+                    wire: Arc::clone(&link) as Arc<dyn Wire>,
+                    pokes,
+                    buckets,
                     namespace: store.namespace,
                     master_key: store.master_key,
                     window: store.window,
@@ -110,8 +116,7 @@ impl App {
                     mailbox_size: config.watch_queue,
                 };
                 let shared = Shared::new(setup, StoreMeter::register(&mut registry));
-                check(&shared).await?;
-                Some(shared)
+                Some((shared, link))
             }
         };
         let setup = Setup {
@@ -130,7 +135,7 @@ impl App {
         let meter = (meter, Meter::register(&mut registry));
         let (meter, sessions) = match &shared {
             None => (meter.0, Sessions::new(setup, meter.1)),
-            Some(shared) => (meter.0, Sessions::sharing(setup, meter.1, shared)),
+            Some((shared, _)) => (meter.0, Sessions::sharing(setup, meter.1, shared)),
         };
         registry.register_collector(Box::new(Levels(Arc::clone(&sessions))));
         let policy_file = config
@@ -201,7 +206,7 @@ impl App {
         driver::spawn_thread("driver", driver::run(Arc::clone(&sessions), clock, alarm))?;
         driver::spawn_thread("router", Arc::clone(sessions.router()).run())?;
         let shared = self.shared.clone();
-        let sharing = shared.as_ref().map(|shared| share(&sessions, shared));
+        let sharing = shared.as_ref().map(|(shared, link)| share(&sessions, shared, link));
 
         let audit = sessions.audit().clone();
         if audit.is_on() {
@@ -268,7 +273,7 @@ impl App {
         draining.cancel();
         health.close().await;
         let drained = tokio::time::timeout(self.drain_timeout, server).await;
-        if let Some(shared) = &shared {
+        if let Some((shared, _)) = &shared {
             // What is only counted here is told, and others look at what is due.
             let _ = tokio::time::timeout(LEAVE_TIMEOUT, shared.leave()).await;
         }
@@ -300,11 +305,11 @@ const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
 const STORE_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Looks whether the shared store is fit. What no waiting mends is refused.
-async fn check(shared: &Shared) -> anyhow::Result<()> {
+async fn check(link: &Link) -> anyhow::Result<()> {
     let deadline = tokio::time::Instant::now() + STORE_PATIENCE;
     loop {
-        match shared.check().await {
-            Ok(()) => return Ok(()),
+        match link.check().await {
+            Ok(_) => return Ok(()),
             Err(error) if !error.is_transient() => return Err(error).context("--store cannot be used"),
             Err(error) if tokio::time::Instant::now() >= deadline => {
                 warn!(%error, "the store cannot be reached yet; calls answer UNAVAILABLE until it can");
@@ -317,9 +322,9 @@ async fn check(shared: &Shared) -> anyhow::Result<()> {
 }
 
 /// The tasks that keep sessions in a shared store: they end when this is dropped. If one ends by itself, so does the process.
-fn share(sessions: &Arc<Sessions>, shared: &Arc<Shared>) -> JoinSet<()> {
+fn share(sessions: &Arc<Sessions>, shared: &Arc<Shared>, link: &Arc<Link>) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
-    tasks.spawn(Arc::clone(shared.link()).run());
+    tasks.spawn(Arc::clone(link).run());
     tasks.spawn(Arc::clone(shared).follow());
     tasks.spawn(Arc::clone(shared).keep_house());
     tasks.spawn(Arc::clone(sessions).sweep_store(Arc::clone(shared)));

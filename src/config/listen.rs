@@ -96,7 +96,7 @@ mod tests {
             mode: 0o600,
         };
         assert_eq!(listen.endpoint, place);
-        assert_eq!(*listen.caller.tenants, ["".into(), "shop".into()]);
+        assert_eq!(*listen.caller.tenants, ["", "shop"].map(Arc::<str>::from));
         assert_eq!(listen.caller.verbs, [VerbGroup::Use, VerbGroup::WatchOwn]);
     }
 

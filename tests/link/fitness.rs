@@ -6,7 +6,7 @@ use crate::servers::{Cluster, Sentinel, Server, free_port};
 async fn check(settings: Settings) -> Unfit {
     let (sender, _pokes) = mpsc::unbounded_channel();
     let link = Link::new(settings, vec![b"c".to_vec()], sender);
-    link.check().await.unwrap_err()
+    link.check().await.expect_err("it is unfit")
 }
 
 #[tokio::test]

@@ -46,7 +46,7 @@ impl Drop for Running {
 
 fn settings(url: &str) -> Settings {
     Settings {
-        address: url.parse().unwrap(),
+        address: url.parse().expect("an address"),
         password: None,
         sentinel_password: None,
         ca: None,
@@ -77,7 +77,7 @@ impl Running {
     async fn after(&mut self, past: u64) -> u64 {
         let up = |status: &Status| matches!(status, Status::Up { generation, .. } if *generation > past);
         let status = tokio::time::timeout(PATIENCE, self.status.wait_for(up)).await;
-        match &*status.expect("the store comes up").unwrap() {
+        match &*status.expect("the store comes up").expect("the link lives") {
             Status::Up { generation, .. } => *generation,
             Status::Down { why } => panic!("{why}"),
         }
@@ -87,7 +87,7 @@ impl Running {
     async fn down(&mut self) -> String {
         let down = |status: &Status| matches!(status, Status::Down { .. });
         let status = tokio::time::timeout(PATIENCE, self.status.wait_for(down)).await;
-        match &*status.expect("the store goes down").unwrap() {
+        match &*status.expect("the store goes down").expect("the link lives") {
             Status::Down { why } => why.clone(),
             Status::Up { .. } => panic!("it is up"),
         }

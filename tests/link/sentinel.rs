@@ -1,3 +1,5 @@
+use session_sidecar::store::shared::link;
+
 use super::*;
 use crate::servers::{Sentinel, Server};
 
@@ -22,13 +24,24 @@ async fn a_failover() {
     assert!(running.answer(|| call(&COUNT, "k", "")).await.is_ok());
     running.heard_on("c").await;
 
-    // The old primary comes back and is made a replica: nobody falls for it.
+    // The old primary comes back and takes itself for one still: nobody falls for it.
     primary.restart().await;
-    wait_for("the old primary follows", || {
-        primary.ask(&["role"]).starts_with("slave").then_some(())
-    })
-    .await;
-    assert!(running.answer(|| call(&COUNT, "k", "")).await.is_ok());
+    let role = primary.ask(&["role"]);
+    assert!(role.starts_with("master"), "{role}");
+    for _ in 0..2 {
+        let heard = running.link.heard(b"c");
+        wait_for("the next heartbeat", || {
+            (running.link.heard(b"c") > heard).then_some(())
+        })
+        .await;
+    }
+    let said = replica.ask(&["info", "server"]);
+    let is_it = |server: &link::Server| said.contains(&server.run_id);
+    let status = running.status.borrow().clone();
+    assert!(
+        matches!(&status, Status::Up { servers, .. } if servers.iter().all(is_it)),
+        "{status:?}"
+    );
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@
     reason = "each test file uses its part of this"
 )]
 
+pub mod shared;
 mod sidecar;
 
 use std::time::Duration;
@@ -197,6 +198,14 @@ pub async fn check(client: &mut Client, name: &str) -> v1::Session {
     };
     let answer = client.check(request).await.expect("a question is answered");
     answer.into_inner().session.expect("a session")
+}
+
+/// Where answers of this run come from.
+pub fn scope() -> v1::KnowledgeScope {
+    match shared::address() {
+        Some(_) => v1::KnowledgeScope::Store,
+        None => v1::KnowledgeScope::Memory,
+    }
 }
 
 pub fn status(session: &v1::Session) -> &v1::SessionStatus {

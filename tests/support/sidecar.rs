@@ -1,7 +1,9 @@
 //! A whole sidecar in virtual time: its gRPC server behind in-memory pipes, its driver and router as tasks.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part of this")]
 
-use std::{collections::BTreeMap, io, sync::Arc};
+use std::{collections::BTreeMap, io, sync::Arc, time::Duration};
+
+use super::shared;
 
 use hyper_util::rt::TokioIo;
 use prometheus_client::{encoding::text::encode, registry::Registry};
@@ -17,7 +19,10 @@ use session_sidecar::{
     },
     sessions::{Meter, Sessions, Setup},
     state::Policy,
-    store::MemoryCaps,
+    store::{
+        MemoryCaps,
+        shared::{self as store, Outage, Shared, StoreMeter},
+    },
     telemetry::{Levels, PREFIX},
     time::Clock,
 };
@@ -42,6 +47,10 @@ pub struct Options {
     pub driver: bool,
     pub key: u8,
     pub audit: Audit,
+    /// The namespace of a shared store; unset: one of its own, if there is a store at all.
+    pub namespace: Option<String>,
+    /// How long one write of activity is good for in a shared store.
+    pub window: Option<Duration>,
 }
 
 impl Default for Options {
@@ -58,6 +67,8 @@ impl Default for Options {
             driver: true,
             key: 7,
             audit: Audit::default(),
+            namespace: None,
+            window: Some(Duration::ZERO),
         }
     }
 }
@@ -70,6 +81,8 @@ pub struct Sidecar {
     pub server: JoinHandle<Result<(), tonic::transport::Error>>,
     tasks: Vec<JoinHandle<()>>,
     registry: Registry,
+    /// The store that it shares, if there is one, and the wire to it.
+    pub shared: Option<(Arc<Shared>, Arc<shared::VirtualWire>)>,
     connections: mpsc::UnboundedSender<io::Result<Connection<DuplexStream>>>,
 }
 
@@ -95,24 +108,51 @@ impl Sidecar {
         let mut registry = Registry::with_prefix(PREFIX);
         let clock = Clock::of_runtime();
         let meter = Arc::new(RpcMeter::register(&mut registry));
-        let sessions = Sessions::new(
-            Setup {
+        let setup = Setup {
+            clock: clock.clone(),
+            master_key: vec![options.key; 32],
+            policies,
+            caps: options.caps,
+            replay_events: options.replay_events,
+            mailbox_size: options.mailbox_size,
+            max_watchers: options.max_watchers,
+            audit: options.audit,
+        };
+        let session_meter = Meter::register(&mut registry);
+        let shared = shared::address().map(|address| {
+            let (wire, pokes) = shared::VirtualWire::new(&address, clock.clone());
+            let setup = store::Setup {
                 clock: clock.clone(),
+                wire: wire.clone(),
+                pokes,
+                buckets: 2,
+                namespace: options.namespace.unwrap_or_else(shared::fresh_namespace),
                 master_key: vec![options.key; 32],
-                policies,
-                caps: options.caps,
+                window: options.window,
+                outage: Outage::Degraded,
+                max_sessions: options.caps.max_sessions,
                 replay_events: options.replay_events,
                 mailbox_size: options.mailbox_size,
-                max_watchers: options.max_watchers,
-                audit: options.audit,
-            },
-            Meter::register(&mut registry),
-        );
+            };
+            (Shared::new(setup, StoreMeter::register(&mut registry)), wire)
+        });
+        let sessions = match &shared {
+            None => Sessions::new(setup, session_meter),
+            Some((shared, _)) => Sessions::sharing(setup, session_meter, shared),
+        };
         registry.register_collector(Box::new(Levels(Arc::clone(&sessions))));
         let mut tasks = vec![tokio::spawn(Arc::clone(sessions.router()).run())];
         if options.driver {
             let alarm = Arc::clone(sessions.alarm());
             tasks.push(tokio::spawn(driver::run(Arc::clone(&sessions), clock.clone(), alarm)));
+        }
+        if let Some((shared, _)) = &shared {
+            tasks.push(tokio::spawn(Arc::clone(shared).follow()));
+            tasks.push(tokio::spawn(Arc::clone(shared).keep_house()));
+            tasks.push(tokio::spawn(Arc::clone(&sessions).tell_untold(Arc::clone(shared))));
+            if options.driver {
+                tasks.push(tokio::spawn(Arc::clone(&sessions).sweep_store(Arc::clone(shared))));
+            }
         }
         let draining = CancellationToken::new();
         let (connections, incoming) = mpsc::unbounded_channel();
@@ -134,6 +174,7 @@ impl Sidecar {
             tasks,
             registry,
             connections,
+            shared,
         }
     }
 
@@ -195,6 +236,11 @@ impl Sidecar {
     }
 
     async fn channel(&self, caller: Caller) -> Channel {
+        if let Some((shared, _)) = &self.shared {
+            while !shared.is_up() {
+                tokio::task::yield_now().await;
+            }
+        }
         let connections = self.connections.clone();
         let caller = Arc::new(caller);
         let connector = tower::service_fn(move |_| {

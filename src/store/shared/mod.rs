@@ -18,6 +18,7 @@ mod outage;
 mod rotate;
 mod scripts;
 mod settings;
+mod wire;
 
 use std::{
     collections::{BTreeSet, HashMap, VecDeque},
@@ -33,8 +34,10 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
 pub use due::{Due, DueSession};
+pub use names::channels;
 pub use outage::Outage;
 pub use settings::{Setup, StoreMeter, Unjoined, fingerprint};
+pub use wire::Wire;
 
 use super::{
     Commit, Committed, Expected, Extent, Found, Levels, NotResumed, Place, Raised, Resumed, Session, Store, Story,
@@ -47,14 +50,14 @@ use crate::{
 };
 use bucket::Bucket;
 use limits::Book;
-use link::{Link, Poke};
+use link::Poke;
 use names::Names;
 use near::Near;
 
 /// The shared store, as one sidecar sees it.
 pub struct Shared {
     clock: Clock,
-    link: Arc<Link>,
+    link: Arc<dyn Wire>,
     namespace: String,
     names: Names,
     channels: Vec<Vec<u8>>,
@@ -222,7 +225,13 @@ impl Store for Shared {
     }
 
     async fn of_subject(&self, tenant: &str, subject: &str) -> Result<Vec<SessionRef>, Unavailable> {
-        Ok(self.listed(tenant, subject).await?.1)
+        const MANY: usize = 16;
+        let (_, names, reserved) = self.listed(tenant, subject).await?;
+        if names.len() > MANY {
+            // Ends that were not noted here because their sidecar went away.
+            self.tidy(tenant, subject, &names, &reserved).await;
+        }
+        Ok(names)
     }
 
     async fn subject_ticket(&self, tenant: &str, subject: &str) -> Result<Option<Place>, Unavailable> {

@@ -8,6 +8,13 @@ pub(super) struct Names {
     buckets: Vec<String>,
 }
 
+/// The channels of a namespace with so many buckets: each says when something has happened in its bucket.
+#[must_use]
+pub fn channels(namespace: &str, buckets: usize) -> Vec<Vec<u8>> {
+    let names = Names::new(namespace, buckets);
+    (0..buckets).map(|bucket| names.channel(bucket)).collect()
+}
+
 impl Names {
     pub(super) fn new(namespace: &str, buckets: usize) -> Self {
         Self {
@@ -80,11 +87,6 @@ impl Names {
 
     pub(super) fn limits(&self) -> Vec<u8> {
         self.of_namespace("l")
-    }
-
-    /// The revisions of policies that sidecars have.
-    pub(super) fn policies(&self) -> Vec<u8> {
-        self.of_namespace("r")
     }
 
     fn of_namespace(&self, name: &str) -> Vec<u8> {

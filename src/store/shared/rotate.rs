@@ -18,10 +18,7 @@ use super::{
     link::Fault,
     scripts,
 };
-use crate::{
-    state::{Moment, SessionRef},
-    time::Time,
-};
+use crate::state::{Moment, SessionRef};
 
 /// After so long others finish what one sidecar has begun.
 pub(super) const UNFINISHED: Duration = Duration::from_secs(1);
@@ -371,10 +368,5 @@ impl Shared {
         let duties: body::Duties = codec::decode(&fields.duties).unwrap_or_default();
         let names = duties.supersedes.iter();
         names.filter_map(|name| codec::reference(name).ok()).collect()
-    }
-
-    /// When it is, for those who only have a time of ours.
-    pub(super) fn ours(&self) -> Time {
-        self.clock.now()
     }
 }

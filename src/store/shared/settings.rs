@@ -17,9 +17,9 @@ use prometheus_client::{
 use tokio::sync::mpsc;
 
 use super::{
-    Book, Bucket, Names, Near, Outage, Shared,
+    Book, Bucket, Names, Near, Outage, Shared, Wire,
     ask::{bytes, int, list, text},
-    link::{Fault, Link, Settings, Unfit},
+    link::{Fault, Poke},
     scripts,
 };
 use crate::{
@@ -35,8 +35,12 @@ const FORMAT: u32 = 1;
 pub struct Setup {
     /// The clock.
     pub clock: Clock,
-    /// Where the store is and how to get in.
-    pub link: Settings,
+    /// Through which it is asked.
+    pub wire: Arc<dyn Wire>,
+    /// What it says unasked: that something has happened in a bucket.
+    pub pokes: mpsc::UnboundedReceiver<Poke>,
+    /// Into how many buckets the sessions are divided: the same for all sidecars of the namespace, for ever.
+    pub buckets: usize,
     /// The name that sidecars which share sessions have in common.
     pub namespace: String,
     /// The key of refs, made ids and tokens: the same for all of them.
@@ -56,9 +60,6 @@ pub struct Setup {
 /// Why a sidecar does not come into a namespace.
 #[derive(Debug, thiserror::Error)]
 pub enum Unjoined {
-    /// The store is not fit for sessions.
-    #[error(transparent)]
-    Unfit(#[from] Unfit),
     /// The store does not do what it is asked.
     #[error("the store cannot be used: {0}")]
     Store(String),
@@ -108,7 +109,6 @@ impl Unjoined {
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Unfit(unfit) => unfit.is_transient(),
             Self::Store(_) => true,
             Self::OtherBuckets { .. } | Self::OtherKey { .. } | Self::OtherFormat { .. } => false,
         }
@@ -132,10 +132,9 @@ impl Shared {
     /// A view of a store that is not connected yet.
     #[must_use]
     pub fn new(setup: Setup, meter: StoreMeter) -> Arc<Self> {
-        let buckets = if setup.link.address.is_cluster() { 64 } else { 16 };
+        let buckets = setup.buckets;
         let names = Names::new(&setup.namespace, buckets);
-        let channels: Vec<_> = (0..buckets).map(|bucket| names.channel(bucket)).collect();
-        let (sender, pokes) = mpsc::unbounded_channel();
+        let channels = (0..buckets).map(|bucket| names.channel(bucket)).collect();
         let log = Arc::new(Log::new(setup.replay_events));
         let mut name = [0; 8];
         if let Err(error) = getrandom::fill(&mut name) {
@@ -143,7 +142,7 @@ impl Shared {
             std::process::abort();
         }
         Arc::new(Self {
-            link: Link::new(setup.link, channels.clone(), sender),
+            link: setup.wire,
             names,
             channels,
             keys: Keys::derive(&setup.master_key),
@@ -164,7 +163,7 @@ impl Shared {
             joined: AtomicBool::new(false),
             unpublished: AtomicBool::new(true),
             servers: Mutex::new(BTreeSet::new()),
-            pokes: Mutex::new(Some(pokes)),
+            pokes: Mutex::new(Some(setup.pokes)),
             name: format!("{:016x}", u64::from_le_bytes(name)),
             rank: Mutex::new((0, 1)),
             max_sessions: setup.max_sessions,
@@ -176,18 +175,6 @@ impl Shared {
             epoch: Arc::default(),
             clock: setup.clock,
         })
-    }
-
-    /// The connections to the store, to be run.
-    #[must_use]
-    pub fn link(&self) -> &Arc<Link> {
-        &self.link
-    }
-
-    /// Looks whether the store is fit, and whether the namespace is this sidecar's: before anything is served.
-    pub async fn check(&self) -> Result<(), Unjoined> {
-        self.link.check().await?;
-        Ok(())
     }
 
     /// Comes into the namespace, which the first one makes.

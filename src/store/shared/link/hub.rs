@@ -231,11 +231,21 @@ impl Hub {
 
     fn tell_down(&self, edge: &mut Edge) {
         let up = matches!(*self.status.borrow(), Status::Up { .. });
-        if !up && !std::mem::replace(&mut edge.told, true) {
+        if up || std::mem::replace(&mut edge.told, true) {
+            return;
+        }
+        // Generations are counted from the first connection on.
+        if edge.generation == 0 {
             warn!(
                 store = self.store,
                 why = edge.why,
-                "the store went away or was not reached; it is tried again"
+                "the store is not reached; it is tried again and again"
+            );
+        } else {
+            warn!(
+                store = self.store,
+                why = edge.why,
+                "the store went away; it is tried again and again"
             );
         }
     }

@@ -1,0 +1,42 @@
+//! What the shared store is asked through: in production a [`Link`]; in tests one whose server lives in virtual time.
+
+use async_trait::async_trait;
+use redis::{Cmd, Value};
+use tokio::sync::watch;
+
+use super::link::{Call, Fault, Link, Status};
+
+/// Asks the store. Each question is answered or fails within a bounded time.
+#[async_trait]
+pub trait Wire: Send + Sync {
+    /// Calls a script.
+    async fn call(&self, call: Call) -> Result<Value, Fault>;
+
+    /// Calls several scripts at once, and answers in their order; an error of one is only that one's.
+    async fn calls(&self, calls: Vec<Call>) -> Vec<Result<Value, Fault>>;
+
+    /// Sends a command to the server that is responsible for a key.
+    async fn command(&self, key: &[u8], command: Cmd) -> Result<Value, Fault>;
+
+    /// Whether the store is there, and whenever that changes.
+    fn status(&self) -> watch::Receiver<Status>;
+}
+
+#[async_trait]
+impl Wire for Link {
+    async fn call(&self, call: Call) -> Result<Value, Fault> {
+        Self::call(self, call).await
+    }
+
+    async fn calls(&self, calls: Vec<Call>) -> Vec<Result<Value, Fault>> {
+        Self::calls(self, calls).await
+    }
+
+    async fn command(&self, key: &[u8], command: Cmd) -> Result<Value, Fault> {
+        Self::command(self, key, command).await
+    }
+
+    fn status(&self) -> watch::Receiver<Status> {
+        Self::status(self)
+    }
+}

@@ -1,0 +1,173 @@
+//! A shared store for tests in virtual time: a real server whose clock is the test's.
+//!
+//! Each call runs on a thread of its own, and tokio's paused clock stands still meanwhile. The scripts are the real ones but for
+//! one word: where they ask the server for the time they are given the test's.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, LazyLock, Mutex,
+        atomic::{AtomicU32, Ordering},
+    },
+};
+
+use async_trait::async_trait;
+use redis::{Cmd, Connection, Value};
+use session_sidecar::{
+    store::shared::{
+        Wire,
+        link::{Call, Fault, Poke, Server, Status},
+    },
+    time::{Clock, Time},
+};
+use tokio::sync::{mpsc, watch};
+
+/// The server's address, from the environment; without one sessions are in memory.
+pub fn address() -> Option<String> {
+    std::env::var("TEST_STORE").ok().filter(|address| !address.is_empty())
+}
+
+/// A name that no other test of this run has.
+pub fn fresh_namespace() -> String {
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    format!("test-{}-{number}", std::process::id())
+}
+
+/// The wire to a server that lives in a test's time.
+pub struct VirtualWire {
+    connections: Arc<Mutex<Vec<Connection>>>,
+    client: redis::Client,
+    clock: Clock,
+    pokes: mpsc::UnboundedSender<Poke>,
+    status: watch::Sender<Status>,
+}
+
+static SOURCES: LazyLock<Mutex<HashMap<&'static str, Arc<redis::Script>>>> = LazyLock::new(Mutex::default);
+
+/// Where the server's clock begins: as far from ours as in life.
+const SERVER_AHEAD: u64 = 1_790_000_000_000_000;
+
+impl VirtualWire {
+    pub fn new(address: &str, clock: Clock) -> (Arc<Self>, mpsc::UnboundedReceiver<Poke>) {
+        let (pokes, told) = mpsc::unbounded_channel();
+        let up = Status::Up {
+            generation: 1,
+            servers: vec![Server {
+                run_id: "test".to_owned(),
+                replid: "test".to_owned(),
+                version: "7.0.0".to_owned(),
+                replicas: 0,
+            }],
+        };
+        let wire = Self {
+            connections: Arc::default(),
+            client: redis::Client::open(address).expect("an address"),
+            clock,
+            pokes,
+            status: watch::Sender::new(up),
+        };
+        (Arc::new(wire), told)
+    }
+
+    /// Cuts it off, or connects it again.
+    pub fn set_up(&self, up: bool) {
+        self.status.send_modify(|status| {
+            *status = if up {
+                Status::Up {
+                    generation: 2,
+                    servers: Vec::new(),
+                }
+            } else {
+                Status::Down {
+                    why: "the test said so".to_owned(),
+                }
+            };
+        });
+    }
+
+    async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Connection) -> redis::RedisResult<T> + Send + 'static,
+    ) -> Result<T, Fault> {
+        if matches!(*self.status.borrow(), Status::Down { .. }) {
+            return Err(Fault::Down);
+        }
+        let (connections, client) = (Arc::clone(&self.connections), self.client.clone());
+        let done = tokio::task::spawn_blocking(move || {
+            let known = connections.lock().expect("a lock").pop();
+            let mut connection = known.unwrap_or_else(|| client.get_connection().expect("the server is there"));
+            let done = work(&mut connection);
+            connections.lock().expect("a lock").push(connection);
+            done
+        });
+        done.await
+            .expect("no panic")
+            .map_err(|error| Fault::Refused(error.to_string()))
+    }
+
+    fn micros(&self) -> u64 {
+        // Whole microseconds of the test are whole ones of the server.
+        (self.clock.now().as_nanos() - Time::START.as_nanos()) / 1000 + SERVER_AHEAD
+    }
+}
+
+fn script(call: &Call) -> Arc<redis::Script> {
+    let mut sources = SOURCES.lock().expect("a lock");
+    let script = sources.entry(call.script.name).or_insert_with(|| {
+        let source = call
+            .script
+            .source
+            .replace("redis.call('TIME')", "{ARGV[1], table.remove(ARGV, 2)}");
+        let (shebang, body) = source.split_once('\n').expect("a shebang");
+        // The time stands before the script's own arguments, in seconds and microseconds.
+        let source = format!("{shebang}\nlocal TEST_CLOCK = {{table.remove(ARGV, 1), table.remove(ARGV, 1)}}\n{body}");
+        let source = source.replace("{ARGV[1], table.remove(ARGV, 2)}", "TEST_CLOCK");
+        Arc::new(redis::Script::new(&source))
+    });
+    Arc::clone(script)
+}
+
+#[async_trait]
+impl Wire for VirtualWire {
+    async fn call(&self, call: Call) -> Result<Value, Fault> {
+        let now = self.micros();
+        let channel = call.keys.get(4).cloned();
+        let pokes = self.pokes.clone();
+        let value = self
+            .run(move |connection| {
+                let script = script(&call);
+                let mut invocation = script.prepare_invoke();
+                for key in &call.keys {
+                    invocation.key(key.as_slice());
+                }
+                invocation.arg(now / 1_000_000).arg(now % 1_000_000);
+                for arg in &call.args {
+                    invocation.arg(arg.as_slice());
+                }
+                invocation.invoke::<Value>(connection)
+            })
+            .await?;
+        if let Some(channel) = channel {
+            let payload = Vec::new();
+            let _ = pokes.send(Poke::Message { channel, payload });
+        }
+        Ok(value)
+    }
+
+    async fn calls(&self, calls: Vec<Call>) -> Vec<Result<Value, Fault>> {
+        let mut answers = Vec::new();
+        for call in calls {
+            answers.push(self.call(call).await);
+        }
+        answers
+    }
+
+    async fn command(&self, _key: &[u8], command: Cmd) -> Result<Value, Fault> {
+        self.run(move |connection| command.query(connection)).await
+    }
+
+    fn status(&self) -> watch::Receiver<Status> {
+        self.status.subscribe()
+    }
+}
