@@ -214,7 +214,9 @@ class Run:
     def secrets_told(self) -> list[str]:
         """Files of the sidecars and of the store in which a session's id can be read."""
         own_ids = re.compile(rf"chaos-{self.name}\d+-\d+-\d+-id".encode())
-        files = [sidecar.log for sidecar in self.sidecars] + [path for path in self.home.glob("redis-*/**/*") if path.is_file()]
+        files = [sidecar.log for sidecar in self.sidecars] + [
+            path for engine in ("redis", "valkey") for path in self.home.glob(f"{engine}-*/**/*") if path.is_file()
+        ]
         return [str(path) for path in files if own_ids.search(path.read_bytes())]
 
     def panics(self) -> list[str]:
