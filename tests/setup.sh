@@ -2,6 +2,7 @@
 # Installs what the tests need beside cargo, pinned by version and hash, into ignored folders of this repository:
 #   .tools/venv                     grpcio, buf, pytest         (tests/requirements.txt)
 #   .tools/bin/promtool             Debian's prometheus package, unpacked and not installed: no daemon starts
+#   .tools/store, .tools/bin        Debian's Redis and Valkey (tests/stores.txt), unpacked and not installed; the shim that steps a clock
 #   tests/conformance/node_modules  grpc-js, proto-loader       (tests/conformance/package-lock.json)
 # A second run does nothing. A tool that cannot be had is a failure.
 set -eu
@@ -31,4 +32,37 @@ if ! command -v promtool >/dev/null && ! [ -x .tools/bin/promtool ]; then
     if [ "$(id -u)" = 0 ]; then apt-get update -qq; else sudo apt-get update -qq; fi
     (cd .tools && rm -f prometheus_*.deb && apt-get download -qq prometheus && dpkg-deb -x prometheus_*.deb prometheus &&
         mv prometheus/usr/bin/promtool bin/ && rm -r prometheus prometheus_*.deb)
+fi
+
+if ! installed .tools/store tests/stores.txt; then
+    # Package lists of our own, so that this needs no root and leaves the machine's sources as they are.
+    apt=$PWD/.tools/apt
+    rm -rf "$apt" .tools/store
+    mkdir -p "$apt/lists/partial" "$apt/cache/archives/partial" .tools/store
+    for suite in "debian bookworm" "debian bookworm-backports" "debian-security bookworm-security"; do
+        echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/$suite main"
+    done >"$apt/sources.list"
+    own() {
+        apt-get -qq -o APT::Sandbox::User= -o Dir::Etc::sourcelist="$apt/sources.list" -o Dir::Etc::sourceparts=- \
+            -o Dir::State::lists="$apt/lists" -o Dir::Cache="$apt/cache" "$@"
+    }
+    own update
+    # shellcheck disable=SC2046 # one word for each package
+    (cd "$apt" && own download $(grep -v '^#' ../../tests/stores.txt))
+    for package in "$apt"/*.deb; do dpkg-deb -x "$package" .tools/store; done
+    rm -rf "$apt"
+    # They find the libraries that came with them, and the system's for the rest.
+    for name in redis-server redis-cli redis-sentinel valkey-server valkey-cli valkey-sentinel; do
+        case $name in redis-server | redis-sentinel) real=redis-check-rdb ;; valkey-server | valkey-sentinel) real=valkey-check-rdb ;; *) real=$name ;; esac
+        [ -x ".tools/store/usr/bin/$real" ] || { echo "$real is not in the packages of tests/stores.txt" >&2; exit 1; }
+        printf '#!/bin/bash\nLD_LIBRARY_PATH=%s exec -a %s %s "$@"\n' \
+            "$(echo "$PWD"/.tools/store/usr/lib/*-linux-gnu)" "$name" "$PWD/.tools/store/usr/bin/$real" >".tools/bin/$name"
+        chmod +x ".tools/bin/$name"
+    done
+    record tests/stores.txt
+fi
+
+if ! installed .tools/clock.so tests/chaos/clock.c; then
+    gcc -Wall -Wextra -Werror -O1 -shared -fPIC -o .tools/clock.so tests/chaos/clock.c
+    record tests/chaos/clock.c
 fi

@@ -200,6 +200,14 @@ pub async fn check(client: &mut Client, name: &str) -> v1::Session {
     answer.into_inner().session.expect("a session")
 }
 
+/// Where answers of this run come from.
+pub fn scope() -> v1::KnowledgeScope {
+    match shared::address() {
+        Some(_) => v1::KnowledgeScope::Store,
+        None => v1::KnowledgeScope::Memory,
+    }
+}
+
 pub fn status(session: &v1::Session) -> &v1::SessionStatus {
     session.status.as_ref().expect("a status")
 }

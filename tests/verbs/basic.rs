@@ -28,7 +28,7 @@ async fn create_answers_the_whole_session_and_makes_an_id_if_none_is_given() {
     let status = status(&session);
     assert_eq!(span(status.expires_in), mins(5));
     assert_eq!((status.limit(), status.can_extend), (v1::Limit::Idle, true));
-    assert_eq!(status.scope(), v1::KnowledgeScope::Memory);
+    assert_eq!(status.scope(), scope());
     // The lead of two minutes fits half of five; it is the next point.
     let next = status.next_warning_time.as_ref().expect("a warning").seconds;
     assert_eq!(next - status.server_time.as_ref().expect("now").seconds, 180);

@@ -7,6 +7,7 @@ use std::{
 
 use parking_lot::{Mutex, MutexGuard};
 
+use super::codec::micros;
 use crate::time::Time;
 
 /// A bucket.
@@ -71,10 +72,6 @@ const STEP: i64 = 1_000_000;
 const FRESH: Duration = Duration::from_secs(10);
 /// Who has not known a clock for so long does not correct it.
 const NEWCOMER: Duration = Duration::from_secs(3);
-
-fn micros(at: Time) -> i64 {
-    i64::try_from(at.as_nanos() / 1000).unwrap_or(i64::MAX)
-}
 
 impl Bucket {
     /// Takes note of a reply.
@@ -244,10 +241,7 @@ mod tests {
         reply(&mut known, 20_000, 21_003, 0, 0);
         assert_eq!(
             (known.least, known.most),
-            (
-                21_003_000 - 20_002_000 - 1 - micros(Time::START),
-                21_003_000 - 20_000_000 + 1 - micros(Time::START)
-            )
+            (21_003_000 - 20_002_000 - 1, 21_003_000 - 20_000_000 + 1)
         );
     }
 }

@@ -31,15 +31,30 @@ pub(super) struct Scale {
 impl Scale {
     /// Up to the next microsecond: nobody's deadline comes earlier by being written.
     pub(super) fn write(self, at: Time) -> i64 {
-        i64::try_from(at.as_nanos().div_ceil(1000))
-            .unwrap_or(i64::MAX)
-            .saturating_add(self.skew)
+        let since_start = nanos_since_start(at);
+        let micros = since_start.div_euclid(1000) + i64::from(since_start.rem_euclid(1000) > 0);
+        micros.saturating_add(self.skew)
     }
 
     pub(super) fn read(self, micros: i64) -> Time {
-        let ours = u64::try_from(micros.saturating_sub(self.skew)).unwrap_or(0);
-        Time::from_nanos(ours.saturating_mul(1000))
+        let since_start = micros.saturating_sub(self.skew).saturating_mul(1000);
+        let nanos = as_i64(Time::START).saturating_add(since_start);
+        Time::from_nanos(u64::try_from(nanos).unwrap_or(0))
     }
+}
+
+/// Whole microseconds of our clock, counted from its start.
+pub(super) fn micros(at: Time) -> i64 {
+    nanos_since_start(at).div_euclid(1000)
+}
+
+fn nanos_since_start(at: Time) -> i64 {
+    as_i64(at) - as_i64(Time::START)
+}
+
+fn as_i64(at: Time) -> i64 {
+    // A moment has 61 bits.
+    i64::try_from(at.as_nanos()).unwrap_or(i64::MAX)
 }
 
 /// What a record says that cannot be understood.

@@ -1,0 +1,70 @@
+"""The servers and their faults, with the real programs."""
+
+import pytest
+
+from chaos.servers import Cluster, Sentinels, Server, Single
+
+
+@pytest.mark.parametrize("engine", ["redis", "valkey"])
+def test_what_was_written_outlives_kill_9_and_the_clock_steps_both_ways(tmp_path, engine):
+    store = Single(tmp_path, engine)
+    (server,) = store.primaries
+    try:
+        server.call("SET", "key", "value")
+        server.kill()
+        server.start()
+        assert server.call("GET", "key") == "value"
+        assert abs(server.clock()) < 1
+        server.step_clock(60)
+        assert 59 < server.clock() < 61
+        assert 59 < int(server.call("EVAL", "return redis.call('TIME')[1]", 0)) - int(server.call("TIME")[0]) + 60 < 61
+        server.step_clock(-90)
+        assert -31 < server.clock() < -29
+    finally:
+        store.close()
+
+
+def test_sentinels_name_another_primary(tmp_path):
+    store = Sentinels(tmp_path)
+    try:
+        (first,) = store.primaries
+        first.call("SET", "key", "value")
+        first.call("WAIT", 2, 1000)
+        first.kill()
+        store.wait_for_another([first])
+        (second,) = store.primaries
+        assert second.call("GET", "key") == "value"
+        first.start()
+    finally:
+        store.close()
+
+
+def test_a_cluster_fails_over_and_moves_a_slot(tmp_path):
+    store = Cluster(tmp_path)
+    try:
+        first, second, third = store.primaries
+        slot = int(first.call("CLUSTER", "KEYSLOT", "key"))
+        owner = next(server for server in store.primaries if slot in store.slots(server))
+        other = next(server for server in store.primaries if server is not owner)
+        owner.call("SET", "key", "value")
+        store.migrate(slot, owner, other)
+        assert other.call("GET", "key") == "value"
+        victim = owner
+        victim.call("WAIT", 1, 1000)
+        victim.kill()
+        store.wait_for_another(victim)
+        victim.start()
+    finally:
+        store.close()
+
+
+def test_a_server_that_stands_still_answers_again(tmp_path):
+    server = Server(tmp_path)
+    try:
+        server.pause()
+        with pytest.raises(OSError):
+            server.call("PING", patience=0.2)
+        server.resume()
+        assert server.call("PING") == "PONG"
+    finally:
+        server.kill()
