@@ -14,7 +14,7 @@ use super::{
     Resumed, Shared, Unavailable,
     ask::{Question, bytes, list},
     body, codec,
-    link::{Poke, Status},
+    link::{Fault, Poke, Status},
     scripts,
 };
 use crate::{
@@ -298,12 +298,12 @@ impl Shared {
         let mut events = Vec::new();
         for entry in list(&reply) {
             let Some((number, body)) = read_entry(entry) else {
+                // If it took the place of one of ours, that one is missing: then what comes next is not the one expected.
                 self.meter.unreadable.inc();
-                tracing::error!(
-                    bucket,
-                    "a bucket's events hold what is none of ours: another program writes there"
-                );
-                return Err(Unavailable);
+                let _ = self.unavailable(&Fault::Refused(format!(
+                    "the events of bucket {bucket} hold what is none of ours: another program writes there"
+                )));
+                continue;
             };
             let expected = after + 1 + events.len() as u64;
             if number != expected {
@@ -443,9 +443,12 @@ fn read_entry(entry: &Value) -> Option<(u64, body::Event)> {
     let [id, fields] = list(entry) else { return None };
     let id = std::str::from_utf8(bytes(id)?).ok()?;
     let number = id.strip_suffix("-0")?.parse().ok()?;
-    let body = match fields {
-        Value::Map(pairs) => pairs.first().map(|(_, body)| body)?,
-        other => list(other).get(1)?,
+    let (name, body) = match fields {
+        Value::Map(pairs) => pairs.first().map(|(name, body)| (name, body))?,
+        other => (list(other).first()?, list(other).get(1)?),
     };
+    if bytes(name)? != b"b" {
+        return None;
+    }
     Some((number, codec::decode(bytes(body)?).ok()?))
 }
