@@ -322,7 +322,7 @@ pub struct InspectArgs {
     pub store: StoreArgs,
 
     /// One session, by its ref.
-    #[arg(long, value_name = "REF")]
+    #[arg(long, value_name = "REF", allow_hyphen_values = true)]
     pub session: Option<String>,
 
     /// Also print whose session it is.

@@ -37,7 +37,7 @@ async fn pair(more: &[&str]) -> Pair {
 
 #[tokio::test]
 async fn g1_a_hold_that_is_renewed_at_one_keeps_alive_what_the_other_watches() {
-    let Pair { mut on_a, mut on_b, a, b, .. } = pair(&[]).await;
+    let Pair { mut on_a, mut on_b, a, b, _server, _site } = pair(&[]).await;
     let reference = begin(&mut on_a, "alice", "short").await;
     let watcher = &mut Watcher::open(&mut on_b, by_ref(&reference)).await;
     let began = tokio::time::Instant::now();
@@ -112,7 +112,7 @@ async fn g5_an_end_is_known_elsewhere_within_a_second_and_a_half_though_no_messa
 
 #[tokio::test]
 async fn g5_an_end_is_known_elsewhere_at_once_where_messages_come() {
-    let Pair { mut on_a, mut on_b, a, b, .. } = pair(&[]).await;
+    let Pair { mut on_a, mut on_b, a, b, _server, _site } = pair(&[]).await;
     let mut slowest = Duration::ZERO;
     for round in 0..50 {
         let name = format!("alice-{round}");
@@ -132,7 +132,7 @@ async fn crowd(pair: &Pair, policy: &str, round: usize) -> (usize, Vec<tonic::St
     let mut tasks = JoinSet::new();
     let start = Arc::new(tokio::sync::Barrier::new(50));
     for number in 0..50 {
-        let mut client = if number % 2 == 0 { pair.on_a.clone() } else { pair.on_b.clone() };
+        let client = if number % 2 == 0 { pair.on_a.clone() } else { pair.on_b.clone() };
         let (policy, start) = (policy.to_owned(), Arc::clone(&start));
         tasks.spawn(async move {
             let request = v1::CreateRequest {
@@ -211,7 +211,7 @@ async fn of_fifty_logins_of_a_person_at_once_the_last_two_stay() {
 
 #[tokio::test]
 async fn g12_a_token_of_one_is_good_at_the_other() {
-    let Pair { mut on_a, mut on_b, a, b, .. } = pair(&[]).await;
+    let Pair { mut on_a, mut on_b, a, b, _server, _site } = pair(&[]).await;
     let mut watcher = Watcher::open(&mut on_a, everything()).await;
     begin(&mut on_a, "alice", "default").await;
     begin(&mut on_b, "bob", "default").await;
@@ -240,7 +240,7 @@ async fn g12_a_token_of_one_is_good_at_the_other() {
 
 #[tokio::test]
 async fn what_happened_at_one_is_explained_at_the_other() {
-    let Pair { mut on_a, mut on_b, a, b, .. } = pair(&["--store-window", "0s"]).await;
+    let Pair { mut on_a, mut on_b, a, b, _server, _site } = pair(&["--store-window", "0s"]).await;
     let mut watching = on_b.clone();
     let watcher = &mut Watcher::open(&mut watching, everything()).await;
     let reference = begin(&mut on_a, "alice", "short").await;

@@ -69,8 +69,13 @@ async fn g15_no_session_id_is_in_the_store_the_logs_or_the_metrics() {
     };
     let made = on_a.create(request).await.expect("created").into_inner();
     let watcher = &mut Watcher::open(on_b, by_id(&["canary-one", "canary-two", "canary-three"])).await;
-    begin(on_a, "canary-one", "default").await;
-    begin(on_b, "canary-brief", "short").await;
+    for (client, name, policy) in [(&mut *on_a, "canary-one", "default"), (&mut *on_b, "canary-brief", "short")] {
+        create_with(client, name, |create| {
+            create.subject = "eve".to_owned();
+            create.policy = policy.to_owned();
+        })
+        .await;
+    }
     touch(on_b, "canary-one").await.expect("touched");
     work(on_a, "canary-one", secs(5)).await.expect("held");
     extend(on_b, "canary-one", None).await.expect("extended");

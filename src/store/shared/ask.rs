@@ -131,6 +131,10 @@ const HEAD: usize = 7;
 impl Shared {
     /// Asks, and asks again if the time was another one.
     pub(super) async fn ask(&self, question: Question) -> Result<Answer, Fault> {
+        // Another key or number of buckets would find nobody, and begin sessions that nobody else knows.
+        if !self.admitted.load(Ordering::Acquire) && question.script.name != scripts::OPEN.name {
+            return Err(Fault::Down);
+        }
         for _ in 0..TRIES {
             let sent = self.clock.now();
             let mut args = Vec::with_capacity(question.args.len() + 1);

@@ -167,6 +167,9 @@ impl Shared {
                 Ok(()) => {}
                 Err(problem) => {
                     self.meter.not_joined(&problem);
+                    if !problem.is_transient() {
+                        self.admitted.store(false, Ordering::Release);
+                    }
                     return;
                 }
             }

@@ -91,6 +91,9 @@ pub struct Shared {
     untold: Mutex<HashMap<SessionRef, Time>>,
     /// Whether this sidecar belongs to the namespace: its buckets and key are the right ones.
     joined: AtomicBool,
+    /// Whether it has been in it, and was not refused since: before that nothing is asked there. While the events begin anew it
+    /// has not joined, but is admitted.
+    admitted: AtomicBool,
     /// The next looks at what is due hold ends, for people could not reach the store: until each bucket was looked at once.
     blind: Vec<AtomicBool>,
     pokes: Mutex<Option<mpsc::UnboundedReceiver<Poke>>>,

@@ -62,8 +62,12 @@ impl Shared {
         let events = writer.events(to, &origin.identity, &first.happenings, first.version, moment.now);
         self.put_limits(std::mem::take(&mut writer.limits)).await?;
         if !origin.identity.subject().is_empty() {
-            self.list(origin.identity.tenant(), origin.identity.subject(), to, None)
-                .await?;
+            let (tenant, subject) = (origin.identity.tenant(), origin.identity.subject());
+            match self.try_list(tenant, subject, to, None).await {
+                Ok(_) => {}
+                Err(Fault::Full(_)) => return Ok(Committed::StoreFull),
+                Err(fault) => return Err(self.unavailable(&fault)),
+            }
         }
         let duties = body::Duties {
             predecessor: reference.as_bytes().to_vec(),

@@ -161,6 +161,7 @@ impl Shared {
             answered: AtomicU64::new(0),
             untold: Mutex::default(),
             joined: AtomicBool::new(false),
+            admitted: AtomicBool::new(false),
             unpublished: AtomicBool::new(true),
             servers: Mutex::new(BTreeSet::new()),
             pokes: Mutex::new(Some(setup.pokes)),
@@ -222,6 +223,7 @@ impl Shared {
         self.publish_policies().await?;
         self.open_buckets().await?;
         self.joined.store(true, Ordering::Release);
+        self.admitted.store(true, Ordering::Release);
         self.be_there(false).await;
         Ok(())
     }
