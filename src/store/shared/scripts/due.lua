@@ -18,8 +18,11 @@ redis.call('ZREMRANGEBYSCORE', KEYS[3], '-inf', int(now))
 local due = redis.call('ZRANGE', KEYS[2], '-inf', int(now - tonumber(ARGV[3])), 'BYSCORE', 'LIMIT', 0, ARGV[2])
 local found = {}
 for _, ref in ipairs(due) do
-    local fields = redis.call('HMGET', ARGV[5] .. ref, unpack(FIELDS))
-    if fields[1] then
+    local fields = redis.pcall('HMGET', ARGV[5] .. ref, unpack(FIELDS))
+    if fields.err then
+        -- Another program has put something else there. It must not keep others from their turn.
+        redis.call('ZADD', KEYS[2], int(now + 60000000), ref)
+    elseif fields[1] then
         found[#found + 1], found[#found + 2] = ref, fields
     else
         redis.call('ZREM', KEYS[2], ref)
