@@ -35,7 +35,10 @@ use crate::{
     sessions::{Meter, Sessions, Setup, random_key},
     store::{
         MemoryCaps,
-        shared::{self, Shared, StoreMeter, Wire, link::Link},
+        shared::{
+            self, Shared, StoreMeter, Wire,
+            link::{Link, Status},
+        },
     },
     telemetry::{Levels, PREFIX},
     time::Clock,
@@ -51,7 +54,7 @@ pub struct App {
     /// Where metrics and probes are served.
     pub admin_address: Option<SocketAddr>,
     sessions: Arc<Sessions>,
-    shared: Option<(Arc<Shared>, Arc<Link>)>,
+    sharing: Option<Sharing>,
     meter: Arc<RpcMeter>,
     registry: Registry,
     incoming: SelectAll<Incoming>,
@@ -101,7 +104,7 @@ impl App {
                 let buckets = shared::buckets(&store.link.address);
                 let (told, pokes) = mpsc::unbounded_channel();
                 let link = Link::new(store.link, shared::channels(&store.namespace, buckets), told);
-                check(&link).await?;
+                let reached = check(&link).await?;
                 let setup = shared::Setup {
                     clock: clock.clone(),
                     wire: Arc::clone(&link) as Arc<dyn Wire>,
@@ -116,7 +119,12 @@ impl App {
                     mailbox_size: config.watch_queue,
                 };
                 let shared = Shared::new(setup, StoreMeter::register(&mut registry));
-                Some((shared, link))
+                let mut tasks = JoinSet::new();
+                tasks.spawn(Arc::clone(&link).run());
+                if reached {
+                    join(&shared, &link).await?;
+                }
+                Some(Sharing { shared, tasks })
             }
         };
         let setup = Setup {
@@ -135,7 +143,7 @@ impl App {
         let meter = (meter, Meter::register(&mut registry));
         let (meter, sessions) = match &shared {
             None => (meter.0, Sessions::new(setup, meter.1)),
-            Some((shared, _)) => (meter.0, Sessions::sharing(setup, meter.1, shared)),
+            Some(Sharing { shared, .. }) => (meter.0, Sessions::sharing(setup, meter.1, shared)),
         };
         registry.register_collector(Box::new(Levels(Arc::clone(&sessions))));
         let policy_file = config
@@ -176,7 +184,7 @@ impl App {
             endpoints,
             admin_address: admin.as_ref().map(TcpListener::local_addr).transpose()?,
             sessions,
-            shared,
+            sharing: shared,
             meter,
             registry,
             incoming,
@@ -191,7 +199,7 @@ impl App {
     /// What a restart loses, in words.
     #[must_use]
     pub fn durability(&self) -> &'static str {
-        if self.shared.is_some() {
+        if self.sharing.is_some() {
             "sessions live in a shared store: a restart of this process loses none"
         } else {
             "sessions live in this process' memory: a restart loses all of them, and watchers start anew"
@@ -205,8 +213,10 @@ impl App {
         let alarm = Arc::clone(sessions.alarm());
         driver::spawn_thread("driver", driver::run(Arc::clone(&sessions), clock, alarm))?;
         driver::spawn_thread("router", Arc::clone(sessions.router()).run())?;
-        let shared = self.shared.clone();
-        let sharing = shared.as_ref().map(|(shared, link)| share(&sessions, shared, link));
+        let mut sharing = self.sharing;
+        if let Some(sharing) = &mut sharing {
+            sharing.start(&sessions);
+        }
 
         let audit = sessions.audit().clone();
         if audit.is_on() {
@@ -261,6 +271,8 @@ impl App {
 
         tokio::select! {
             () = stop => {}
+            // Without them nobody is warned, and nobody hears of it.
+            () = ended(&mut sharing) => bail!("a task of the shared store ended by itself"),
             // A sidecar that warns and answers nobody is worse than a restart.
             ended = &mut server => {
                 ended.context("the server panicked")?.context("the server failed")?;
@@ -273,7 +285,7 @@ impl App {
         draining.cancel();
         health.close().await;
         let drained = tokio::time::timeout(self.drain_timeout, server).await;
-        if let Some((shared, _)) = &shared {
+        if let Some(Sharing { shared, .. }) = &sharing {
             // What is only counted here is told, and others look at what is due.
             let _ = tokio::time::timeout(LEAVE_TIMEOUT, shared.leave()).await;
         }
@@ -305,31 +317,72 @@ const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
 const STORE_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Looks whether the shared store is fit. What no waiting mends is refused.
-async fn check(link: &Link) -> anyhow::Result<()> {
+async fn check(link: &Link) -> anyhow::Result<bool> {
     let deadline = tokio::time::Instant::now() + STORE_PATIENCE;
+    let mut told = false;
     loop {
         match link.check().await {
-            Ok(_) => return Ok(()),
-            Err(error) if !error.is_transient() => return Err(error).context("--store cannot be used"),
+            Ok(_) => return Ok(true),
+            Err(error) if !error.is_transient() => return Err(BadStore(error.to_string()).into()),
             Err(error) if tokio::time::Instant::now() >= deadline => {
                 warn!(%error, "the store cannot be reached yet; calls answer UNAVAILABLE until it can");
-                return Ok(());
+                return Ok(false);
             }
-            Err(error) => info!(%error, "waiting for the store"),
+            Err(error) => {
+                if !told {
+                    info!(%error, "waiting for the store");
+                }
+                told = true;
+            }
         }
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
 }
 
-/// The tasks that keep sessions in a shared store: they end when this is dropped. If one ends by itself, so does the process.
-fn share(sessions: &Arc<Sessions>, shared: &Arc<Shared>, link: &Arc<Link>) -> JoinSet<()> {
-    let mut tasks = JoinSet::new();
-    tasks.spawn(Arc::clone(link).run());
-    tasks.spawn(Arc::clone(shared).follow());
-    tasks.spawn(Arc::clone(shared).keep_house());
-    tasks.spawn(Arc::clone(sessions).sweep_store(Arc::clone(shared)));
-    tasks.spawn(Arc::clone(sessions).tell_untold(Arc::clone(shared)));
-    tasks
+/// Comes into the namespace before anything is served. Another's namespace is refused; a store that went away meanwhile is not.
+async fn join(shared: &Shared, link: &Link) -> anyhow::Result<()> {
+    let mut status = link.status();
+    let up = status.wait_for(|status| matches!(status, Status::Up { .. }));
+    let Ok(Ok(_)) = tokio::time::timeout(STORE_PATIENCE, up).await else {
+        return Ok(());
+    };
+    match shared.join().await {
+        Err(error) if !error.is_transient() => Err(BadStore(error.to_string()).into()),
+        Err(error) => {
+            warn!(%error, "the sidecar is not in its namespace yet");
+            Ok(())
+        }
+        Ok(()) => Ok(()),
+    }
+}
+
+/// A store that no waiting makes fit: the configuration is wrong.
+#[derive(Debug, thiserror::Error)]
+#[error("--store cannot be used: {0}")]
+pub struct BadStore(String);
+
+/// A shared store and the tasks that keep sessions in it: they end when this is dropped.
+struct Sharing {
+    shared: Arc<Shared>,
+    tasks: JoinSet<()>,
+}
+
+impl Sharing {
+    fn start(&mut self, sessions: &Arc<Sessions>) {
+        let Self { shared, tasks } = self;
+        tasks.spawn(Arc::clone(shared).follow());
+        tasks.spawn(Arc::clone(shared).keep_house());
+        tasks.spawn(Arc::clone(sessions).sweep_store(Arc::clone(shared)));
+        tasks.spawn(Arc::clone(sessions).tell_untold(Arc::clone(shared)));
+    }
+}
+
+/// Waits until a task of the shared store ends, which none should.
+async fn ended(sharing: &mut Option<Sharing>) {
+    match sharing {
+        None => std::future::pending().await,
+        Some(sharing) => drop(sharing.tasks.join_next().await),
+    }
 }
 
 /// How long the last lines of the audit log may take to be written at the end.

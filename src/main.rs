@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use session_sidecar::{
-    app::App,
+    app::{App, BadStore},
     audit::Output,
     cli,
     config::{Cli, Command, Config, LogFormat, ServeArgs, options_markdown},
@@ -78,7 +78,11 @@ fn serve(args: &ServeArgs) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");
-            ExitCode::FAILURE
+            if error.is::<BadStore>() {
+                ExitCode::from(BAD_CONFIG)
+            } else {
+                ExitCode::FAILURE
+            }
         }
     }
 }

@@ -15,6 +15,9 @@ use crate::{
     time::Time,
 };
 
+/// So much activity is told at once.
+const PAGE: usize = 128;
+
 /// How long to wait after the store could not be asked.
 const AGAIN: Duration = Duration::from_millis(250);
 
@@ -27,7 +30,8 @@ impl Sessions {
 
     async fn sweep_bucket(self: &Arc<Self>, shared: &Arc<Shared>, bucket: usize) {
         loop {
-            if !shared.is_up() {
+            // People whose activity could not be told come first.
+            if !shared.is_up() || shared.has_untold() {
                 tokio::time::sleep(AGAIN).await;
                 continue;
             }
@@ -84,11 +88,16 @@ impl Sessions {
     pub async fn tell_untold(self: Arc<Self>, shared: Arc<Shared>) {
         loop {
             if shared.is_up() {
-                for (session, at) in shared.take_untold() {
-                    if self.tell_one(session, at).await.is_err() {
-                        shared.remember_activity(session, at);
+                let untold = shared.take_untold();
+                for page in untold.chunks(PAGE) {
+                    let told = join_all(page.iter().map(|(session, at)| self.tell_one(*session, *at))).await;
+                    for ((session, at), told) in page.iter().zip(told) {
+                        if told.is_err() {
+                            shared.remember_activity(*session, *at);
+                        }
                     }
                 }
+                shared.told();
             }
             tokio::time::sleep(AGAIN).await;
         }

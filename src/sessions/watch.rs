@@ -227,6 +227,9 @@ impl Sessions {
     }
 
     async fn open_token(&self, token: &str, binding: &[u8; 32]) -> Result<(Position, Resumed), WatchError> {
+        if !self.store.is_ready() {
+            return Err(WatchError::Unavailable);
+        }
         let position = self.tokens.open(token, binding).map_err(|error| match error {
             TokenError::Invalid => WatchError::TokenInvalid,
             TokenError::OtherEpoch => WatchError::TokenExpired,
@@ -342,6 +345,9 @@ impl Watch {
                 let Some(reference) = to_come.next() else {
                     let sent = *sent;
                     if self.initial_through > 0 {
+                        // What the snapshots know of is in the log.
+                        let level = self.sessions.store.barrier().await;
+                        level.map_err(|Unavailable| WatchError::Unavailable)?;
                         self.initial_through = self.sessions.log.head();
                     }
                     self.phase = Phase::CatchingUp { again: false };

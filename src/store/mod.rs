@@ -252,6 +252,16 @@ pub trait Store: Send + Sync {
         false
     }
 
+    /// Whether it can be told from another log where a token comes from.
+    fn is_ready(&self) -> bool {
+        true
+    }
+
+    /// All that has happened up to now is in the log of this process when this is done.
+    async fn barrier(&self) -> Result<(), Unavailable> {
+        Ok(())
+    }
+
     /// Whether other sidecars share it.
     fn is_shared(&self) -> bool {
         false

@@ -44,6 +44,8 @@ pub struct Lease {
     pub lead: Duration,
     /// When the record was read.
     pub read_at: Time,
+    /// When the last touch came that did not count, as far as the store knows.
+    pub ignored: Option<Time>,
 }
 
 struct Inner {
@@ -258,7 +260,9 @@ impl Session {
     /// When the last touch came that was ignored. For those who ask it of every session: it makes no history where none is.
     #[must_use]
     pub fn last_ignored(&self) -> Option<Time> {
-        self.inner.lock().story.as_ref().and_then(|story| story.last_ignored())
+        let inner = self.inner.lock();
+        let story = inner.story.as_ref()?;
+        story.last_ignored().max(story.lease.and_then(|lease| lease.ignored))
     }
 
     /// Moves what was added up beside the version into the history.

@@ -24,6 +24,8 @@ mod regressions;
 mod repeat;
 mod rng;
 mod script;
+#[path = "../support/shared.rs"]
+mod shared;
 mod shrink;
 #[path = "../support/sidecar.rs"]
 mod sidecar;

@@ -72,17 +72,30 @@ async fn what_no_waiting_mends_is_said_clearly() {
     check(&server.url(), &[], 1, "it has format 9 and this version understands");
 }
 
-/// A sidecar that does not belong to the namespace answers nobody, says why, and comes in when that is mended.
+/// A sidecar that does not belong to the namespace does not start; one that finds it out later answers nobody, and says why.
 #[tokio::test]
 async fn a_sidecar_with_another_key_stays_outside() {
-    let (server, site, other) = (Server::start(&[]).await, Site::new(), Site::new());
+    let server = Server::start(&["--appendonly", "yes", "--appendfsync", "always"]).await;
+    let (site, other) = (Site::new(), Site::new());
     fs::write(other.folder.path().join("key"), [8; 32]).expect("a key");
     let ours = site.pod(&server.url(), &[]).await;
     let client = &mut ours.client().await;
     let alice = begin(client, "alice", "default").await;
+    let refused = Command::new(env!("CARGO_BIN_EXE_session-sidecar"))
+        .env_clear()
+        .arg("serve")
+        .args(other.store_args(&server.url()))
+        .args(["--listen", "tcp://127.0.0.1:0", "--admin-listen", "off"])
+        .output()
+        .expect("it runs");
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(refused.status.code() == Some(64) && said.contains("belongs to another key"), "{said}");
+    server.kill();
     let stranger = other.start(&server.url(), &[]).await;
+    server.restart().await;
     wait_for("it says why", || stranger.log().contains("belongs to another key").then_some(())).await;
     let refused = stranger.client().await.create(v1::CreateRequest::default()).await.unwrap_err();
     assert_eq!(refused.code(), Code::Unavailable);
+    ours.answers().await;
     assert_eq!(state_of(client, &alice).await, v1::SessionState::Active);
 }

@@ -1,7 +1,7 @@
 //! What this sidecar knows of a bucket: what time it is there, how far its events are known, whether ends are held.
 
 use std::{
-    sync::atomic::{AtomicU64, Ordering},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
     time::Duration,
 };
 
@@ -18,6 +18,8 @@ pub(super) struct Bucket {
     healthy_until: AtomicU64,
     /// Whoever takes note of events, or of a record that was read, has it.
     gate: Mutex<Gate>,
+    /// Whether nobody has looked at what is due for a while.
+    neglected: AtomicBool,
     pub(super) live: AtomicU64,
     pub(super) remembered: AtomicU64,
 }
@@ -27,6 +29,8 @@ pub(super) struct Bucket {
 pub(super) struct Gate {
     /// The number of the last event that is applied here.
     pub(super) applied: u64,
+    /// That event.
+    pub(super) last: Option<super::body::Event>,
     /// The epoch of the events; empty if it is not known yet.
     pub(super) epoch: Vec<u8>,
 }
@@ -68,6 +72,8 @@ pub(super) enum Learned {
 
 /// A clock that is further off than this was set.
 const STEP: i64 = 1_000_000;
+/// A bucket at which nobody has looked for so long, in microseconds, is neglected.
+const NEGLECTED: i64 = 2_000_000;
 /// How long bounds are narrowed: clocks drift.
 const FRESH: Duration = Duration::from_secs(10);
 /// Who has not known a clock for so long does not correct it.
@@ -76,6 +82,7 @@ const NEWCOMER: Duration = Duration::from_secs(3);
 impl Bucket {
     /// Takes note of a reply.
     pub(super) fn learn(&self, head: &Head, sent: Time, received: Time) -> Learned {
+        self.neglected.store(head.ahead > NEGLECTED, Ordering::Release);
         let mut reckoning = self.reckoning.lock();
         reckoning.learn(head, sent, received)
     }
@@ -100,6 +107,11 @@ impl Bucket {
         now.as_nanos() < self.healthy_until.load(Ordering::Acquire)
     }
 
+    /// Whether nobody looks at what is due, though somebody should.
+    pub(super) fn is_neglected(&self) -> bool {
+        self.neglected.load(Ordering::Acquire)
+    }
+
     /// All that happened until `at` is known here.
     pub(super) fn heard(&self, at: Time) {
         const LONGEST: Duration = Duration::from_millis(1200);
@@ -120,7 +132,9 @@ impl Bucket {
 impl Reckoning {
     fn learn(&mut self, head: &Head, sent: Time, received: Time) -> Learned {
         // Our clock is read in whole microseconds: a bound gives one away.
-        let (least, most) = (head.now - micros(received) - 1, head.now - micros(sent) + 1);
+        // As its clock runs, also where that is behind the heartbeat and its time stands still.
+        let clock = head.now + head.ahead.min(0);
+        let (least, most) = (clock - micros(received) - 1, clock - micros(sent) + 1);
         let renew = |this: &mut Self| {
             (this.least, this.most) = (least, most);
             this.since = Some(received);
@@ -144,7 +158,8 @@ impl Reckoning {
                 renew(self);
                 return Learned::Fine;
             }
-            return Learned::Stepped(micros(received) + i64::midpoint(self.least, self.most));
+            // Rather behind than ahead: nobody's deadline comes early.
+            return Learned::Stepped(micros(received) + self.least);
         }
         if most < self.least || least > self.most {
             renew(self);

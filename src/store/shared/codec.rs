@@ -92,6 +92,10 @@ pub(super) struct Fields {
     pub(super) waiting: Vec<u8>,
     /// The number of the last event when it was written.
     pub(super) number: u64,
+    /// When the last touch came that did not count.
+    pub(super) ignored: Option<i64>,
+    /// How many entries its timeline has had.
+    pub(super) told: u32,
 }
 
 /// The flags of a record: a script raises only one that has none.
@@ -143,6 +147,7 @@ impl Reader<'_> {
             skew: self.scale.skew,
             lead,
             read_at: at,
+            ignored: fields.ignored.map(|at| self.scale.read(at)),
         };
         Ok(Read::Live(
             Session::new(reference, origin, &next).leased(lease, free_until),
@@ -390,6 +395,8 @@ impl<'a> Writer<'a> {
             duties: Vec::new(),
             waiting: Vec::new(),
             number: 0,
+            ignored: None,
+            told: 0,
         }
     }
 

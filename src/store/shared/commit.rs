@@ -1,6 +1,9 @@
 //! Changes: a record, its place in the index of what is due, and its events, in one step of the store.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use prost::Message as _;
 
@@ -9,6 +12,7 @@ use super::{
     ask::{Answer, Question, text},
     body, codec,
     codec::{Fields, Scale, Writer},
+    journal::Entry,
     limits::Written,
     link::{Call, Fault, Script},
     near, scripts,
@@ -99,38 +103,40 @@ impl Shared {
     /// Runs the script `commit`.
     pub(super) async fn run(&self, change: Change) -> Result<Answer, Fault> {
         let session = change.session;
-        let bucket = self.names.bucket(session);
-        self.ask(Question {
-            script: change.script,
-            bucket,
-            keys: vec![
-                self.names.meta(bucket),
-                self.names.record(session),
-                self.names.due(bucket),
-                self.names.events(bucket),
-                self.names.channel(bucket),
-                self.names.timeline(session),
-                self.names.ended(bucket),
-            ],
-            args: change.args(self.events_per_bucket),
+        let script = change.script;
+        let args = change.args(self.events_per_bucket);
+        let question = Question {
+            script,
+            bucket: self.names.bucket(session),
+            keys: self.commit_keys(session),
+            args: args.clone(),
             timed: true,
-        })
-        .await
+        };
+        let answer = self.ask(question).await?;
+        if answer.is("ok") {
+            self.journal.note(answer.received, session, Entry::Written(args));
+        }
+        Ok(answer)
+    }
+
+    /// What the script `commit` reads and writes.
+    pub(super) fn commit_keys(&self, session: SessionRef) -> Vec<Vec<u8>> {
+        let bucket = self.names.bucket(session);
+        vec![
+            self.names.meta(bucket),
+            self.names.record(session),
+            self.names.due(bucket),
+            self.names.events(bucket),
+            self.names.channel(bucket),
+            self.names.timeline(session),
+            self.names.ended(bucket),
+        ]
     }
 
     /// Sees to it that others can read the limits of what is about to be written.
     pub(super) async fn put_limits(&self, written: Vec<Written>) -> Result<(), Unavailable> {
-        if written.is_empty() {
-            return Ok(());
-        }
-        let key = self.names.limits();
-        let mut put = redis::cmd("HSET");
-        put.arg(&key);
-        for limits in &written {
-            put.arg(format!("{:016x}", limits.digest)).arg(&limits.bytes);
-        }
-        let put = self.link.command(&key, put).await;
-        put.map(drop).map_err(|fault| self.unavailable(&fault))
+        let put = self.write_limits(written.into_iter()).await;
+        put.map_err(|fault| self.unavailable(&fault))
     }
 
     /// How long a record is kept.
@@ -166,7 +172,7 @@ impl Shared {
             self.read(reference).await?;
         }
         let scale = Scale {
-            skew: self.buckets[bucket].bounds().0,
+            skew: self.buckets[bucket].bounds().1,
         };
         let mut writer = Writer::new(&self.book, scale);
         let fields = writer.record(&origin, &next);
@@ -219,6 +225,7 @@ impl Shared {
         if !answer.is("ok") {
             return Ok(Committed::Lost(self.found(reference, &answer).await?));
         }
+        self.buckets[bucket].live.fetch_add(1, Ordering::Relaxed);
         Ok(Committed::Done(self.written(reference, origin, &next, scale, &answer)))
     }
 
@@ -244,6 +251,7 @@ impl Shared {
             skew: scale.skew,
             lead: next.lead,
             read_at: answer.received,
+            ignored: None,
         };
         let session = Arc::new(Session::new(reference, origin, next).leased(lease, free_until));
         if next.rest.end().is_some() {
@@ -307,6 +315,8 @@ impl Shared {
             return self.lost(reference, &answer).await.map(Committed::Lost);
         }
         if end.is_some() {
+            let live = &self.bucket_of(reference).live;
+            let _ = live.fetch_update(Ordering::AcqRel, Ordering::Acquire, |live| Some(live.saturating_sub(1)));
             self.unlist(origin, reference).await;
         }
         Ok(Committed::Done(self.written(
@@ -322,8 +332,8 @@ impl Shared {
     pub(super) async fn lost(&self, reference: SessionRef, answer: &Answer) -> Result<Found, Unavailable> {
         self.near.remove(reference);
         if answer.is("early") {
-            // By a hair: what we think of the store's clock is a bound.
-            tokio::time::sleep(Duration::from_millis(2)).await;
+            // By a hair: what we think of the store's clock is a bound, so that no deadline comes early.
+            tokio::time::sleep(Duration::from_millis(1)).await;
         }
         self.found(reference, answer).await
     }
@@ -372,6 +382,8 @@ impl Shared {
         let (Some(activity), Some(lead)) = (answer.int(1), answer.int(2)) else {
             return Err(Unavailable);
         };
+        self.journal
+            .note(answer.received, reference, Entry::Raised(activity, lead));
         if answer.fields().is_some() {
             return Ok(match self.found(reference, &answer).await? {
                 Found::Live(session) => Raised::Done(session),

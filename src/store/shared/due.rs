@@ -55,7 +55,11 @@ impl Shared {
         let (rank, count) = *self.rank.lock();
         let count = count.max(1);
         let turn = (rank + count - bucket % count) % count;
-        (turn < TURNS.len()).then_some(turn)
+        if turn < TURNS.len() {
+            return Some(turn);
+        }
+        // Those whose turn it is are gone, and it is not known yet.
+        self.buckets[bucket].is_neglected().then_some(TURNS.len() - 1)
     }
 
     /// Looks at what is due in a bucket, if it is this sidecar's turn.
@@ -92,7 +96,11 @@ impl Shared {
         let mut sessions = Vec::new();
         for pair in answer.rest.get(3..).unwrap_or_default().chunks_exact(2) {
             let name = super::ask::bytes(&pair[0]).and_then(|name| std::str::from_utf8(name).ok()?.parse().ok());
-            let (Some(name), Some(fields)) = (name, fields(&pair[1])) else {
+            let Some(name) = name else { continue };
+            let Some(fields) = fields(&pair[1]) else {
+                self.meter.unreadable.inc();
+                tracing::error!(session = %name, "a record cannot be read: somebody else wrote it");
+                self.put_off(bucket, name).await;
                 continue;
             };
             match self.decode(name, &fields, answer.received).await {
@@ -106,7 +114,7 @@ impl Shared {
                 }
                 Ok(Read::Ended(_)) => {}
                 // Said already; it must not keep others from their turn.
-                Err(Unavailable) => self.put_off(bucket, name, &fields).await,
+                Err(Unavailable) => self.put_off(bucket, name).await,
             }
         }
         let now = self.clock.now();
@@ -138,17 +146,15 @@ impl Shared {
         .read(micros)
     }
 
-    /// A record that cannot be read is looked at again in a minute.
-    async fn put_off(&self, bucket: usize, name: SessionRef, fields: &super::codec::Fields) {
-        let at = self.buckets[bucket].estimate(self.clock.now()) + 60_000_000;
-        let question = Question {
-            script: &scripts::REARM,
-            bucket,
-            keys: vec![self.names.meta(bucket), self.names.record(name), self.names.due(bucket)],
-            args: vec![text(fields.version), text(at), name.to_string().into_bytes()],
-            timed: true,
-        };
-        let _ = self.ask(question).await;
+    /// A record that cannot be read now is looked at again in a moment, and keeps no other one from its turn.
+    async fn put_off(&self, bucket: usize, name: SessionRef) {
+        let key = self.names.due(bucket);
+        let mut put = redis::cmd("ZADD");
+        let at = self.buckets[bucket].estimate(self.clock.now()) + 2_000_000;
+        put.arg(&key).arg("XX").arg(at).arg(name.to_string());
+        if let Err(fault) = self.link.command(&key, put).await {
+            let _ = self.unavailable(&fault);
+        }
     }
 
     /// Says that this sidecar is there, or leaves, and learns its rank.

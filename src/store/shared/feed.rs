@@ -21,7 +21,6 @@ use crate::{
     event::{Event, Places},
     state::Happening,
     store::NotResumed,
-    time::Time,
 };
 
 /// How often each bucket's number is looked at. Twice this and a call are less than what a copy is trusted for.
@@ -145,10 +144,11 @@ impl Shared {
                 let ids: BTreeSet<String> = servers.into_iter().map(|server| server.run_id).collect();
                 let known = std::mem::replace(&mut *self.servers.lock(), ids.clone());
                 if !known.is_empty() && known != ids {
-                    // People could not reach the store, perhaps; they get a chance.
+                    // Another server, or the same one after a restart: it may have forgotten the last moments.
                     self.blind.iter().for_each(|blind| blind.store(true, Ordering::Release));
+                    self.near.clear();
+                    self.joined.store(false, Ordering::Release);
                 }
-                self.meter.up.set(1);
                 self.beat().await;
             }
         }
@@ -156,6 +156,7 @@ impl Shared {
 
     /// Joins the namespace if that is not done; then looks at each bucket's number, and reads on where there is more.
     async fn beat(&self) {
+        self.meter.up.set(i64::from(self.is_up()));
         if !matches!(*self.link.status().borrow(), Status::Up { .. }) {
             return;
         }
@@ -167,15 +168,20 @@ impl Shared {
                 Ok(()) => {}
                 Err(problem) => {
                     self.meter.not_joined(&problem);
-                    if !problem.is_transient() {
-                        self.admitted.store(false, Ordering::Release);
-                    }
                     return;
                 }
             }
         }
         let buckets = 0..self.names.buckets();
         futures_util::future::join_all(buckets.map(|bucket| self.beat_one(bucket))).await;
+    }
+
+    /// All that has happened up to now is in the log of this process when this is done.
+    pub(super) async fn be_level(&self) -> Result<(), Unavailable> {
+        self.beat().await;
+        let now = self.clock.now();
+        let level = self.buckets.iter().all(|bucket| bucket.is_healthy(now));
+        level.then_some(()).ok_or(Unavailable)
     }
 
     async fn beat_one(&self, bucket: usize) {
@@ -214,8 +220,12 @@ impl Shared {
 
     /// Reads on in a bucket's stream, to its end or through a number.
     async fn catch_up(&self, bucket: usize, through: Option<u64>) -> Result<(), Unavailable> {
-        // Two who read on at once would apply the same events twice.
-        let _turn = self.reading[bucket].lock().await;
+        // Two who read on at once would apply the same events twice. One turn for all buckets: events lead from one to another.
+        let _turn = self.reading.lock().await;
+        self.read_on(bucket, through).await
+    }
+
+    async fn read_on(&self, bucket: usize, through: Option<u64>) -> Result<(), Unavailable> {
         loop {
             let applied = self.applied(bucket);
             if through.is_some_and(|through| applied >= through) || !self.joined.load(Ordering::Acquire) {
@@ -224,7 +234,6 @@ impl Shared {
             let page = match self.read_events(bucket, applied, through.unwrap_or(u64::MAX)).await? {
                 Page::Events(events) => events,
                 Page::Trimmed => {
-                    drop(_turn);
                     self.lost_history(bucket).await;
                     return Err(Unavailable);
                 }
@@ -238,7 +247,7 @@ impl Shared {
                 {
                     // What led to it comes first. It was there before, so nobody waits for anybody in a circle.
                     if self.applied(other) < after.number {
-                        Box::pin(self.catch_up(other, Some(after.number))).await?;
+                        Box::pin(self.read_on(other, Some(after.number))).await?;
                     }
                 }
                 self.apply(bucket, number, &body).await?;
@@ -259,6 +268,8 @@ impl Shared {
             return Ok(());
         }
         gate.applied = number;
+        gate.last = Some(body.clone());
+        self.note_event(body);
         if let Some(session) = session
             && self
                 .near
@@ -282,7 +293,7 @@ impl Shared {
         if telling.len() >= TOLD {
             telling.pop_front();
         }
-        telling.push_back((self.clock.now(), event));
+        telling.push_back((self.clock.now(), event, 0));
     }
 
     /// The events of a bucket after a number.
@@ -320,9 +331,11 @@ impl Shared {
     /// What happened in a bucket is not known any more: it was trimmed before it was read, or the store lost it. Copies go, and
     /// watchers are told to begin anew, for they may have missed something.
     pub(super) async fn lost_history(&self, bucket: usize) {
+        if !self.joined.swap(false, Ordering::AcqRel) {
+            return;
+        }
         self.buckets.iter().for_each(super::Bucket::distrust);
         self.near.clear();
-        self.joined.store(false, Ordering::Release);
         self.meter.histories_lost.inc();
         tracing::warn!(
             bucket,
@@ -350,7 +363,8 @@ impl Shared {
                     .await
                     .map_err(|Unavailable| NotResumed::Unavailable)?;
                 if self.applied(bucket) < *seen {
-                    return Err(NotResumed::Future);
+                    // The token is ours, so this was there: the store has lost it.
+                    return Err(NotResumed::Trimmed);
                 }
             }
             let mut at = *seen;
@@ -388,18 +402,37 @@ impl Shared {
         (oldest, places)
     }
 
+    /// Whether the events of all buckets go on from where this sidecar has followed them. If not, a new epoch says so to all.
+    pub(super) async fn all_go_on(&self) -> Result<bool, super::Unjoined> {
+        let mut all = true;
+        for bucket in 0..self.names.buckets() {
+            if self.goes_on(bucket).await? {
+                continue;
+            }
+            all = false;
+            let epoch = self.buckets[bucket].gate().epoch.clone();
+            let question = Question {
+                script: &scripts::ANEW,
+                bucket,
+                keys: vec![self.names.meta(bucket)],
+                args: vec![epoch, fresh_epoch()?],
+                timed: false,
+            };
+            self.ask(question).await?;
+        }
+        Ok(all)
+    }
+
     /// Opens each bucket: what happens from here on is followed.
     pub(super) async fn open_buckets(&self) -> Result<(), super::Unjoined> {
         let mut epochs = blake3::Hasher::new();
         let mut begins = Places::new();
         for bucket in 0..self.names.buckets() {
-            let mut fresh = [0; 8];
-            getrandom::fill(&mut fresh).map_err(|error| super::Unjoined::Store(error.to_string()))?;
             let question = Question {
                 script: &scripts::OPEN,
                 bucket,
                 keys: vec![self.names.meta(bucket)],
-                args: vec![format!("{:016x}", u64::from_le_bytes(fresh)).into_bytes()],
+                args: vec![fresh_epoch()?],
                 timed: false,
             };
             let answer = self.ask(question).await.map_err(super::Unjoined::from)?;
@@ -407,6 +440,7 @@ impl Shared {
             begins.push(answer.head.number);
             let mut gate = self.buckets[bucket].gate();
             gate.applied = answer.head.number;
+            gate.last = None;
             gate.epoch = answer.head.epoch;
             self.router.begin_at(bucket, answer.head.number);
         }
@@ -425,7 +459,7 @@ impl Shared {
             tick.tick().await;
             if self.is_up() {
                 self.be_there(false).await;
-                self.flush().await;
+                self.flush(false).await;
                 self.near.sweep();
             }
         }
@@ -434,15 +468,21 @@ impl Shared {
     /// Leaves: what is only counted here is told, and others need not wait for this sidecar.
     pub async fn leave(&self) {
         if self.is_up() {
-            self.telling.lock().iter_mut().for_each(|(at, _)| *at = Time::ZERO);
-            self.flush().await;
+            self.flush(true).await;
             self.be_there(true).await;
         }
     }
 }
 
+/// An epoch that no bucket had before.
+fn fresh_epoch() -> Result<Vec<u8>, super::Unjoined> {
+    let mut fresh = [0; 8];
+    getrandom::fill(&mut fresh).map_err(|error| super::Unjoined::Store(error.to_string()))?;
+    Ok(format!("{:016x}", u64::from_le_bytes(fresh)).into_bytes())
+}
+
 /// An entry of a stream: `number-0` and its body.
-fn read_entry(entry: &Value) -> Option<(u64, body::Event)> {
+pub(super) fn read_entry(entry: &Value) -> Option<(u64, body::Event)> {
     let [id, fields] = list(entry) else { return None };
     let id = std::str::from_utf8(bytes(id)?).ok()?;
     let number = id.strip_suffix("-0")?.parse().ok()?;

@@ -218,8 +218,8 @@ impl Shared {
 
     /// Reads one session; `None`: there is none of that name, or it is forgotten.
     pub async fn inspect_session(&self, session: SessionRef) -> Result<Option<Known>, Unavailable> {
-        // Whoever only reads spoils nothing.
-        self.admitted.store(true, std::sync::atomic::Ordering::Release);
+        // Whoever only reads need not come in.
+        self.joined.store(true, std::sync::atomic::Ordering::Release);
         let bucket = self.names.bucket(session);
         let question = Question {
             script: &scripts::READ,

@@ -165,7 +165,7 @@ impl Shared {
         };
         match self.decode(session, &fields, answer.received).await {
             Ok(codec::Read::Live(live)) => Ok(Found::Live(Arc::new(live))),
-            Ok(codec::Read::Ended(end)) if !end.silent => Ok(Found::Ended(end)),
+            Ok(codec::Read::Ended(end)) if !end.silent && end.forget_at > answer.received => Ok(Found::Ended(end)),
             // One that nobody can read is no reason to hide all others.
             Ok(_) | Err(Unavailable) => Ok(Found::Unknown { may_have_ended: false }),
         }
@@ -194,7 +194,8 @@ impl Shared {
 
     /// What is kept of a session's life: what all sidecars saw.
     pub(super) async fn tell_story(&self, session: SessionRef) -> Result<Story, Unavailable> {
-        self.flush().await;
+        self.flush(true).await;
+        let known = self.look_at(session).await?;
         let mut range = redis::cmd("LRANGE");
         let timeline = self.names.timeline(session);
         range.arg(&timeline).arg(0).arg(-1);
@@ -206,9 +207,10 @@ impl Shared {
         let tallies = self.link.command(&tallies, all).await;
         let tallies = tallies.map_err(|fault| self.unavailable(&fault))?;
         let scale = Scale {
-            skew: self.bucket_of(session).bounds().0,
+            skew: self.bucket_of(session).bounds().1,
         };
         let mut story = Story::default();
+        story.dropped = known.told;
         let mut told = HashMap::new();
         for (name, known) in pairs(&tallies) {
             let mut numbers = known.split(' ').map(|number| number.parse::<i64>().unwrap_or(0));
@@ -244,11 +246,27 @@ impl Shared {
             }
             story.events.push(Arc::new(event));
         }
+        story.dropped = story
+            .dropped
+            .saturating_sub(u32::try_from(story.events.len()).unwrap_or(u32::MAX));
         story.end_told = told
             .iter()
             .max_by_key(|(version, _)| **version)
             .map_or(0, |(_, told)| *told);
         Ok(story)
+    }
+
+    async fn look_at(&self, session: SessionRef) -> Result<codec::Fields, Unavailable> {
+        let bucket = self.names.bucket(session);
+        let question = Question {
+            script: &scripts::READ,
+            bucket,
+            keys: vec![self.names.meta(bucket), self.names.record(session)],
+            args: Vec::new(),
+            timed: false,
+        };
+        let answer = self.ask(question).await.map_err(|fault| self.unavailable(&fault))?;
+        Ok(answer.fields().unwrap_or_default())
     }
 
     /// Decodes an event, and asks for limits that are not known here yet.
@@ -262,7 +280,7 @@ impl Shared {
         let reader = Reader {
             book: &self.book,
             scale: Scale {
-                skew: self.buckets[bucket].bounds().0,
+                skew: self.buckets[bucket].bounds().1,
             },
         };
         for _ in 0..2 {
@@ -284,19 +302,24 @@ impl Shared {
     }
 
     /// Tells of touches that are only counted here, and to how many watchers events went.
-    pub async fn flush(&self) {
+    pub async fn flush(&self, all: bool) {
         let sessions = std::mem::take(&mut *self.tallied.lock());
         let mut calls = Vec::new();
         for session in &sessions {
             calls.extend(self.tallies_of(session));
         }
         let old = self.clock.now() - Duration::from_secs(2);
-        let told = {
+        {
             let mut telling = self.telling.lock();
-            let old = telling.iter().take_while(|(at, _)| *at < old).count();
-            telling.drain(..old).collect::<Vec<_>>()
-        };
-        calls.extend(told.iter().filter_map(|(_, event)| self.told_call(event)));
+            for (at, event, told) in telling.iter_mut() {
+                if all || *at < old {
+                    calls.extend(self.told_call(event, told));
+                }
+            }
+            while telling.front().is_some_and(|(at, ..)| *at < old) {
+                telling.pop_front();
+            }
+        }
         if calls.is_empty() {
             return;
         }
@@ -332,32 +355,43 @@ impl Shared {
         let bucket = self.names.bucket(session.reference());
         Some(Call {
             script: &scripts::TALLY,
-            keys: vec![self.names.meta(bucket), self.names.tallies(session.reference())],
+            keys: vec![
+                self.names.meta(bucket),
+                self.names.tallies(session.reference()),
+                self.names.record(session.reference()),
+            ],
             args,
         })
     }
 
-    fn told_call(&self, event: &crate::event::Event) -> Option<Call> {
+    /// Tells to how many more watchers an event went than were told of before.
+    fn told_call(&self, event: &crate::event::Event, before: &mut u32) -> Option<Call> {
         use std::sync::atomic::Ordering;
         let told = match &event.what {
             crate::state::Happening::Ended(end) => end.told.load(Ordering::Relaxed),
             _ => event.told.load(Ordering::Relaxed),
         };
-        if told == 0 {
+        let more = told.saturating_sub(*before);
+        if more == 0 {
             return None;
         }
+        *before = told;
         let bucket = self.names.bucket(event.session);
         let scale = Scale {
-            skew: self.buckets[bucket].bounds().0,
+            skew: self.buckets[bucket].bounds().1,
         };
         let at = text(scale.write(event.at));
         Some(Call {
             script: &scripts::TALLY,
-            keys: vec![self.names.meta(bucket), self.names.tallies(event.session)],
+            keys: vec![
+                self.names.meta(bucket),
+                self.names.tallies(event.session),
+                self.names.record(event.session),
+            ],
             args: vec![
                 text(Duration::from_secs(30 * 86_400).as_millis()),
                 format!("!{}", event.version).into_bytes(),
-                text(told),
+                text(more),
                 at.clone(),
                 at,
             ],

@@ -10,6 +10,7 @@ mod commit;
 mod due;
 mod feed;
 pub mod inspect;
+mod journal;
 mod limits;
 pub mod link;
 mod lists;
@@ -66,8 +67,9 @@ pub struct Shared {
     keys: Keys,
     fingerprint: String,
     buckets: Vec<Bucket>,
-    /// Who reads on in a bucket's events has its turn.
-    reading: Vec<tokio::sync::Mutex<()>>,
+    joining: tokio::sync::Mutex<()>,
+    /// Who reads on in the events has a turn.
+    reading: tokio::sync::Mutex<()>,
     /// The numbers from which this process has followed the events.
     begins: Mutex<Places>,
     /// Changes whenever the events begin anew: resume tokens are of one epoch.
@@ -89,11 +91,12 @@ pub struct Shared {
     answered: AtomicU64,
     /// Activity that could not be told.
     untold: Mutex<HashMap<SessionRef, Time>>,
+    /// Whether some of it is being told.
+    telling_untold: AtomicBool,
     /// Whether this sidecar belongs to the namespace: its buckets and key are the right ones.
     joined: AtomicBool,
-    /// Whether it has been in it, and was not refused since: before that nothing is asked there. While the events begin anew it
-    /// has not joined, but is admitted.
-    admitted: AtomicBool,
+    /// Whether it ever did.
+    entered: AtomicBool,
     /// The next looks at what is due hold ends, for people could not reach the store: until each bucket was looked at once.
     blind: Vec<AtomicBool>,
     pokes: Mutex<Option<mpsc::UnboundedReceiver<Poke>>>,
@@ -103,10 +106,12 @@ pub struct Shared {
     max_sessions: usize,
     events_per_bucket: usize,
     meter: StoreMeter,
+    /// What was done in the last seconds, in case the store forgets it.
+    journal: journal::Journal,
     /// Sessions with touches that are not told yet.
     tallied: Mutex<Vec<Arc<Session>>>,
     /// Events of which it is not told yet to how many watchers they went.
-    telling: Mutex<VecDeque<(Time, Arc<Event>)>>,
+    telling: Mutex<VecDeque<(Time, Arc<Event>, u32)>>,
 }
 
 /// How far past its deadline a session may be held: what is longer over never comes back.
@@ -153,6 +158,7 @@ impl Shared {
     }
 
     fn hold(&self, bucket: usize, hold: i64) {
+        // Rather for too long than too short.
         let (least, _) = self.buckets[bucket].bounds();
         let until = codec::Scale { skew: least }.read(hold);
         self.held_until.fetch_max(until.as_nanos(), Ordering::AcqRel);
@@ -272,6 +278,14 @@ impl Store for Shared {
 
     fn is_shared(&self) -> bool {
         true
+    }
+
+    fn is_ready(&self) -> bool {
+        self.entered.load(Ordering::Acquire)
+    }
+
+    async fn barrier(&self) -> Result<(), Unavailable> {
+        self.be_level().await
     }
 
     fn levels(&self) -> Levels {

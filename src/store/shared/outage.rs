@@ -1,6 +1,9 @@
 //! While the store is away.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use super::{HELD_FOR, Session, Shared};
 use crate::{state::SessionRef, time::Time};
@@ -22,9 +25,7 @@ const MOST_UNTOLD: usize = 100_000;
 impl Shared {
     /// A session that was known to live when the store went away, if it may still be served.
     pub(super) fn last_known(&self, session: SessionRef, now: Time) -> Option<Arc<Session>> {
-        let away = now.since(Time::from_nanos(
-            self.answered.load(std::sync::atomic::Ordering::Acquire),
-        ));
+        let away = now.since(Time::from_nanos(self.answered.load(Ordering::Acquire)));
         match self.outage {
             Outage::FailClosed => return None,
             Outage::Degraded if away > HELD_FOR => return None,
@@ -49,16 +50,27 @@ impl Shared {
         *known = (*known).max(at);
     }
 
+    /// Whether there is activity that was not told yet.
+    #[must_use]
+    pub fn has_untold(&self) -> bool {
+        self.telling_untold.load(Ordering::Acquire) || !self.untold.lock().is_empty()
+    }
+
+    /// All that was taken is told, or remembered again.
+    pub fn told(&self) {
+        self.telling_untold.store(false, Ordering::Release);
+    }
+
     /// The activity that was not told, to be told now.
     pub fn take_untold(&self) -> Vec<(SessionRef, Time)> {
         let mut untold = self.untold.lock();
+        self.telling_untold.store(!untold.is_empty(), Ordering::Release);
         std::mem::take(&mut *untold).into_iter().collect()
     }
 
     /// Whether the store answers.
     #[must_use]
     pub fn is_up(&self) -> bool {
-        matches!(*self.link.status().borrow(), super::link::Status::Up { .. })
-            && self.joined.load(std::sync::atomic::Ordering::Acquire)
+        matches!(*self.link.status().borrow(), super::link::Status::Up { .. }) && self.joined.load(Ordering::Acquire)
     }
 }

@@ -54,7 +54,7 @@ impl Shared {
         }
         // First step: the successor, pending.
         let scale = Scale {
-            skew: self.buckets[bucket].bounds().0,
+            skew: self.buckets[bucket].bounds().1,
         };
         let (origin, first) = (&successor.origin, &successor.next);
         let mut writer = Writer::new(&self.book, scale);
@@ -62,8 +62,10 @@ impl Shared {
         let events = writer.events(to, &origin.identity, &first.happenings, first.version, moment.now);
         self.put_limits(std::mem::take(&mut writer.limits)).await?;
         if !origin.identity.subject().is_empty() {
-            let (tenant, subject) = (origin.identity.tenant(), origin.identity.subject());
-            match self.try_list(tenant, subject, to, None).await {
+            match self
+                .try_list(origin.identity.tenant(), origin.identity.subject(), to, None)
+                .await
+            {
                 Ok(_) => {}
                 Err(Fault::Full(_)) => return Ok(Committed::StoreFull),
                 Err(fault) => return Err(self.unavailable(&fault)),
@@ -249,7 +251,7 @@ impl Shared {
 
     fn keep_of(&self, session: SessionRef, pending: &Fields) -> Result<Duration, Unavailable> {
         let scale = Scale {
-            skew: self.bucket_of(session).bounds().0,
+            skew: self.bucket_of(session).bounds().1,
         };
         let reader = Reader {
             book: &self.book,

@@ -37,14 +37,18 @@ pub(super) static DUE: Script = of_bucket!("due", " flags=allow-oom", "scripts/d
 pub(super) static CORRECT: Script = of_bucket!("correct", " flags=allow-oom", "scripts/correct.lua");
 pub(super) static TALLY: Script = of_bucket!("tally", " flags=allow-oom", "scripts/tally.lua");
 pub(super) static OPEN: Script = of_bucket!("open", " flags=allow-oom", "scripts/open.lua");
+pub(super) static RESTORE: Script = of_bucket!("restore", " flags=allow-oom", "scripts/restore.lua");
+pub(super) static RETOUCH: Script = of_bucket!("retouch", " flags=allow-oom", "scripts/retouch.lua");
+pub(super) static ANEW: Script = of_bucket!("anew", " flags=allow-oom", "scripts/anew.lua");
 pub(super) static PRESENCE: Script = alone!("presence", " flags=allow-oom", "scripts/presence.lua");
 pub(super) static JOIN: Script = alone!("join", " flags=allow-oom", "scripts/join.lua");
+pub(super) static LIMITS: Script = alone!("limits", " flags=allow-oom", "scripts/limits.lua");
 pub(super) static SUBJECT: Script = alone!("subject", "", "scripts/subject.lua");
 pub(super) static LISTED: Script = alone!("listed", " flags=no-writes", "scripts/listed.lua");
 
 /// All of them, for tests.
 #[cfg(test)]
-pub(super) static ALL: [&Script; 15] = [
-    &BEAT, &READ, &RAISE, &COMMIT, &CREATE, &DROP, &REARM, &DUE, &CORRECT, &TALLY, &OPEN, &PRESENCE, &JOIN, &SUBJECT,
-    &LISTED,
+pub(super) static ALL: [&Script; 19] = [
+    &BEAT, &READ, &RAISE, &COMMIT, &CREATE, &DROP, &REARM, &DUE, &CORRECT, &TALLY, &OPEN, &RESTORE, &RETOUCH, &ANEW,
+    &PRESENCE, &JOIN, &LIMITS, &SUBJECT, &LISTED,
 ];

@@ -19,6 +19,7 @@ use tokio::sync::mpsc;
 use super::{
     Book, Bucket, Names, Near, Outage, Shared, Wire,
     ask::{bytes, int, list, text},
+    limits::Written,
     link::{Fault, Poke},
     scripts,
 };
@@ -149,7 +150,8 @@ impl Shared {
             fingerprint: fingerprint(&setup.master_key),
             namespace: setup.namespace,
             buckets: (0..buckets).map(|_| Bucket::default()).collect(),
-            reading: (0..buckets).map(|_| tokio::sync::Mutex::default()).collect(),
+            joining: tokio::sync::Mutex::default(),
+            reading: tokio::sync::Mutex::default(),
             blind: (0..buckets).map(|_| AtomicBool::new(false)).collect(),
             near: Near::new(setup.max_sessions),
             book: Book::default(),
@@ -160,8 +162,9 @@ impl Shared {
             outage: setup.outage,
             answered: AtomicU64::new(0),
             untold: Mutex::default(),
+            telling_untold: AtomicBool::new(false),
             joined: AtomicBool::new(false),
-            admitted: AtomicBool::new(false),
+            entered: AtomicBool::new(false),
             unpublished: AtomicBool::new(true),
             servers: Mutex::new(BTreeSet::new()),
             pokes: Mutex::new(Some(setup.pokes)),
@@ -170,6 +173,7 @@ impl Shared {
             max_sessions: setup.max_sessions,
             events_per_bucket: (setup.replay_events / buckets).max(1024),
             meter,
+            journal: super::journal::Journal::default(),
             tallied: Mutex::default(),
             telling: Mutex::new(VecDeque::new()),
             begins: Mutex::new(Places::from_elem(0, buckets)),
@@ -179,7 +183,15 @@ impl Shared {
     }
 
     /// Comes into the namespace, which the first one makes.
-    pub(super) async fn join(&self) -> Result<(), Unjoined> {
+    pub async fn join(&self) -> Result<(), Unjoined> {
+        let _turn = self.joining.lock().await;
+        if self.joined.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        super::ask::COMES_BACK.scope((), self.come_in()).await
+    }
+
+    async fn come_in(&self) -> Result<(), Unjoined> {
         let args = vec![
             text(self.names.buckets()),
             self.fingerprint.clone().into_bytes(),
@@ -221,9 +233,16 @@ impl Shared {
             });
         }
         self.publish_policies().await?;
-        self.open_buckets().await?;
+        if self.entered.load(Ordering::Acquire) {
+            self.recover().await?;
+            if !self.all_go_on().await? {
+                self.open_buckets().await?;
+            }
+        } else {
+            self.open_buckets().await?;
+        }
+        self.entered.store(true, Ordering::Release);
         self.joined.store(true, Ordering::Release);
-        self.admitted.store(true, Ordering::Release);
         self.be_there(false).await;
         Ok(())
     }
@@ -237,18 +256,22 @@ impl Shared {
     /// Writes down what the digests of this sidecar's policies stand for.
     pub(super) async fn publish_policies(&self) -> Result<(), Fault> {
         self.unpublished.store(false, Ordering::Release);
-        let key = self.names.limits();
-        let mut put = redis::cmd("HSET");
-        put.arg(&key);
         let revisions = self.book.revisions();
-        for limits in &revisions {
-            let written = super::limits::write(limits);
-            put.arg(format!("{:016x}", written.digest)).arg(written.bytes);
-        }
-        if revisions.is_empty() {
+        self.write_limits(revisions.iter().map(|limits| super::limits::write(limits)))
+            .await
+    }
+
+    /// Writes down what digests stand for, also when the store is full: records cannot be read without.
+    pub(super) async fn write_limits(&self, written: impl Iterator<Item = Written>) -> Result<(), Fault> {
+        let args: Vec<_> = written
+            .flat_map(|written| [format!("{:016x}", written.digest).into_bytes(), written.bytes])
+            .collect();
+        if args.is_empty() {
             return Ok(());
         }
-        self.link.command(&key, put).await.map(drop)
+        self.call(&scripts::LIMITS, vec![self.names.limits()], args)
+            .await
+            .map(drop)
     }
 }
 
@@ -268,6 +291,7 @@ pub struct StoreMeter {
     pub(super) unreadable: Counter,
     pub(super) histories_lost: Counter,
     pub(super) untold_lost: Counter,
+    pub(super) restored: Counter,
     said: Arc<Mutex<(String, Option<String>)>>,
 }
 
@@ -290,6 +314,7 @@ impl StoreMeter {
             unreadable: Counter::default(),
             histories_lost: Counter::default(),
             untold_lost: Counter::default(),
+            restored: Counter::default(),
             said: Arc::default(),
         };
         registry.register(
@@ -340,6 +365,11 @@ impl StoreMeter {
                 "store_histories_lost",
                 "How often the events of the shared store did not go on",
                 &meter.histories_lost,
+            ),
+            (
+                "store_restored",
+                "Changes that the shared store had forgotten and was told again",
+                &meter.restored,
             ),
             (
                 "store_untold_lost",

@@ -205,7 +205,7 @@ impl Trial<'_> {
         self.script(&scripts::CREATE, commit(), &create).await;
         self.script(&scripts::READ, short(bucket()), &[]).await;
         let raised = self.script(&scripts::RAISE, short(bucket()), &["0", "0", "0", "1"]).await;
-        let keys = vec![names.meta(0), names.tallies(session)];
+        let keys = vec![names.meta(0), names.tallies(session), names.record(session)];
         self.script(&scripts::TALLY, keys, &["60000", "+scratch", "1", "1", "1"]).await;
         self.script(&scripts::REARM, bucket(), &["0", "1", "5", &name]).await;
         let records = String::from_utf8_lossy(&names.records(0)).into_owned();
@@ -216,6 +216,10 @@ impl Trial<'_> {
             "scratch",
         ];
         self.script(&scripts::COMMIT, commit(), &end).await;
+        self.script(&scripts::RESTORE, commit(), &end).await;
+        self.script(&scripts::RETOUCH, short(bucket()), &["0", "1", "0"]).await;
+        self.script(&scripts::ANEW, vec![names.meta(0)], &["scratch", "anew"]).await;
+        self.script(&scripts::LIMITS, vec![names.limits()], &["scratch", "limits"]).await;
         self.script(&scripts::DROP, bucket(), &["0", "9", "0", &name]).await;
         self.script(&scripts::CORRECT, vec![names.meta(0)], &["0", "9"]).await;
         self.script(&scripts::PRESENCE, vec![names.presence()], &["scratch", "1000", "0"]).await;
@@ -240,6 +244,7 @@ impl Trial<'_> {
         let mut keys = vec![
             names.namespace(),
             names.presence(),
+            names.limits(),
             names.meta(0),
             names.due(0),
             names.ended(0),
@@ -323,6 +328,7 @@ mod tests {
             include_str!("commit.rs"),
             include_str!("feed.rs"),
             include_str!("inspect.rs"),
+            include_str!("journal.rs"),
             include_str!("lists.rs"),
             include_str!("rotate.rs"),
             include_str!("settings.rs"),

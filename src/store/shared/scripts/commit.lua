@@ -10,13 +10,23 @@
 if off(ARGV[1]) then
     return head('clock')
 end
-local known = redis.call('HMGET', KEYS[2], 'v', 't')
+local known = redis.call('HMGET', KEYS[2], 'v', 't', 'g', 'y')
+if ARGV[2] == '' and known[3] and tonumber(known[3]) <= now then
+    -- It has ended, and is not to be remembered any more.
+    redis.call('DEL', KEYS[2], KEYS[6])
+    known = {}
+end
 if (known[1] or '') ~= ARGV[2] or (known[2] or '') ~= ARGV[3] then
     return with('lost', KEYS[2])
 end
 local deadline, holds, latest = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
 if now < deadline then
     return with('early', KEYS[2])
+end
+if deadline > 0 and holds > 0 and ahead > 3000000 then
+    -- Nobody could look at what is due, and so perhaps nobody could be active.
+    hold = math.max(hold, now + 5000000)
+    redis.call('HSET', KEYS[1], 'hold', int(hold))
 end
 if deadline > 0 and holds > 0 and now < math.min(hold, deadline + holds) then
     return with('held', KEYS[2])
@@ -40,7 +50,7 @@ for _ = 1, tonumber(ARGV[12]) do
     end
     at = at + 2
 end
-local published = false
+local published, told = false, tonumber(known[4]) or 0
 local events = tonumber(ARGV[at])
 at = at + 1
 for _ = 1, events do
@@ -59,9 +69,14 @@ for _ = 1, events do
     end
     if where >= 2 then
         redis.call('RPUSH', KEYS[6], body)
+        told = told + 1
     end
 end
 set[#set + 1], set[#set + 2] = 'z', int(number)
+set[#set + 1], set[#set + 2] = 'y', int(told)
+if ARGV[8] ~= '' then
+    set[#set + 1], set[#set + 2] = 'g', ARGV[8]
+end
 redis.call('HSET', KEYS[2], unpack(set))
 redis.call('PEXPIRE', KEYS[2], keep)
 if redis.call('EXISTS', KEYS[6]) == 1 then

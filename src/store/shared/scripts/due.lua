@@ -20,7 +20,7 @@ local found = {}
 for _, ref in ipairs(due) do
     local fields = redis.pcall('HMGET', ARGV[5] .. ref, unpack(FIELDS))
     if fields.err then
-        -- Somebody else wrote what is no record. It must not keep others from their turn.
+        -- Another program has put something else there. It must not keep others from their turn.
         redis.call('ZADD', KEYS[2], int(now + 60000000), ref)
     elseif fields[1] then
         found[#found + 1], found[#found + 2] = ref, fields

@@ -18,7 +18,8 @@ if now >= math.min(t + tonumber(record[5]), tonumber(record[6])) then
     return with('decide', KEYS[2])
 end
 local reach = now - tonumber(ARGV[2]) + tonumber(ARGV[3])
-if reach > t then
+-- What is written already is good for another while: then this one is free too, at whichever sidecar.
+if reach - t > tonumber(ARGV[3]) / 2 or tonumber(ARGV[3]) == 0 and reach > t then
     t, lead = reach, tonumber(ARGV[3])
     redis.call('HSET', KEYS[2], 't', int(t), 'l', int(lead))
 end

@@ -11,7 +11,7 @@ local now = math.max(raw, tonumber(META[2]) or 0)
 local ahead = raw - (tonumber(META[2]) or raw)
 local hold = tonumber(META[3]) or 0
 local number = tonumber(META[4]) or 0
-local FIELDS = {'v', 't', 'l', 'f', 'i', 'a', 'b', 'w', 'e', 'p', 'q', 'z'}
+local FIELDS = {'v', 't', 'l', 'f', 'i', 'a', 'b', 'w', 'e', 'p', 'q', 'z', 'x', 'y'}
 
 local function int(value)
     return string.format('%.0f', value)
