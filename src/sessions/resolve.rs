@@ -195,7 +195,13 @@ impl Sessions {
             }
         };
         let examined = match found {
-            Found::Live(session) => self.examine(session, moment).await?,
+            Found::Live(session) => match self.examine(session, moment).await {
+                // It was forgotten meanwhile.
+                Err(Error::Unknown { may_have_ended, .. }) => {
+                    return Ok(Report::unknown(reference, may_have_ended, moment.now));
+                }
+                examined => examined?,
+            },
             Found::Ended(tombstone) => Examined::Ended(tombstone),
             Found::Unknown { may_have_ended } => {
                 return Ok(Report::unknown(reference, may_have_ended, moment.now));

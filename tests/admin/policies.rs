@@ -28,7 +28,7 @@ async fn a_newer_revision_is_told_when_it_reaches_the_session() {
     create(client, "alice").await;
     let newer = "[policy.default]\nrevision = 2\nidle_timeout = \"10m\"\n";
     let newer = session_sidecar::config::parse_policies(newer).expect("good policies");
-    sidecar.sessions.policies().reload(newer).expect("a higher revision");
+    sidecar.sessions.reload(newer).expect("a higher revision");
     assert!(explain_one(admin, "alice").await.history.is_empty());
     pass(secs(1)).await;
     touch(client, "alice").await.expect("counted");

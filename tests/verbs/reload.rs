@@ -173,7 +173,7 @@ async fn g1_a_touch_that_comes_late_does_not_bring_limits_that_would_have_passed
     let sidecar = Sidecar::with_policies(FIRST);
     let client = &mut sidecar.client().await;
     create(client, "alice").await;
-    create_with(client, "bob", |request| request.idle_timeout = wire(mins(12))).await;
+    create_with(client, "bob", |request| request.idle_timeout = wire(mins(13))).await;
     let mut watcher = Watcher::open(client, everything()).await;
     pass(mins(10)).await;
     sidecar.reload("[policy.default]\nrevision = 2\nidle_timeout = \"5m\"");

@@ -196,9 +196,7 @@ impl Shared {
     fn stepped(&self, bucket: usize, answer: &Answer, sent: Time) -> Option<i64> {
         match self.buckets[bucket].learn(&answer.head, sent, answer.received) {
             Learned::Fine => {
-                if answer.head.hold > answer.head.now {
-                    self.hold(bucket, answer.head.hold);
-                }
+                self.hold(answer.head.hold - answer.head.now, answer.received);
                 None
             }
             Learned::Stepped(at) => Some(at),

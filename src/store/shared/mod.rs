@@ -119,6 +119,9 @@ pub struct Shared {
 /// How far past its deadline a session may be held: what is longer over never comes back.
 pub const HELD_FOR: Duration = Duration::from_secs(60);
 
+/// How long a script holds ends at once.
+const HELD_AT_ONCE: Duration = Duration::from_secs(5);
+
 impl Shared {
     fn bucket_of(&self, session: SessionRef) -> &Bucket {
         &self.buckets[self.names.bucket(session)]
@@ -159,11 +162,12 @@ impl Shared {
             .min(room)
     }
 
-    fn hold(&self, bucket: usize, hold: i64) {
-        // Rather for too long than too short.
-        let (least, _) = self.buckets[bucket].bounds();
-        let until = codec::Scale { skew: least }.read(hold);
-        self.held_until.fetch_max(until.as_nanos(), Ordering::AcqRel);
+    /// Ends are held for so many microseconds more in some bucket.
+    fn hold(&self, left: i64, received: Time) {
+        let left = Duration::from_micros(u64::try_from(left).unwrap_or(0)).min(HELD_AT_ONCE);
+        if !left.is_zero() {
+            self.held_until.fetch_max((received + left).as_nanos(), Ordering::AcqRel);
+        }
     }
 }
 

@@ -134,7 +134,8 @@ impl Shared {
                 .await
                 .map_err(|fault| self.unavailable(&fault))?;
             if !taken_over.is("ok") {
-                return Err(Unavailable);
+                // Somebody else has gone on from there.
+                return Ok(Committed::Lost(self.read(reference).await?));
             }
         }
         // Second step: the old name ends.
@@ -229,11 +230,8 @@ impl Shared {
             .await
             .map_err(|fault| self.unavailable(&fault))?;
         if !answer.is("ok") {
-            // Somebody was faster.
-            return match answer.fields() {
-                Some(fields) if fields.flags & PENDING != 0 => Err(Unavailable),
-                _ => self.found(session, &answer).await,
-            };
+            // Somebody was faster, or has taken it over.
+            return Box::pin(self.found(session, &answer)).await;
         }
         let live = Fields {
             flags: duties.flags,
