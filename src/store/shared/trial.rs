@@ -254,11 +254,18 @@ impl Trial<'_> {
             names.tallies(session),
         ];
         keys.extend(names.subject("scratch"));
+        for end in ["h", "z", "x", "l", "n"] {
+            keys.push([&names.meta(0)[..], b".", end.as_bytes()].concat());
+        }
         for key in keys {
             let mut delete = redis::cmd("DEL");
             delete.arg(&key);
             if let Err(fault) = self.link.command(&key, delete).await {
                 self.note("DEL", fault);
+                // Then it goes by itself.
+                let mut forget = redis::cmd("PEXPIRE");
+                forget.arg(&key).arg(60_000);
+                let _ = self.link.command(&key, forget).await;
             }
         }
     }
