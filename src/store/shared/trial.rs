@@ -9,7 +9,7 @@ use super::{
     Names,
     ask::{bytes, int, list, text},
     inspect::{NamespaceFacts, namespace_facts, wall_micros},
-    link::{Call, Fault, Link, Script},
+    link::{Address, Call, Fault, Link, Script},
     scripts,
     settings::FORMAT,
 };
@@ -51,18 +51,28 @@ pub(super) const PROBES: [Probe; 33] = [
     Probe("PEXPIRE", &["{n}", "60000"]),
     Probe("SPUBLISH", &["{c}", ""]),
     Probe("DEL", &["{h}", "{z}", "{x}", "{l}", "{n}"]),
-    // These are tried when a connection is made.
+    // What follows is tried when a connection is made.
     Probe("SSUBSCRIBE", &[]),
-    Probe("HELLO", &[]),
     Probe("SELECT", &[]),
     Probe("CLUSTER|SLOTS", &[]),
+    Probe("ASKING", &[]),
 ];
 
-/// The rights that the store's user needs: the words of an ACL rule, without the user's name and password.
+/// What is needed in a cluster only.
+const IN_CLUSTERS: [&str; 2] = ["CLUSTER|SLOTS", "ASKING"];
+
+/// What is needed for another database than 0.
+const FOR_DATABASES: &str = "SELECT";
+
+/// The rights that the store's user needs at such an address: the words of an ACL rule, without the user's name and password.
 #[must_use]
-pub fn acl_line() -> String {
-    let commands: Vec<_> = PROBES.iter().map(|probe| format!("+{}", probe.0.to_lowercase())).collect();
-    format!("~ss1:* &ss1:* -@all {}", commands.join(" "))
+pub fn acl_line(address: &Address) -> String {
+    let needed = |probe: &&Probe| match probe.0 {
+        FOR_DATABASES => address.manner().database != 0,
+        name => address.is_cluster() || !IN_CLUSTERS.contains(&name),
+    };
+    let commands = PROBES.iter().filter(needed).map(|probe| format!("+{}", probe.0.to_lowercase()));
+    format!("~ss1:* &ss1:* -@all {}", commands.collect::<Vec<_>>().join(" "))
 }
 
 /// What was found out about a store.
@@ -272,7 +282,7 @@ impl Trial<'_> {
 }
 
 fn is_tried(probe: &Probe) -> bool {
-    !matches!(probe.0, "SSUBSCRIBE" | "HELLO" | "SELECT" | "CLUSTER|SLOTS")
+    probe.0 != "SSUBSCRIBE" && probe.0 != FOR_DATABASES && !IN_CLUSTERS.contains(&probe.0)
 }
 
 /// The store's clock minus this machine's wall clock, in microseconds.
@@ -359,7 +369,7 @@ mod tests {
                 }
             }
         }
-        used.extend(["EVAL", "EVALSHA", "HELLO"].map(str::to_owned));
+        used.extend(["EVAL", "EVALSHA", "ASKING"].map(str::to_owned));
         let probed: BTreeSet<_> = PROBES.iter().map(|probe| probe.0.to_owned()).collect();
         assert_eq!(used, probed);
     }
