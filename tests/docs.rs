@@ -106,9 +106,15 @@ fn the_page_tells_the_rights_that_the_stores_user_needs() {
     let page = fs::read_to_string(path).expect("a page");
     let line = |address: &str| acl_line(&address.parse().expect("an address"));
     let least = line("redis://localhost");
-    assert!(page.contains(&format!("\nACL SETUSER session-sidecar on >PASSWORD {least}\n")), "{least}");
+    assert!(
+        page.contains(&format!("\nACL SETUSER session-sidecar on >PASSWORD {least}\n")),
+        "{least}"
+    );
     for address in ["redis+cluster://localhost:1", "redis://localhost/1"] {
-        for right in line(address).split(' ').filter(|right| !least.split(' ').any(|known| known == *right)) {
+        for right in line(address)
+            .split(' ')
+            .filter(|right| !least.split(' ').any(|known| known == *right))
+        {
             assert!(page.contains(&format!("`{right}`")), "{right}");
         }
     }

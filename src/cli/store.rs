@@ -107,7 +107,11 @@ impl Page {
     }
 
     fn end(mut self) -> ExitCode {
-        let verdict = if self.unfit { "the store is not fit" } else { "the store is fit" };
+        let verdict = if self.unfit {
+            "the store is not fit"
+        } else {
+            "the store is fit"
+        };
         self.lines.push(verdict.to_owned());
         let printed = super::print(&self.lines.join("\n"));
         if self.unfit { ExitCode::FAILURE } else { printed }
@@ -173,7 +177,8 @@ fn say_acl(page: &mut Page, config: &StoreConfig) {
     let address = &config.link.address;
     let user = address.manner().user.as_deref().unwrap_or("default");
     page.lines.push("      the user needs these rights:".to_owned());
-    page.lines.push(format!("      ACL SETUSER {user} {}", acl_line(address)));
+    page.lines
+        .push(format!("      ACL SETUSER {user} {}", acl_line(address)));
 }
 
 fn say_fitness(page: &mut Page, config: &StoreConfig, fitness: &Fitness) {
@@ -192,7 +197,10 @@ fn say_fitness(page: &mut Page, config: &StoreConfig, fitness: &Fitness) {
             span(trip)
         ));
     } else {
-        page.good(format!("a small script takes {} there and back (median of 20)", span(trip)));
+        page.good(format!(
+            "a small script takes {} there and back (median of 20)",
+            span(trip)
+        ));
     }
 }
 
@@ -202,7 +210,9 @@ fn say_server(page: &mut Page, server: &ServerFacts) {
         page.good("maxmemory-policy is noeviction: no live session is dropped when memory gets short".to_owned());
     } else {
         let found = cell(&*server.eviction);
-        page.bad(format!("maxmemory-policy is {found} and would drop live sessions: set it to noeviction"));
+        page.bad(format!(
+            "maxmemory-policy is {found} and would drop live sessions: set it to noeviction"
+        ));
     }
     let used = server.memory_used.div_ceil(MEBIBYTE);
     match server.memory_limit {
@@ -217,7 +227,10 @@ fn say_server(page: &mut Page, server: &ServerFacts) {
         limit => page.good(format!("{used} of {} MiB are in use (maxmemory)", limit / MEBIBYTE)),
     }
     if server.appends {
-        page.good("appendonly is on: a restart loses what the last fsync did not write (appendfsync everysec: a second)".to_owned());
+        page.good(
+            "appendonly is on: a restart loses what the last fsync did not write (appendfsync everysec: a second)"
+                .to_owned(),
+        );
     } else {
         page.note(
             "appendonly is off: if the server restarts, sessions are lost since its last snapshot; set appendonly yes and \
@@ -235,9 +248,14 @@ fn say_refused(page: &mut Page, config: &StoreConfig, refused: &[(String, Fault)
         page.good("every command and every script ran in a scratch namespace, which is deleted again".to_owned());
         return;
     }
-    let mut lacks_rights = false;
+    let (mut lacks_rights, mut keys_are_closed) = (false, false);
     for (what, fault) in refused {
         let said = fault.to_string();
+        if said.contains("NOPERM") && said.contains("access") && said.contains("key") {
+            lacks_rights = true;
+            keys_are_closed = true;
+            continue;
+        }
         // Redis 7.0 says it so in a script, without naming the command.
         if said.contains("NOPERM") || said.contains("The user executing the script") {
             lacks_rights = true;
@@ -246,10 +264,15 @@ fn say_refused(page: &mut Page, config: &StoreConfig, refused: &[(String, Fault)
                 page.bad(format!("the store's user may not use {what} ({said})"));
             }
         } else if matches!(fault, Fault::Full(_)) {
-            page.bad(format!("the store is full: {what} was refused; raise maxmemory, or let fewer sessions live"));
+            page.bad(format!(
+                "the store is full: {what} was refused; raise maxmemory, or let fewer sessions live"
+            ));
         } else {
             page.bad(format!("{what} failed: {said}"));
         }
+    }
+    if keys_are_closed {
+        page.bad("the store's user may not access the keys ss1:*".to_owned());
     }
     if lacks_rights {
         say_acl(page, config);
@@ -364,7 +387,10 @@ async fn try_inspect(args: &InspectArgs, config: StoreConfig, session: Option<Se
 
 fn inspection(config: &StoreConfig, found: &Inspection) -> String {
     let Some(namespace) = &found.namespace else {
-        return format!("the namespace {} is not there: no sidecar ever came into it", config.namespace);
+        return format!(
+            "the namespace {} is not there: no sidecar ever came into it",
+            config.namespace
+        );
     };
     let mut page = format!(
         "namespace {}, {} buckets, format {}, key {} ({})\n",
@@ -397,14 +423,31 @@ fn inspection(config: &StoreConfig, found: &Inspection) -> String {
                 bucket.remembered.to_string(),
                 bucket.number.to_string(),
                 bucket.beat.map_or_else(|| "never".to_owned(), about),
-                if bucket.held_for.is_zero() { "-".to_owned() } else { about(bucket.held_for) },
+                if bucket.held_for.is_zero() {
+                    "-".to_owned()
+                } else {
+                    about(bucket.held_for)
+                },
                 format!("{:+.3}s ({})", bucket.correction as f64 / 1e6, bucket.corrections),
             ]
         })
         .collect();
-    let header = ["BUCKET", "EPOCH", "LIVE", "REMEMBERED", "EVENTS", "LOOKED AT (AGO)", "HOLDS ENDS", "CLOCK CORRECTED BY"];
+    let header = [
+        "BUCKET",
+        "EPOCH",
+        "LIVE",
+        "REMEMBERED",
+        "EVENTS",
+        "LOOKED AT (AGO)",
+        "HOLDS ENDS",
+        "CLOCK CORRECTED BY",
+    ];
     page += &table(&header, &rows);
-    let rows: Vec<_> = found.sidecars.iter().map(|(name, ago)| vec![name.clone(), about(*ago)]).collect();
+    let rows: Vec<_> = found
+        .sidecars
+        .iter()
+        .map(|(name, ago)| vec![name.clone(), about(*ago)])
+        .collect();
     let _ = write!(page, "\n\n{}", table(&["SIDECAR", "SEEN (AGO)"], &rows));
     let rows: Vec<_> = found
         .policies
@@ -426,7 +469,9 @@ fn inspection(config: &StoreConfig, found: &Inspection) -> String {
 
 /// A duration as people say it.
 fn about(duration: Duration) -> String {
-    span(Duration::from_millis(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)))
+    span(Duration::from_millis(
+        u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
+    ))
 }
 
 fn ago(now: Time, at: Time) -> String {
@@ -474,21 +519,34 @@ fn live_record(live: &Session, now: Time, show_subject: bool) -> String {
         let _ = writeln!(page, "  written up to   {}", ago(now, view.pulse.last_activity()));
         let _ = writeln!(page, "  expires         {} ({limit})", ago(now, expire));
         let _ = writeln!(page, "  absolute        {}", ago(now, deadlines.absolute));
-        let _ = writeln!(page, "  warned          {}", if view.pulse.is_warned() { "yes" } else { "no" });
+        let _ = writeln!(
+            page,
+            "  warned          {}",
+            if view.pulse.is_warned() { "yes" } else { "no" }
+        );
         let _ = writeln!(page, "  extensions      {}", view.rest.extensions);
         for hold in view.rest.live_holds(now) {
             let kind = match hold.kind {
                 HoldKind::Work => "work",
                 HoldKind::Presence => "presence",
             };
-            let _ = writeln!(page, "  hold            {kind} {:?} until {}", hold.id, ago(now, hold.until));
+            let _ = writeln!(
+                page,
+                "  hold            {kind} {:?} until {}",
+                hold.id,
+                ago(now, hold.until)
+            );
         }
         page
     })
 }
 
 fn ended_record(session: SessionRef, end: &Tombstone, now: Time, show_subject: bool) -> String {
-    let mut page = format!("{session}: ended {} {}\n", ago(now, end.end.at), reason_in_words(end.end.reason));
+    let mut page = format!(
+        "{session}: ended {} {}\n",
+        ago(now, end.end.at),
+        reason_in_words(end.end.reason)
+    );
     origin_lines(&mut page, &end.origin, &end.limits, now, show_subject);
     let _ = writeln!(page, "  last activity   {}", ago(now, end.last_activity));
     let _ = writeln!(page, "  actor           {:?} {}", end.end.actor, end.end.actor_id);

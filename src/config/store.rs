@@ -41,7 +41,9 @@ impl StoreConfig {
     pub fn resolve(args: &ServeArgs) -> anyhow::Result<Option<Self>> {
         let Some(config) = Self::of(&args.shared, || {
             if args.dev {
-                bail!("--dev moves this process' clock, which a shared store does not follow: use --store memory with it");
+                bail!(
+                    "--dev moves this process' clock, which a shared store does not follow: use --store memory with it"
+                );
             }
             if args.key_file.is_some() {
                 bail!(
@@ -63,7 +65,9 @@ impl StoreConfig {
     /// The store that the arguments of a command name, which is for a shared one.
     pub fn shared(args: &StoreArgs) -> anyhow::Result<Self> {
         let config = Self::of(args, || Ok(()))?;
-        config.context("--store is memory, of which there is nothing to say: name the shared store, as `serve` is told of it")
+        config.context(
+            "--store is memory, of which there is nothing to say: name the shared store, as `serve` is told of it",
+        )
     }
 
     fn of(args: &StoreArgs, also: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<Option<Self>> {

@@ -31,6 +31,7 @@ pub struct Router {
     log: Arc<Log>,
     table: Mutex<Table>,
     mailbox_size: usize,
+    routed_more: Notify,
 }
 
 type Mailboxes = Vec<Arc<Mailbox>>;
@@ -86,6 +87,7 @@ impl Router {
                 ..Table::default()
             }),
             mailbox_size: mailbox_size.max(1),
+            routed_more: Notify::new(),
         })
     }
 
@@ -107,6 +109,19 @@ impl Router {
         let mut table = self.table.lock();
         if let Some(place) = table.places.get_mut(stream) {
             *place = number;
+        }
+    }
+
+    /// Waits until all that is in the log now is routed.
+    pub async fn caught_up(&self) {
+        let head = self.log.head();
+        loop {
+            // In this order: whoever routes more from here on wakes us.
+            let more = self.routed_more.notified();
+            if self.routed() >= head {
+                return;
+            }
+            more.await;
         }
     }
 
@@ -158,6 +173,8 @@ impl Router {
             // The log was overrun before it was routed. Nobody is left to think that nothing happened.
             table.mailboxes.values().for_each(|mailbox| mailbox.overrun());
             table.routed = self.log.head();
+            drop(table);
+            self.routed_more.notify_waiters();
             return true;
         };
         for event in &events {
@@ -171,6 +188,7 @@ impl Router {
         drop(table);
         // Whoever subscribes need not wait while old events are given up.
         self.log.routed_through(routed);
+        self.routed_more.notify_waiters();
         events.len() == BATCH
     }
 }

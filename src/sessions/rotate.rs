@@ -109,8 +109,14 @@ impl Sessions {
         let losers: Vec<_> = admission.iter().flat_map(create::Admission::losers).collect();
         let previous = match self.rotate_live(resolved, &command, &losers).await? {
             Reply::Rotated(tombstone) => tombstone,
-            // The machine remembers the request, though the name has changed since: not by this id.
-            _ => return Err(Error::RequestIdReused(from)),
+            _ => {
+                // The machine remembers the request: either it was done just now, or not by this id.
+                let done = match request {
+                    Some(request) => self.rotated_before(from, to, &session_id, tenant, request).await?,
+                    None => None,
+                };
+                return done.ok_or(Error::RequestIdReused(from));
+            }
         };
         let superseded = match admission {
             Some(admission) => self.supersede(admission, to, moment.now).await,

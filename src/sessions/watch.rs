@@ -156,6 +156,12 @@ impl Sessions {
         let slot = slot.map_err(|_| WatchError::TooMany { max })?;
         let binding = subscriber.binding();
         // Before the sessions are listed: what happens to them from here on is sent as an event.
+        if subscriber.resume_token.is_none() && !subscriber.initial_state {
+            // What has happened before is nothing new, also where it is not known here yet.
+            let level = self.store.barrier().await;
+            level.map_err(|Unavailable| WatchError::Unavailable)?;
+            self.router.caught_up().await;
+        }
         let epoch = self.tokens.epoch();
         let (now, routed) = self.router.places();
         let mut before = Vec::new();

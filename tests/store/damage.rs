@@ -8,7 +8,10 @@ use session_sidecar::rpc::proto::v1::watch_expiry_response;
 use redis::{Commands as _, Connection};
 
 fn connection(server: &Server) -> Connection {
-    redis::Client::open(server.url()).expect("an address").get_connection().expect("a connection")
+    redis::Client::open(server.url())
+        .expect("an address")
+        .get_connection()
+        .expect("a connection")
 }
 
 async fn touched(client: &mut Client, name: &str) -> Result<v1::TouchResponse, tonic::Status> {
@@ -47,7 +50,10 @@ async fn g2_a_string_in_the_place_of_a_record_keeps_nobody_else_from_its_end() {
     assert_eq!(refused.code(), Code::Unavailable, "nobody knows");
     assert!(b.log().contains("WRONGTYPE"), "{}", b.log());
     server.ask(&["del", &key]);
-    assert_eq!(reason(&touched(client, "spoilt").await.unwrap_err()).1, "SESSION_UNKNOWN");
+    assert_eq!(
+        reason(&touched(client, "spoilt").await.unwrap_err()).1,
+        "SESSION_UNKNOWN"
+    );
 }
 
 #[tokio::test]
@@ -87,12 +93,20 @@ async fn a_record_that_was_edited_is_not_known_until_it_is_mended() {
             assert_eq!(refused.code(), Code::Unavailable, "{name} {field}: {refused:?}");
         }
         assert_eq!(state_of(on_b, &other).await, v1::SessionState::Active);
-        assert!(b.metrics().contains("store_unreadable_total") && b.log().contains("cannot be read"), "{}", b.log());
+        assert!(
+            b.metrics().contains("store_unreadable_total") && b.log().contains("cannot be read"),
+            "{}",
+            b.log()
+        );
         let (code, said) = site.store(&["inspect", "--session", session], &server.url(), &[]);
         assert!(code == 1 && said.contains("cannot be read"), "{said}");
         let _: () = redis.hset(&key, field, before).expect("set");
         let state = state_of(on_b, session).await;
-        let wanted = if session == &alive { v1::SessionState::Active } else { v1::SessionState::Ended };
+        let wanted = if session == &alive {
+            v1::SessionState::Active
+        } else {
+            v1::SessionState::Ended
+        };
         assert_eq!(state, wanted, "{name} {field}");
         assert!(b.runs());
     }
@@ -117,12 +131,20 @@ async fn g5_a_key_of_another_kind_is_no_half_change() {
         let reference = begin(client, &session, "default").await;
         work(client, &session, secs(60)).await.expect("held");
         let (_, bucket) = record_key(&server, &reference);
-        let key = if name == "y" { format!("{bucket}y:{reference}") } else { format!("{bucket}{name}") };
+        let key = if name == "y" {
+            format!("{bucket}y:{reference}")
+        } else {
+            format!("{bucket}{name}")
+        };
         server.ask(&["rename", &key, "kept"]);
         server.ask(&["set", &key, "lunch"]);
         let refused = end(client, &session).await.map(drop).unwrap_err();
         assert_eq!(refused.code(), Code::Unavailable, "{name}");
-        assert!(a.log().contains("WRONGTYPE") || a.log().contains("the store refuses"), "{name}: {}", a.log());
+        assert!(
+            a.log().contains("WRONGTYPE") || a.log().contains("the store refuses"),
+            "{name}: {}",
+            a.log()
+        );
         server.ask(&["del", &key]);
         server.ask(&["rename", "kept", &key]);
         let watcher = &mut Watcher::open(client, by_ref(&reference)).await;
@@ -152,13 +174,21 @@ async fn g12_a_foreign_event_costs_watchers_their_place_and_sessions_nothing() {
         let (_, bucket) = record_key(&server, &reference);
         let events = format!("{bucket}e");
         let last = server.ask(&["hget", &format!("{bucket}m"), "n"]);
-        let forged_id = if forged == "*" { "*".to_owned() } else { format!("{last}-7") };
+        let forged_id = if forged == "*" {
+            "*".to_owned()
+        } else {
+            format!("{last}-7")
+        };
         server.ask(&["xadd", &events, &forged_id, "lunch", "12"]);
         // And a message that says that something happened, and one that says nothing.
         server.ask(&["spublish", &format!("{bucket}c"), "999999"]);
         server.ask(&["spublish", &format!("{bucket}c"), "\u{7}ended"]);
         number += 1;
-        assert_eq!(state_of(on_b, &reference).await, v1::SessionState::Active, "a message ends nobody");
+        assert_eq!(
+            state_of(on_b, &reference).await,
+            v1::SessionState::Active,
+            "a message ends nobody"
+        );
         let name = format!("alice-{forged}");
         until_available(|| {
             let (mut client, name) = (client.clone(), name.clone());

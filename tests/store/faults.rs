@@ -16,7 +16,9 @@ async fn healed(pod: &Pod, name: &str) {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, healed).await.expect("it answers from the store again");
+    tokio::time::timeout(PATIENCE, healed)
+        .await
+        .expect("it answers from the store again");
 }
 
 /// While the store refuses: a session that is known is served from here, and nothing is created.
@@ -24,7 +26,9 @@ async fn degraded(client: &mut Client, name: &str, number: usize) {
     let local = async {
         loop {
             match touch(client, name).await {
-                Ok(answer) if answer.status.as_ref().expect("a status").scope() == v1::KnowledgeScope::Local => return answer,
+                Ok(answer) if answer.status.as_ref().expect("a status").scope() == v1::KnowledgeScope::Local => {
+                    return answer;
+                }
                 Ok(_) => {}
                 Err(status) => assert_eq!(status.code(), Code::Unavailable),
             }

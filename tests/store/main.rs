@@ -70,7 +70,9 @@ impl Site {
     }
 
     fn store_args(&self, url: &str) -> Vec<String> {
-        ["--store", url, "--store-key-file", &self.file("key")].map(String::from).into()
+        ["--store", url, "--store-key-file", &self.file("key")]
+            .map(String::from)
+            .into()
     }
 
     /// A sidecar that answers. What is in `more` comes last.
@@ -93,7 +95,11 @@ impl Site {
             "--admin-listen",
             "127.0.0.1:0",
         ]);
-        command.args(more).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        command
+            .args(more)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log);
         let child = command.spawn().expect("the program starts");
         let mut pod = Pod {
             child,
@@ -101,7 +107,10 @@ impl Site {
             endpoint: String::new(),
             admin: String::new(),
         };
-        wait_for("a sidecar that serves", || pod.log().contains("INFO serving").then_some(())).await;
+        wait_for("a sidecar that serves", || {
+            pod.log().contains("INFO serving").then_some(())
+        })
+        .await;
         let said = pod.log();
         let after = |mark: &str| {
             let rest = said.split(mark).nth(1).expect("an address");
@@ -115,7 +124,12 @@ impl Site {
     /// `session-sidecar store …`: its exit code, and what it prints.
     fn store(&self, words: &[&str], url: &str, more: &[&str]) -> (i32, String) {
         let mut command = Command::new(env!("CARGO_BIN_EXE_session-sidecar"));
-        command.env_clear().arg("store").args(words).args(self.store_args(url)).args(more);
+        command
+            .env_clear()
+            .arg("store")
+            .args(words)
+            .args(self.store_args(url))
+            .args(more);
         let Output { status, stdout, stderr } = command.stdin(Stdio::null()).output().expect("it runs");
         let text = String::from_utf8_lossy(&stdout).into_owned() + &String::from_utf8_lossy(&stderr);
         (status.code().expect("a code"), text)
@@ -137,7 +151,10 @@ impl Drop for Pod {
         if std::thread::panicking() {
             let log = self.log();
             let lines: Vec<_> = log.lines().collect();
-            eprintln!("--- a sidecar's log\n{}", lines[lines.len().saturating_sub(20)..].join("\n"));
+            eprintln!(
+                "--- a sidecar's log\n{}",
+                lines[lines.len().saturating_sub(20)..].join("\n")
+            );
         }
     }
 }
@@ -152,11 +169,15 @@ impl Pod {
     }
 
     async fn client(&self) -> Client {
-        SessionServiceClient::connect(format!("http://{}", self.endpoint)).await.expect("it listens")
+        SessionServiceClient::connect(format!("http://{}", self.endpoint))
+            .await
+            .expect("it listens")
     }
 
     async fn admin(&self) -> Admin {
-        SessionAdminServiceClient::connect(format!("http://{}", self.endpoint)).await.expect("it listens")
+        SessionAdminServiceClient::connect(format!("http://{}", self.endpoint))
+            .await
+            .expect("it listens")
     }
 
     /// Waits until it answers from the store.
@@ -171,12 +192,17 @@ impl Pod {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
-        tokio::time::timeout(PATIENCE, answered).await.expect("it answers in the end");
+        tokio::time::timeout(PATIENCE, answered)
+            .await
+            .expect("it answers in the end");
     }
 
     fn metrics(&self) -> String {
         let mut stream = TcpStream::connect(&self.admin).expect("it listens");
-        let request = format!("GET /metrics HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n", self.admin);
+        let request = format!(
+            "GET /metrics HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n",
+            self.admin
+        );
         stream.write_all(request.as_bytes()).expect("sent");
         let mut page = String::new();
         stream.read_to_string(&mut page).expect("read");
@@ -185,7 +211,9 @@ impl Pod {
 }
 
 /// Tries until it is done, as long as the sidecar says that it cannot know now.
-async fn until_available<T, F: Future<Output = Result<T, tonic::Status>>>(mut attempt: impl FnMut() -> F) -> Result<T, tonic::Status> {
+async fn until_available<T, F: Future<Output = Result<T, tonic::Status>>>(
+    mut attempt: impl FnMut() -> F,
+) -> Result<T, tonic::Status> {
     let done = async {
         loop {
             match attempt().await {
@@ -196,7 +224,9 @@ async fn until_available<T, F: Future<Output = Result<T, tonic::Status>>>(mut at
             }
         }
     };
-    tokio::time::timeout(PATIENCE, done).await.expect("it is available in the end")
+    tokio::time::timeout(PATIENCE, done)
+        .await
+        .expect("it is available in the end")
 }
 
 /// A session under a policy, and its ref.
@@ -219,6 +249,10 @@ fn record_key(server: &Server, reference: &str) -> (String, String) {
     let key = server.ask(&["--scan", "--pattern", &format!("*:s:{reference}")]);
     let bucket = key.split("s:").next().expect("a bucket").to_owned();
     // Before the ref stands `ss1:{main.3}:s:`.
-    let bucket = if key.starts_with("ss1:") { key[..key.find("}:").expect("a tag") + 2].to_owned() } else { bucket };
+    let bucket = if key.starts_with("ss1:") {
+        key[..key.find("}:").expect("a tag") + 2].to_owned()
+    } else {
+        bucket
+    };
     (key, bucket)
 }

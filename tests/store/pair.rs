@@ -37,7 +37,14 @@ async fn pair(more: &[&str]) -> Pair {
 
 #[tokio::test]
 async fn g1_a_hold_that_is_renewed_at_one_keeps_alive_what_the_other_watches() {
-    let Pair { mut on_a, mut on_b, a, b, _server, _site } = pair(&[]).await;
+    let Pair {
+        mut on_a,
+        mut on_b,
+        a,
+        b,
+        _server,
+        _site,
+    } = pair(&[]).await;
     let reference = begin(&mut on_a, "alice", "short").await;
     let watcher = &mut Watcher::open(&mut on_b, by_ref(&reference)).await;
     let began = tokio::time::Instant::now();
@@ -53,7 +60,10 @@ async fn g1_a_hold_that_is_renewed_at_one_keeps_alive_what_the_other_watches() {
     assert_eq!(word(&watcher.next().await), "warning idle 1s");
     assert_eq!(word(&watcher.next().await), "ended IDLE_TIMEOUT");
     let after = released.elapsed();
-    assert!(after >= Duration::from_millis(2_990), "a whole idle timeout follows a hold: {after:?}");
+    assert!(
+        after >= Duration::from_millis(2_990),
+        "a whole idle timeout follows a hold: {after:?}"
+    );
     drop((a, b));
 }
 
@@ -88,7 +98,9 @@ async fn g5_an_end_is_known_elsewhere_within_a_second_and_a_half_though_no_messa
     let (server, site) = (Server::start(&[]).await, Site::new());
     let deaf = deaf_proxy(server.port).await;
     let a = site.pod(&server.url(), &["--store-window", "10s"]).await;
-    let b = site.pod(&format!("redis://127.0.0.1:{deaf}"), &["--store-window", "10s"]).await;
+    let b = site
+        .pod(&format!("redis://127.0.0.1:{deaf}"), &["--store-window", "10s"])
+        .await;
     let (on_a, on_b) = (&mut a.client().await, &mut b.client().await);
     for round in 0..10 {
         let name = format!("alice-{round}");
@@ -112,7 +124,14 @@ async fn g5_an_end_is_known_elsewhere_within_a_second_and_a_half_though_no_messa
 
 #[tokio::test]
 async fn g5_an_end_is_known_elsewhere_at_once_where_messages_come() {
-    let Pair { mut on_a, mut on_b, a, b, _server, _site } = pair(&[]).await;
+    let Pair {
+        mut on_a,
+        mut on_b,
+        a,
+        b,
+        _server,
+        _site,
+    } = pair(&[]).await;
     let mut slowest = Duration::ZERO;
     for round in 0..50 {
         let name = format!("alice-{round}");
@@ -132,7 +151,11 @@ async fn crowd(pair: &Pair, policy: &str, round: usize) -> (usize, Vec<tonic::St
     let mut tasks = JoinSet::new();
     let start = Arc::new(tokio::sync::Barrier::new(50));
     for number in 0..50 {
-        let client = if number % 2 == 0 { pair.on_a.clone() } else { pair.on_b.clone() };
+        let client = if number % 2 == 0 {
+            pair.on_a.clone()
+        } else {
+            pair.on_b.clone()
+        };
         let (policy, start) = (policy.to_owned(), Arc::clone(&start));
         tasks.spawn(async move {
             let request = v1::CreateRequest {
@@ -211,7 +234,14 @@ async fn of_fifty_logins_of_a_person_at_once_the_last_two_stay() {
 
 #[tokio::test]
 async fn g12_a_token_of_one_is_good_at_the_other() {
-    let Pair { mut on_a, mut on_b, a, b, _server, _site } = pair(&[]).await;
+    let Pair {
+        mut on_a,
+        mut on_b,
+        a,
+        b,
+        _server,
+        _site,
+    } = pair(&[]).await;
     let mut watcher = Watcher::open(&mut on_a, everything()).await;
     begin(&mut on_a, "alice", "default").await;
     begin(&mut on_b, "bob", "default").await;
@@ -223,7 +253,9 @@ async fn g12_a_token_of_one_is_good_at_the_other() {
     drop(watcher);
     end(&mut on_a, "bob").await.expect("ended");
     begin(&mut on_a, "brief", "short").await;
-    let resumed = &mut Watcher::resume(&mut on_b, everything(), &token).await.expect("it is good there");
+    let resumed = &mut Watcher::resume(&mut on_b, everything(), &token)
+        .await
+        .expect("it is good there");
     let Message::Ended(second) = resumed.next().await else {
         panic!("bob ends")
     };
@@ -231,7 +263,9 @@ async fn g12_a_token_of_one_is_good_at_the_other() {
     assert_eq!(word(&resumed.next().await), "warning idle 1s");
     assert_eq!(word(&resumed.next().await), "ended IDLE_TIMEOUT");
     // Back again, from where the other one was.
-    let back = &mut Watcher::resume(&mut on_a, everything(), &resumed.token.clone()).await.expect("good");
+    let back = &mut Watcher::resume(&mut on_a, everything(), &resumed.token.clone())
+        .await
+        .expect("good");
     begin(&mut on_b, "carol", "default").await;
     end(&mut on_b, "carol").await.expect("ended");
     assert_eq!(word(&back.next().await), "ended LOGOUT");
@@ -240,7 +274,14 @@ async fn g12_a_token_of_one_is_good_at_the_other() {
 
 #[tokio::test]
 async fn what_happened_at_one_is_explained_at_the_other() {
-    let Pair { mut on_a, mut on_b, a, b, _server, _site } = pair(&["--store-window", "0s"]).await;
+    let Pair {
+        mut on_a,
+        mut on_b,
+        a,
+        b,
+        _server,
+        _site,
+    } = pair(&["--store-window", "0s"]).await;
     let mut watching = on_b.clone();
     let watcher = &mut Watcher::open(&mut watching, everything()).await;
     let reference = begin(&mut on_a, "alice", "short").await;
@@ -268,8 +309,14 @@ async fn what_happened_at_one_is_explained_at_the_other() {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     };
-    let explained = tokio::time::timeout(PATIENCE, explained).await.expect("all touches are known in the end");
-    let kinds: Vec<_> = explained.history.iter().map(|entry| format!("{:?}", entry.entry)).collect();
+    let explained = tokio::time::timeout(PATIENCE, explained)
+        .await
+        .expect("all touches are known in the end");
+    let kinds: Vec<_> = explained
+        .history
+        .iter()
+        .map(|entry| format!("{:?}", entry.entry))
+        .collect();
     let told = kinds.join("\n");
     for word in ["HoldStarted", "HoldEnded", "Warning", "Ended"] {
         assert!(told.contains(word), "{word} in {told}");

@@ -28,7 +28,10 @@ struct Rng(u64);
 
 impl Rng {
     fn below(&mut self, bound: i64) -> i64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         ((self.0 >> 20) as i64).rem_euclid(bound.max(1))
     }
 
@@ -69,7 +72,8 @@ fn draw(rng: &mut Rng) -> Case {
     let absolute = created + 1 + rng.span() + rng.span();
     // Near what matters: the activity itself, either deadline, or anywhere.
     let about = [activity, activity + idle, absolute, activity + rng.span()][rng.below(4) as usize];
-    let now = (about + rng.below(5) - 2 + if rng.below(2) == 0 { 0 } else { rng.span() - rng.span() }).max(activity - 2);
+    let now =
+        (about + rng.below(5) - 2 + if rng.below(2) == 0 { 0 } else { rng.span() - rng.span() }).max(activity - 2);
     let correction = if rng.below(4) == 0 { rng.span() - rng.span() } else { 0 };
     Case {
         version: 1 + rng.below(3),
@@ -128,7 +132,11 @@ fn expected(case: &Case, limits: &Limits) -> (&'static str, i64, Option<i64>) {
             let reach = case.now - case.ago + case.window;
             let more = reach - case.activity;
             // What is written already is good for another while: then it stays.
-            let moved = if case.window == 0 { more > 0 } else { 2 * more > case.window };
+            let moved = if case.window == 0 {
+                more > 0
+            } else {
+                2 * more > case.window
+            };
             let activity = if moved { reach } else { case.activity };
             ("ok", activity, moved.then_some(case.window))
         }
@@ -143,7 +151,11 @@ async fn g1_the_script_and_the_state_machine_agree_on_touches() {
     let client = redis::Client::open(server.url()).expect("an address");
     let mut connection = client.get_connection().expect("a connection");
     let source = source();
-    let sha: String = redis::cmd("SCRIPT").arg("LOAD").arg(&source).query(&mut connection).expect("it loads");
+    let sha: String = redis::cmd("SCRIPT")
+        .arg("LOAD")
+        .arg(&source)
+        .query(&mut connection)
+        .expect("it loads");
     let mut rng = Rng(20_261_128);
     let mut words = std::collections::BTreeMap::<&str, usize>::new();
     for _ in 0..OPERATIONS / AT_ONCE {
@@ -159,8 +171,22 @@ async fn g1_the_script_and_the_state_machine_agree_on_touches() {
             pipeline
                 .cmd("HSET")
                 .arg(&record)
-                .arg(&["v", &case.version.to_string(), "t", &case.activity.to_string(), "l", "77"])
-                .arg(&["f", &case.flags.to_string(), "i", &case.idle.to_string(), "a", &case.absolute.to_string()])
+                .arg(&[
+                    "v",
+                    &case.version.to_string(),
+                    "t",
+                    &case.activity.to_string(),
+                    "l",
+                    "77",
+                ])
+                .arg(&[
+                    "f",
+                    &case.flags.to_string(),
+                    "i",
+                    &case.idle.to_string(),
+                    "a",
+                    &case.absolute.to_string(),
+                ])
                 .ignore();
             let raw = case.now - case.correction;
             pipeline.cmd("EVALSHA").arg(&sha).arg(2).arg(&meta).arg(&record);
@@ -173,18 +199,30 @@ async fn g1_the_script_and_the_state_machine_agree_on_touches() {
         for (case, reply) in cases.iter().zip(replies.chunks_exact(2)) {
             let (word, activity, lead) = expected(case, &limits);
             *words.entry(word).or_default() += 1;
-            let Value::Array(told) = &reply[0] else { panic!("{reply:?}") };
+            let Value::Array(told) = &reply[0] else {
+                panic!("{reply:?}")
+            };
             let said: String = redis::from_redis_value(told[0].clone()).expect("a word");
             let (t, l): (i64, i64) = redis::from_redis_value(reply[1].clone()).expect("numbers");
             assert_eq!((said.as_str(), t, l), (word, activity, lead.unwrap_or(77)), "{case:?}");
             assert_eq!(told[1], Value::Int(case.now), "the bucket's time: {case:?}");
             if word == "ok" {
-                let numbers: Vec<i64> = told[8..].iter().map(|value| redis::from_redis_value(value.clone()).expect("a number")).collect();
+                let numbers: Vec<i64> = told[8..]
+                    .iter()
+                    .map(|value| redis::from_redis_value(value.clone()).expect("a number"))
+                    .collect();
                 assert_eq!(numbers, [activity, lead.unwrap_or(77), case.version], "{case:?}");
                 let sent = matches!(&told[7], Value::Array(fields) if !fields.is_empty());
-                assert_eq!(sent, case.knows != Some(case.version), "whoever knows the version is not sent the record");
+                assert_eq!(
+                    sent,
+                    case.knows != Some(case.version),
+                    "whoever knows the version is not sent the record"
+                );
             }
         }
     }
-    assert!(words.values().all(|count| *count > OPERATIONS / 50) && words.len() == 3, "{words:?}");
+    assert!(
+        words.values().all(|count| *count > OPERATIONS / 50) && words.len() == 3,
+        "{words:?}"
+    );
 }

@@ -3,7 +3,10 @@
 use super::*;
 use support::*;
 
-use base64::{Engine as _, engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD}};
+use base64::{
+    Engine as _,
+    engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
+};
 use redis::Value;
 
 /// All bytes of an answer.
@@ -52,15 +55,25 @@ fn dump(server: &Server) -> Vec<u8> {
 
 fn finds(text: &[u8], word: &str) -> bool {
     let hex = word.bytes().map(|byte| format!("{byte:02x}")).collect::<String>();
-    let forms = [word.to_owned(), STANDARD.encode(word), URL_SAFE_NO_PAD.encode(word), hex];
-    forms.iter().any(|form| text.windows(form.len()).any(|window| window == form.as_bytes()))
+    let forms = [
+        word.to_owned(),
+        STANDARD.encode(word),
+        URL_SAFE_NO_PAD.encode(word),
+        hex,
+    ];
+    forms
+        .iter()
+        .any(|form| text.windows(form.len()).any(|window| window == form.as_bytes()))
 }
 
 #[tokio::test]
 async fn g15_no_session_id_is_in_the_store_the_logs_or_the_metrics() {
     let (server, site) = (Server::start(&[]).await, Site::new());
     let more = ["--log", "trace", "--store-window", "0s"];
-    let (a, b) = (site.pod(&server.url(), &more).await, site.pod(&server.url(), &more).await);
+    let (a, b) = (
+        site.pod(&server.url(), &more).await,
+        site.pod(&server.url(), &more).await,
+    );
     let (on_a, on_b) = (&mut a.client().await, &mut b.client().await);
     let request = v1::CreateRequest {
         subject: "ada".to_owned(),
@@ -69,7 +82,10 @@ async fn g15_no_session_id_is_in_the_store_the_logs_or_the_metrics() {
     };
     let made = on_a.create(request).await.expect("created").into_inner();
     let watcher = &mut Watcher::open(on_b, by_id(&["canary-one", "canary-two", "canary-three"])).await;
-    for (client, name, policy) in [(&mut *on_a, "canary-one", "default"), (&mut *on_b, "canary-brief", "short")] {
+    for (client, name, policy) in [
+        (&mut *on_a, "canary-one", "default"),
+        (&mut *on_b, "canary-brief", "short"),
+    ] {
         create_with(client, name, |create| {
             create.subject = "eve".to_owned();
             create.policy = policy.to_owned();
@@ -82,7 +98,13 @@ async fn g15_no_session_id_is_in_the_store_the_logs_or_the_metrics() {
     rotate(on_a, "canary-one", "canary-two").await;
     check(on_b, "canary-one").await;
     touch(on_b, "canary-never-created").await.unwrap_err();
-    let mut names = vec!["canary-one", "canary-two", "canary-brief", "canary-never-created", "canary-late"];
+    let mut names = vec![
+        "canary-one",
+        "canary-two",
+        "canary-brief",
+        "canary-never-created",
+        "canary-late",
+    ];
     // Also where something fails.
     server.ask(&["config", "set", "maxmemory", "1mb"]);
     let late = v1::CreateRequest {

@@ -196,7 +196,7 @@ impl Sidecar {
     /// Puts other policies in force, as a changed file does.
     pub fn reload(&self, policies: &str) {
         let policies = parse_policies(policies).expect("good policies");
-        self.sessions.policies().reload(policies).expect("reloads");
+        self.sessions.reload(policies).expect("reloads");
     }
 
     /// A client on a connection of its own, that may do what is the default.

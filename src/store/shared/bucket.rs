@@ -131,10 +131,9 @@ impl Bucket {
 
 impl Reckoning {
     fn learn(&mut self, head: &Head, sent: Time, received: Time) -> Learned {
-        // Our clock is read in whole microseconds: a bound gives one away.
         // As its clock runs, also where that is behind the heartbeat and its time stands still.
         let clock = head.now + head.ahead.min(0);
-        let (least, most) = (clock - micros(received) - 1, clock - micros(sent) + 1);
+        let (least, most) = (clock - micros(received), clock - micros(sent));
         let renew = |this: &mut Self| {
             (this.least, this.most) = (least, most);
             this.since = Some(received);

@@ -178,7 +178,15 @@ impl Shared {
 
     /// All that has happened up to now is in the log of this process when this is done.
     pub(super) async fn be_level(&self) -> Result<(), Unavailable> {
-        self.beat().await;
+        let asked = self.clock.now();
+        let mut level_at = self.level.lock().await;
+        // Whoever came before has asked for all who waited meanwhile.
+        if level_at.is_none_or(|at| at < asked) {
+            let began = self.clock.now();
+            self.beat().await;
+            *level_at = Some(began);
+        }
+        drop(level_at);
         let now = self.clock.now();
         let level = self.buckets.iter().all(|bucket| bucket.is_healthy(now));
         level.then_some(()).ok_or(Unavailable)

@@ -334,10 +334,14 @@ impl Shared {
         let lease = session.lease()?;
         let scale = Scale { skew: lease.skew };
         let tallies: SmallVec<[Tally; 1]> = session.story(|story| {
-            story
-                .as_mut()
-                .map(|story| std::mem::take(&mut story.tallies))
-                .unwrap_or_default()
+            let Some(story) = story.as_mut() else {
+                return SmallVec::new();
+            };
+            let ignored = story.last_ignored();
+            if let Some(lease) = &mut story.lease {
+                lease.ignored = lease.ignored.max(ignored);
+            }
+            std::mem::take(&mut story.tallies)
         });
         if tallies.is_empty() {
             return None;

@@ -68,6 +68,8 @@ pub struct Shared {
     fingerprint: String,
     buckets: Vec<Bucket>,
     joining: tokio::sync::Mutex<()>,
+    /// When it was last looked at how far all events are.
+    level: tokio::sync::Mutex<Option<Time>>,
     /// Who reads on in the events has a turn.
     reading: tokio::sync::Mutex<()>,
     /// The numbers from which this process has followed the events.

@@ -151,6 +151,7 @@ impl Shared {
             namespace: setup.namespace,
             buckets: (0..buckets).map(|_| Bucket::default()).collect(),
             joining: tokio::sync::Mutex::default(),
+            level: tokio::sync::Mutex::default(),
             reading: tokio::sync::Mutex::default(),
             blind: (0..buckets).map(|_| AtomicBool::new(false)).collect(),
             near: Near::new(setup.max_sessions),

@@ -71,7 +71,10 @@ pub fn acl_line(address: &Address) -> String {
         FOR_DATABASES => address.manner().database != 0,
         name => address.is_cluster() || !IN_CLUSTERS.contains(&name),
     };
-    let commands = PROBES.iter().filter(needed).map(|probe| format!("+{}", probe.0.to_lowercase()));
+    let commands = PROBES
+        .iter()
+        .filter(needed)
+        .map(|probe| format!("+{}", probe.0.to_lowercase()));
     format!("~ss1:* &ss1:* -@all {}", commands.collect::<Vec<_>>().join(" "))
 }
 
@@ -155,7 +158,10 @@ pub async fn try_out(link: &Link, clock: &Clock, namespace: &str, scratch: &str,
         servers,
         namespace: namespace_facts(link, &names).await.ok().flatten(),
         refused: trial.refused,
-        clock: first.and_then(|first| Ok((last?, first))).ok().map(|(last, first)| (last, last - first)),
+        clock: first
+            .and_then(|first| Ok((last?, first)))
+            .ok()
+            .map(|(last, first)| (last, last - first)),
         round_trip: times.get(times.len() / 2).copied().unwrap_or_default(),
     }
 }
@@ -180,7 +186,10 @@ impl Trial<'_> {
                 command.arg(word);
             }
             for word in *words {
-                command.arg(word.strip_prefix('{').map_or((*word).to_owned(), |key| format!("{base}.{}", &key[..1])));
+                command.arg(
+                    word.strip_prefix('{')
+                        .map_or((*word).to_owned(), |key| format!("{base}.{}", &key[..1])),
+                );
             }
             match self.link.command(base.as_bytes(), command).await {
                 Ok(_) => {}
@@ -198,43 +207,64 @@ impl Trial<'_> {
         let bucket = || vec![names.meta(0), names.record(session), names.due(0)];
         let commit = || {
             let mut keys = bucket();
-            keys.extend([names.events(0), names.channel(0), names.timeline(session), names.ended(0)]);
+            keys.extend([
+                names.events(0),
+                names.channel(0),
+                names.timeline(session),
+                names.ended(0),
+            ]);
             keys
         };
         let short = |keys: Vec<Vec<u8>>| keys.into_iter().take(2).collect::<Vec<_>>();
         let look = || vec![names.meta(0), names.due(0), names.ended(0)];
-        self.script(&scripts::JOIN, vec![names.namespace()], &["1", "none", &FORMAT.to_string()])
-            .await;
+        self.script(
+            &scripts::JOIN,
+            vec![names.namespace()],
+            &["1", "none", &FORMAT.to_string()],
+        )
+        .await;
         self.script(&scripts::OPEN, vec![names.meta(0)], &["scratch"]).await;
         self.script(&scripts::BEAT, look(), &[]).await;
         let far = "4000000000000000";
         let create = [
-            "0", "", "", "0", "0", "0", far, "", "60000", &name, "1024", "7", "v", "1", "t", "1", "l", "0", "f", "0", "i", far,
-            "a", far, "b", "", "1", "3", "scratch",
+            "0", "", "", "0", "0", "0", far, "", "60000", &name, "1024", "7", "v", "1", "t", "1", "l", "0", "f", "0",
+            "i", far, "a", far, "b", "", "1", "3", "scratch",
         ];
         self.script(&scripts::CREATE, commit(), &create).await;
         self.script(&scripts::READ, short(bucket()), &[]).await;
-        let raised = self.script(&scripts::RAISE, short(bucket()), &["0", "0", "0", "1"]).await;
+        let raised = self
+            .script(&scripts::RAISE, short(bucket()), &["0", "0", "0", "1"])
+            .await;
         let keys = vec![names.meta(0), names.tallies(session), names.record(session)];
-        self.script(&scripts::TALLY, keys, &["60000", "+scratch", "1", "1", "1"]).await;
+        self.script(&scripts::TALLY, keys, &["60000", "+scratch", "1", "1", "1"])
+            .await;
         self.script(&scripts::REARM, bucket(), &["0", "1", "5", &name]).await;
         let records = String::from_utf8_lossy(&names.records(0)).into_owned();
-        self.script(&scripts::DUE, look(), &["0", "10", "0", "0", &records]).await;
-        let activity = raised.as_ref().and_then(|reply| int(list(reply).get(8)?)).unwrap_or(1).to_string();
+        self.script(&scripts::DUE, look(), &["0", "10", "0", "0", &records])
+            .await;
+        let activity = raised
+            .as_ref()
+            .and_then(|reply| int(list(reply).get(8)?))
+            .unwrap_or(1)
+            .to_string();
         let end = [
-            "0", "1", &activity, "0", "0", "0", "", far, "60000", &name, "1024", "3", "v", "2", "f", "4", "b", "", "1", "1",
-            "scratch",
+            "0", "1", &activity, "0", "0", "0", "", far, "60000", &name, "1024", "3", "v", "2", "f", "4", "b", "", "1",
+            "1", "scratch",
         ];
         self.script(&scripts::COMMIT, commit(), &end).await;
         self.script(&scripts::RESTORE, commit(), &end).await;
         self.script(&scripts::RETOUCH, short(bucket()), &["0", "1", "0"]).await;
-        self.script(&scripts::ANEW, vec![names.meta(0)], &["scratch", "anew"]).await;
-        self.script(&scripts::LIMITS, vec![names.limits()], &["scratch", "limits"]).await;
+        self.script(&scripts::ANEW, vec![names.meta(0)], &["scratch", "anew"])
+            .await;
+        self.script(&scripts::LIMITS, vec![names.limits()], &["scratch", "limits"])
+            .await;
         self.script(&scripts::DROP, bucket(), &["0", "9", "0", &name]).await;
         self.script(&scripts::CORRECT, vec![names.meta(0)], &["0", "9"]).await;
-        self.script(&scripts::PRESENCE, vec![names.presence()], &["scratch", "1000", "0"]).await;
+        self.script(&scripts::PRESENCE, vec![names.presence()], &["scratch", "1000", "0"])
+            .await;
         let subject: Vec<_> = names.subject("scratch").into();
-        self.script(&scripts::SUBJECT, subject.clone(), &["0", &name, "60000"]).await;
+        self.script(&scripts::SUBJECT, subject.clone(), &["0", &name, "60000"])
+            .await;
         self.script(&scripts::LISTED, subject, &["5000"]).await;
     }
 
