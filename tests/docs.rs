@@ -5,6 +5,7 @@ use std::{env, fs, path::Path};
 use session_sidecar::{
     compliance::{Preset, toml},
     config::{options_markdown, parse_policies},
+    store::shared::trial::acl_line,
 };
 
 #[test]
@@ -96,5 +97,25 @@ fn the_page_shows_the_presets_as_they_are() {
             "{}",
             preset.name
         );
+    }
+}
+
+#[test]
+fn the_page_tells_the_rights_that_the_stores_user_needs() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/one-pod-or-many.md");
+    let page = fs::read_to_string(path).expect("a page");
+    let line = |address: &str| acl_line(&address.parse().expect("an address"));
+    let least = line("redis://localhost");
+    assert!(
+        page.contains(&format!("\nACL SETUSER session-sidecar on >PASSWORD {least}\n")),
+        "{least}"
+    );
+    for address in ["redis+cluster://localhost:1", "redis://localhost/1"] {
+        for right in line(address)
+            .split(' ')
+            .filter(|right| !least.split(' ').any(|known| known == *right))
+        {
+            assert!(page.contains(&format!("`{right}`")), "{right}");
+        }
     }
 }

@@ -9,7 +9,7 @@ use tokio::{sync::mpsc, task::AbortHandle};
 use super::table::{cell, table};
 use crate::{
     compliance::span,
-    config::{InspectArgs, StoreArgs, StoreCommand, StoreConfig},
+    config::{InspectArgs, StoreCommand, StoreConfig},
     sessions::reason_in_words,
     state::{HoldKind, Limit, Limits, Origin, SessionRef, Tombstone},
     store::{
@@ -43,7 +43,7 @@ pub fn run(command: &StoreCommand) -> anyhow::Result<ExitCode> {
     match command {
         StoreCommand::Check(args) => {
             let config = StoreConfig::shared(args)?;
-            Ok(runtime.block_on(check(args, config)))
+            Ok(runtime.block_on(check(config)))
         }
         StoreCommand::Inspect(args) => {
             let config = StoreConfig::shared(&args.store)?;
@@ -122,14 +122,14 @@ fn buckets(config: &StoreConfig) -> usize {
     shared::buckets(&config.link.address)
 }
 
-async fn check(args: &StoreArgs, config: StoreConfig) -> ExitCode {
+async fn check(config: StoreConfig) -> ExitCode {
     let mut page = Page::default();
     let channels = shared::channels(&config.namespace, buckets(&config));
     let (pokes, _) = mpsc::unbounded_channel();
     match Link::new(config.link.clone(), channels, pokes).check().await {
         Ok(servers) => say_servers(&mut page, &servers),
         Err(unfit) => {
-            say_unfit(&mut page, args, &unfit);
+            say_unfit(&mut page, &config, &unfit);
             return page.end();
         }
     }
@@ -166,30 +166,26 @@ fn say_servers(page: &mut Page, servers: &[Server]) {
     }
 }
 
-fn say_unfit(page: &mut Page, args: &StoreArgs, unfit: &Unfit) {
+fn say_unfit(page: &mut Page, config: &StoreConfig, unfit: &Unfit) {
     page.bad(unfit.to_string());
     if matches!(unfit, Unfit::NoPermission(_)) {
-        say_acl(page, args);
+        say_acl(page, config);
     }
 }
 
-fn say_acl(page: &mut Page, args: &StoreArgs) {
-    // The user stands before the @ of the address.
-    let user = args
-        .store
-        .split("://")
-        .nth(1)
-        .and_then(|rest| rest.split_once('@'))
-        .map_or("default", |(user, _)| user);
+fn say_acl(page: &mut Page, config: &StoreConfig) {
+    let address = &config.link.address;
+    let user = address.manner().user.as_deref().unwrap_or("default");
     page.lines.push("      the user needs these rights:".to_owned());
-    page.lines.push(format!("      ACL SETUSER {user} {}", acl_line()));
+    page.lines
+        .push(format!("      ACL SETUSER {user} {}", acl_line(address)));
 }
 
 fn say_fitness(page: &mut Page, config: &StoreConfig, fitness: &Fitness) {
     for server in &fitness.servers {
         say_server(page, server);
     }
-    say_refused(page, &fitness.refused);
+    say_refused(page, config, &fitness.refused);
     say_namespace(page, config, fitness.namespace.as_ref());
     if let Some((ahead, drift)) = fitness.clock {
         say_clock(page, ahead, drift);
@@ -247,14 +243,19 @@ fn say_server(page: &mut Page, server: &ServerFacts) {
     }
 }
 
-fn say_refused(page: &mut Page, refused: &[(String, Fault)]) {
+fn say_refused(page: &mut Page, config: &StoreConfig, refused: &[(String, Fault)]) {
     if refused.is_empty() {
         page.good("every command and every script ran in a scratch namespace, which is deleted again".to_owned());
         return;
     }
-    let mut lacks_rights = false;
+    let (mut lacks_rights, mut keys_are_closed) = (false, false);
     for (what, fault) in refused {
         let said = fault.to_string();
+        if said.contains("NOPERM") && said.contains("access") && said.contains("key") {
+            lacks_rights = true;
+            keys_are_closed = true;
+            continue;
+        }
         // Redis 7.0 says it so in a script, without naming the command.
         if said.contains("NOPERM") || said.contains("The user executing the script") {
             lacks_rights = true;
@@ -270,10 +271,11 @@ fn say_refused(page: &mut Page, refused: &[(String, Fault)]) {
             page.bad(format!("{what} failed: {said}"));
         }
     }
+    if keys_are_closed {
+        page.bad("the store's user may not access the keys ss1:*".to_owned());
+    }
     if lacks_rights {
-        page.lines
-            .push("      the user needs these rights (ACL SETUSER NAME …):".to_owned());
-        page.lines.push(format!("      {}", acl_line()));
+        say_acl(page, config);
     }
 }
 

@@ -251,8 +251,22 @@ impl Sessions {
             };
             // Elsewhere somebody has taken a place, and their session is not there yet.
             let mut coming = 0;
-            for reserved in place.reserved.iter().filter(|reserved| **reserved != newcomer) {
-                coming += usize::from(matches!(self.store.find(*reserved).await?, Found::Unknown { .. }));
+            let counted: Vec<_> = peers
+                .values()
+                .map(|session| session.reference())
+                .chain([newcomer])
+                .collect();
+            for reserved in place.reserved.iter().filter(|reserved| !counted.contains(reserved)) {
+                match self.store.find(*reserved).await? {
+                    Found::Unknown { .. } => coming += 1,
+                    // It came while the others were counted.
+                    Found::Live(session)
+                        if is_of(&session, tenant, subject) && session.limits().policy == policy.limits.policy =>
+                    {
+                        peers.insert((session.origin().created, *reserved), session);
+                    }
+                    Found::Live(_) | Found::Ended(_) => {}
+                }
             }
             let must_go = (peers.len() + coming + 1).saturating_sub(max as usize);
             let wait = policy.at_subject_cap == AtSubjectCap::EndOldest && must_go > peers.len();

@@ -41,7 +41,8 @@ async fn degraded(client: &mut Client, name: &str, number: usize) {
         session_id: id(&format!("late-{number}")),
         ..Default::default()
     };
-    assert_eq!(client.create(request).await.unwrap_err().code(), Code::Unavailable);
+    let refused = client.create(request).await.expect_err("nothing is created");
+    assert_eq!(refused.code(), Code::Unavailable);
 }
 
 #[tokio::test]

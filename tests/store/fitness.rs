@@ -1,7 +1,7 @@
 //! What is refused at the start, and what `store check` says of it.
 
 use super::*;
-use servers::Certificates;
+use servers::{Certificates, Cluster};
 
 #[tokio::test]
 async fn a_store_that_is_fit() {
@@ -129,4 +129,26 @@ async fn a_sidecar_with_another_key_stays_outside() {
     assert_eq!(refused.code(), Code::Unavailable);
     ours.answers().await;
     assert_eq!(state_of(client, &alice).await, v1::SessionState::Active);
+}
+
+#[tokio::test]
+async fn a_cluster_that_is_fit() {
+    let (cluster, site) = (Cluster::start(3, 0).await, Site::new());
+    let (code, said) = site.store(&["check"], &cluster.url(), &[]);
+    assert!(code == 0 && said.contains("with 64 buckets"), "{said}");
+    assert_eq!(said.matches("  server ").count(), 3, "{said}");
+    assert!(said.matches("maxmemory-policy").count() >= 2, "{said}");
+    for node in &cluster.nodes {
+        assert_eq!(node.ask(&["--scan"]), "", "it leaves nothing behind");
+    }
+    let pod = site.pod(&cluster.url(), &[]).await;
+    let mut client = pod.client().await;
+    let alice = begin(&mut client, "alice", "default").await;
+    let (code, said) = site.store(&["inspect"], &cluster.url(), &[]);
+    assert!(
+        code == 0 && said.contains("64 buckets") && said.contains("1 live sessions"),
+        "{said}"
+    );
+    let (_, said) = site.store(&["inspect", "--session", &alice], &cluster.url(), &[]);
+    assert!(said.contains("live, version 1"), "{said}");
 }

@@ -95,7 +95,17 @@ async fn g15_no_session_id_is_in_the_store_the_logs_or_the_metrics() {
     touch(on_b, "canary-one").await.expect("touched");
     work(on_a, "canary-one", secs(5)).await.expect("held");
     extend(on_b, "canary-one", None).await.expect("extended");
-    rotate(on_a, "canary-one", "canary-two").await;
+    let request = v1::RotateRequest {
+        session_id: id("canary-one"),
+        new_session_id: id("canary-two"),
+        request_id: "rotate-canary-0123456789".to_owned(),
+        ..Default::default()
+    };
+    let rotated = until_available(|| {
+        let (mut client, request) = (on_a.clone(), request.clone());
+        async move { client.rotate(request).await }
+    });
+    rotated.await.expect("rotated");
     check(on_b, "canary-one").await;
     touch(on_b, "canary-never-created").await.unwrap_err();
     let mut names = vec![
@@ -138,6 +148,8 @@ async fn g15_no_session_id_is_in_the_store_the_logs_or_the_metrics() {
             assert!(!finds(text, id), "an id is in {place}");
             assert!(!finds(text, id.trim_end_matches('-')), "a part of an id is in {place}");
         }
-        assert!(!finds(text, "request-canary-0123456789"), "a request id is in {place}");
+        for request in ["request-canary-0123456789", "rotate-canary-0123456789"] {
+            assert!(!finds(text, request), "a request id is in {place}");
+        }
     }
 }

@@ -9,7 +9,7 @@ use super::{
     Names,
     ask::{bytes, int, list, text},
     inspect::{NamespaceFacts, namespace_facts, wall_micros},
-    link::{Call, Fault, Link, Script},
+    link::{Address, Call, Fault, Link, Script},
     scripts,
     settings::FORMAT,
 };
@@ -51,21 +51,31 @@ pub(super) const PROBES: [Probe; 33] = [
     Probe("PEXPIRE", &["{n}", "60000"]),
     Probe("SPUBLISH", &["{c}", ""]),
     Probe("DEL", &["{h}", "{z}", "{x}", "{l}", "{n}"]),
-    // These are tried when a connection is made.
+    // What follows is tried when a connection is made.
     Probe("SSUBSCRIBE", &[]),
-    Probe("HELLO", &[]),
     Probe("SELECT", &[]),
     Probe("CLUSTER|SLOTS", &[]),
+    Probe("ASKING", &[]),
 ];
 
-/// The rights that the store's user needs: the words of an ACL rule, without the user's name and password.
+/// What is needed in a cluster only.
+const IN_CLUSTERS: [&str; 2] = ["CLUSTER|SLOTS", "ASKING"];
+
+/// What is needed for another database than 0.
+const FOR_DATABASES: &str = "SELECT";
+
+/// The rights that the store's user needs at such an address: the words of an ACL rule, without the user's name and password.
 #[must_use]
-pub fn acl_line() -> String {
-    let commands: Vec<_> = PROBES
+pub fn acl_line(address: &Address) -> String {
+    let needed = |probe: &&Probe| match probe.0 {
+        FOR_DATABASES => address.manner().database != 0,
+        name => address.is_cluster() || !IN_CLUSTERS.contains(&name),
+    };
+    let commands = PROBES
         .iter()
-        .map(|probe| format!("+{}", probe.0.to_lowercase()))
-        .collect();
-    format!("~ss1:* &ss1:* -@all {}", commands.join(" "))
+        .filter(needed)
+        .map(|probe| format!("+{}", probe.0.to_lowercase()));
+    format!("~ss1:* &ss1:* -@all {}", commands.collect::<Vec<_>>().join(" "))
 }
 
 /// What was found out about a store.
@@ -284,18 +294,25 @@ impl Trial<'_> {
             names.tallies(session),
         ];
         keys.extend(names.subject("scratch"));
+        for end in ["h", "z", "x", "l", "n"] {
+            keys.push([&names.meta(0)[..], b".", end.as_bytes()].concat());
+        }
         for key in keys {
             let mut delete = redis::cmd("DEL");
             delete.arg(&key);
             if let Err(fault) = self.link.command(&key, delete).await {
                 self.note("DEL", fault);
+                // Then it goes by itself.
+                let mut forget = redis::cmd("PEXPIRE");
+                forget.arg(&key).arg(60_000);
+                let _ = self.link.command(&key, forget).await;
             }
         }
     }
 }
 
 fn is_tried(probe: &Probe) -> bool {
-    !matches!(probe.0, "SSUBSCRIBE" | "HELLO" | "SELECT" | "CLUSTER|SLOTS")
+    probe.0 != "SSUBSCRIBE" && probe.0 != FOR_DATABASES && !IN_CLUSTERS.contains(&probe.0)
 }
 
 /// The store's clock minus this machine's wall clock, in microseconds.
@@ -382,7 +399,7 @@ mod tests {
                 }
             }
         }
-        used.extend(["EVAL", "EVALSHA", "HELLO"].map(str::to_owned));
+        used.extend(["EVAL", "EVALSHA", "ASKING"].map(str::to_owned));
         let probed: BTreeSet<_> = PROBES.iter().map(|probe| probe.0.to_owned()).collect();
         assert_eq!(used, probed);
     }
