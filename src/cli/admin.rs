@@ -371,6 +371,17 @@ pub(super) async fn policies(args: PoliciesArgs) -> anyhow::Result<()> {
         &rows,
     ))?;
     for policy in &answer.policies {
+        for other in &policy.elsewhere {
+            let has = if other.missing {
+                "do not have it".to_owned()
+            } else {
+                format!("have other content of it, revision {}", other.revision)
+            };
+            out(&format!(
+                "\n{}: {} other sidecars {has}",
+                policy.name, other.sidecar_count
+            ))?;
+        }
         for finding in &policy.findings {
             out(&format!(
                 "\n{}: {}: {}\n  {}",

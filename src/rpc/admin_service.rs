@@ -228,7 +228,7 @@ impl AdminService {
         let (caller, request) = open(request)?;
         allow(&caller, VerbGroup::Admin)?;
         call.actor_id = actor_id(&request.actor_id)?;
-        let policies = admin_write::policies(self.sessions.policies());
+        let policies = admin_write::policies(&self.sessions);
         call.count = Some(policies.len() as u64);
         Ok(v1::ListPoliciesResponse {
             policies,

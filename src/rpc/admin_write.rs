@@ -9,7 +9,7 @@ use super::{
 use crate::{
     compliance,
     event::Event,
-    sessions::{Explanation, Policies, Stats},
+    sessions::{Explanation, Sessions, Stats},
     state::{Happening, Limits, Policy, Tombstone},
     store::Tally,
     time::Time,
@@ -185,9 +185,23 @@ pub(super) fn stats(stats: &Stats) -> v1::GetStatsResponse {
 }
 
 /// The policies as they are in force, each held against the standards.
-pub(super) fn policies(policies: &Policies) -> Vec<v1::PolicyInfo> {
-    let all = policies.all().into_iter();
-    all.map(|(policy, active)| policy_info(&policy, active)).collect()
+pub(super) fn policies(sessions: &Sessions) -> Vec<v1::PolicyInfo> {
+    let all = sessions.policies().all().into_iter();
+    let each = all.map(|(policy, active)| {
+        let elsewhere = sessions.policy_elsewhere(&policy.limits.policy);
+        v1::PolicyInfo {
+            elsewhere: elsewhere
+                .into_iter()
+                .map(|(revision, sidecar_count)| v1::PolicyElsewhere {
+                    missing: revision.is_none(),
+                    revision: revision.unwrap_or(0),
+                    sidecar_count,
+                })
+                .collect(),
+            ..policy_info(&policy, active)
+        }
+    });
+    each.collect()
 }
 
 fn policy_info(policy: &Policy, active: bool) -> v1::PolicyInfo {
@@ -218,5 +232,6 @@ fn policy_info(policy: &Policy, active: bool) -> v1::PolicyInfo {
                 problem: finding.problem,
             })
             .collect(),
+        elsewhere: Vec::new(),
     }
 }

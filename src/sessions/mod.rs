@@ -44,7 +44,7 @@ use crate::{
     state::{Keys, Moment, Policy, Rest, SessionRef, Tombstone},
     store::{
         Levels, Memory, MemoryCaps, Session, Store,
-        shared::{HELD_FOR, Shared},
+        shared::{Elsewhere, HELD_FOR, Shared},
     },
     sync::Mutex,
     time::Clock,
@@ -199,6 +199,12 @@ impl Sessions {
     #[must_use]
     pub fn memory(&self) -> Option<&Memory> {
         self.memory.as_deref()
+    }
+
+    /// What other sidecars have of a policy, where it is not what this one has: a revision, or none, and how many have it.
+    #[must_use]
+    pub fn policy_elsewhere(&self, policy: &str) -> Elsewhere {
+        self.store.policy_elsewhere(policy)
     }
 
     /// Whether other sidecars share the sessions.

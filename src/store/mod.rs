@@ -262,6 +262,12 @@ pub trait Store: Send + Sync {
         Ok(())
     }
 
+    /// What other sidecars have of a policy, where it is not what this one has.
+    fn policy_elsewhere(&self, policy: &str) -> shared::Elsewhere {
+        let _ = policy;
+        shared::Elsewhere::new()
+    }
+
     /// Whether other sidecars share it.
     fn is_shared(&self) -> bool {
         false

@@ -31,7 +31,7 @@ pub struct Due {
 const AT_ONCE: usize = 100;
 
 /// A sidecar counts as there for so long.
-const THERE: Duration = Duration::from_secs(15);
+pub(super) const THERE: Duration = Duration::from_secs(15);
 
 /// How often those look whose turn is the first, the second, the third, and what they leave to those before them.
 const TURNS: [(Duration, Duration); 3] = [

@@ -496,6 +496,7 @@ impl Shared {
             tick.tick().await;
             if self.is_up() {
                 self.be_there(false).await;
+                self.compare_policies().await;
                 self.flush(false).await;
                 self.near.sweep();
             }

@@ -9,6 +9,7 @@ mod codec;
 mod commit;
 mod due;
 mod feed;
+mod fleet;
 pub mod inspect;
 mod journal;
 mod limits;
@@ -24,7 +25,7 @@ pub mod trial;
 mod wire;
 
 use std::{
-    collections::{BTreeSet, HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -37,6 +38,7 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
 pub use due::{Due, DueSession};
+pub use fleet::Elsewhere;
 pub use names::{buckets, channels};
 pub use outage::Outage;
 pub use settings::{FORMAT, Setup, StoreMeter, Unjoined, fingerprint};
@@ -108,6 +110,8 @@ pub struct Shared {
     max_sessions: usize,
     events_per_bucket: usize,
     meter: StoreMeter,
+    /// Policies of which other sidecars have other content.
+    elsewhere: Mutex<BTreeMap<String, Elsewhere>>,
     /// What was done in the last seconds, in case the store forgets it.
     journal: journal::Journal,
     /// Sessions with touches that are not told yet.
@@ -285,6 +289,10 @@ impl Store for Shared {
 
     fn is_shared(&self) -> bool {
         true
+    }
+
+    fn policy_elsewhere(&self, policy: &str) -> Elsewhere {
+        self.elsewhere(policy)
     }
 
     fn is_ready(&self) -> bool {

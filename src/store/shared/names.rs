@@ -96,6 +96,11 @@ impl Names {
         self.of_namespace("l")
     }
 
+    /// Which policies each sidecar has.
+    pub(super) fn policies(&self) -> Vec<u8> {
+        self.of_namespace("r")
+    }
+
     fn of_namespace(&self, name: &str) -> Vec<u8> {
         format!("ss1:{{{}}}:{name}", self.namespace).into_bytes()
     }

@@ -43,6 +43,7 @@ pub(super) static ANEW: Script = of_bucket!("anew", " flags=allow-oom", "scripts
 pub(super) static PRESENCE: Script = alone!("presence", " flags=allow-oom", "scripts/presence.lua");
 pub(super) static JOIN: Script = alone!("join", " flags=allow-oom", "scripts/join.lua");
 pub(super) static LIMITS: Script = alone!("limits", " flags=allow-oom", "scripts/limits.lua");
+pub(super) static POLICIES: Script = alone!("policies", " flags=allow-oom", "scripts/policies.lua");
 pub(super) static SUBJECT: Script = alone!("subject", "", "scripts/subject.lua");
 pub(super) static LISTED: Script = alone!("listed", " flags=no-writes", "scripts/listed.lua");
 

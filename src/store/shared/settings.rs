@@ -174,6 +174,7 @@ impl Shared {
             max_sessions: setup.max_sessions,
             events_per_bucket: (setup.replay_events / buckets).max(1024),
             meter,
+            elsewhere: Mutex::default(),
             journal: super::journal::Journal::default(),
             tallied: Mutex::default(),
             telling: Mutex::new(VecDeque::new()),
@@ -292,6 +293,7 @@ pub struct StoreMeter {
     pub(super) unreadable: Counter,
     pub(super) histories_lost: Counter,
     pub(super) untold_lost: Counter,
+    pub(super) mismatches: Gauge,
     pub(super) restored: Counter,
     said: Arc<Mutex<(String, Option<String>)>>,
 }
@@ -315,6 +317,7 @@ impl StoreMeter {
             unreadable: Counter::default(),
             histories_lost: Counter::default(),
             untold_lost: Counter::default(),
+            mismatches: Gauge::default(),
             restored: Counter::default(),
             said: Arc::default(),
         };
@@ -336,6 +339,11 @@ impl StoreMeter {
             meter.lag.clone(),
         );
         registry.register("store_up", "1 while the shared store can be reached", meter.up.clone());
+        registry.register(
+            "policy_mismatches",
+            "Policies of which other sidecars of the namespace have other content",
+            meter.mismatches.clone(),
+        );
         for (name, help, counter) in [
             (
                 "store_lease_hits",

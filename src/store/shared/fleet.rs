@@ -1,0 +1,90 @@
+//! Policies across sidecars: each says which revisions it has, so that a mismatch is seen where it matters. It decides nothing: a
+//! session keeps the limits that are in its record, and only a higher revision reaches it.
+
+use std::collections::BTreeMap;
+
+use super::{
+    Shared,
+    ask::{bytes, list, text},
+    due::THERE,
+    limits::write,
+    scripts,
+};
+
+/// What other sidecars have of a policy where this one has something else: a revision, and how many have it. No revision: the policy is
+/// not there.
+pub type Elsewhere = BTreeMap<Option<u64>, u32>;
+
+impl Shared {
+    /// Says which policies this sidecar has, and looks which the others have.
+    pub(super) async fn compare_policies(&self) {
+        let own: BTreeMap<String, (u64, String)> = self
+            .book
+            .revisions()
+            .iter()
+            .map(|limits| {
+                let digest = format!("{:016x}", write(limits).digest);
+                (limits.policy.to_string(), (limits.revision, digest))
+            })
+            .collect();
+        let said: Vec<_> = own
+            .iter()
+            .map(|(name, (revision, digest))| format!("{revision} {digest} {name}"))
+            .collect();
+        let args = vec![
+            self.name.clone().into_bytes(),
+            said.join("\n").into_bytes(),
+            text(THERE.as_millis()),
+        ];
+        let Ok(reply) = self.call(&scripts::POLICIES, vec![self.names.policies()], args).await else {
+            return;
+        };
+        let mut differ: BTreeMap<String, Elsewhere> = BTreeMap::new();
+        for other in list(&reply).iter().filter_map(bytes) {
+            let theirs = read(&String::from_utf8_lossy(other));
+            for name in own
+                .keys()
+                .chain(theirs.keys())
+                .collect::<std::collections::BTreeSet<_>>()
+            {
+                if own.get(name) != theirs.get(name) {
+                    let revision = theirs.get(name).map(|(revision, _)| *revision);
+                    *differ.entry(name.clone()).or_default().entry(revision).or_default() += 1;
+                }
+            }
+        }
+        self.meter
+            .mismatches
+            .set(i64::try_from(differ.len()).unwrap_or(i64::MAX));
+        let known = std::mem::replace(&mut *self.elsewhere.lock(), differ.clone());
+        if known.keys().ne(differ.keys()) {
+            let names: Vec<_> = differ.keys().map(String::as_str).collect();
+            if names.is_empty() {
+                tracing::info!("all sidecars of the namespace have the same policies");
+            } else {
+                tracing::warn!(
+                    policies = %names.join(", "),
+                    "other sidecars of the namespace have other content of these policies: sessions keep what they began with, and the \
+                     higher revision reaches them"
+                );
+            }
+        }
+    }
+
+    /// What other sidecars have of a policy, where it is not what this one has.
+    #[must_use]
+    pub fn elsewhere(&self, policy: &str) -> Elsewhere {
+        self.elsewhere.lock().get(policy).cloned().unwrap_or_default()
+    }
+}
+
+/// What a sidecar says that it has.
+fn read(said: &str) -> BTreeMap<String, (u64, String)> {
+    said.lines()
+        .filter_map(|line| {
+            let mut parts = line.splitn(3, ' ');
+            let (revision, digest, name) = (parts.next()?, parts.next()?, parts.next()?);
+            Some((name.to_owned(), (revision.parse().ok()?, digest.to_owned())))
+        })
+        .collect()
+}
