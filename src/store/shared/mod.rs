@@ -166,7 +166,8 @@ impl Shared {
     fn hold(&self, left: i64, received: Time) {
         let left = Duration::from_micros(u64::try_from(left).unwrap_or(0)).min(HELD_AT_ONCE);
         if !left.is_zero() {
-            self.held_until.fetch_max((received + left).as_nanos(), Ordering::AcqRel);
+            self.held_until
+                .fetch_max((received + left).as_nanos(), Ordering::AcqRel);
         }
     }
 }
