@@ -43,6 +43,11 @@ impl Moment {
         }
     }
 
+    /// A deadline while expiries are held.
+    pub(super) fn held(self, at: Time) -> Time {
+        at.max(self.held_until.min(at + self.held_for))
+    }
+
     pub(super) fn holds(self) -> bool {
         self.now < self.held_until
     }

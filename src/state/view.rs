@@ -182,9 +182,8 @@ impl View<'_> {
             deadlines.presence = None;
         }
         if moment.holds() {
-            let held = |at: Time| at.max(moment.held_until.min(at + moment.held_for));
-            deadlines.idle = held(deadlines.idle);
-            deadlines.presence = deadlines.presence.map(held);
+            deadlines.idle = moment.held(deadlines.idle);
+            deadlines.presence = deadlines.presence.map(|at| moment.held(at));
         }
         deadlines
     }

@@ -3,6 +3,8 @@
 //! Each call runs on a thread of its own, and tokio's paused clock stands still meanwhile. The scripts are the real ones but for
 //! one word: where they ask the server for the time they are given the test's.
 
+#![allow(dead_code, unreachable_pub, reason = "each test file uses its part of this")]
+
 use std::{
     collections::HashMap,
     sync::{

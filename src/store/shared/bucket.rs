@@ -160,9 +160,8 @@ impl Reckoning {
             // Rather behind than ahead: nobody's deadline comes early.
             return Learned::Stepped(micros(received) + self.least);
         }
-        if most < self.least || least > self.most {
-            renew(self);
-        } else if received.since(since) > FRESH && most - least < STEP / 20 {
+        let drifted = most < self.least || least > self.most;
+        if drifted || (received.since(since) > FRESH && most - least < STEP / 20) {
             renew(self);
         } else {
             self.least = self.least.max(least);

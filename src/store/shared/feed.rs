@@ -32,9 +32,12 @@ const PAGE: usize = 512;
 /// Events that are told of for a while after they were applied.
 const TOLD: usize = 65_536;
 
+/// An event's number, what comes before it in another bucket, and the event.
+type Earlier = (u64, Option<body::After>, Option<Event>);
+
 /// What happened before this process' log begins, by bucket.
 struct Before {
-    buckets: Vec<VecDeque<(u64, Option<body::After>, Option<Event>)>>,
+    buckets: Vec<VecDeque<Earlier>>,
     events: Vec<Arc<Event>>,
 }
 
@@ -142,8 +145,16 @@ impl Shared {
             }
             Status::Up { servers, .. } => {
                 let ids: BTreeSet<String> = servers.into_iter().map(|server| server.run_id).collect();
-                let known = std::mem::replace(&mut *self.servers.lock(), ids.clone());
-                if !known.is_empty() && known != ids {
+                let (first, others) = {
+                    let mut known = self.servers.lock();
+                    let first = known.is_empty();
+                    let others = !ids.is_subset(&known);
+                    if others {
+                        known.clone_from(&ids);
+                    }
+                    (first, others)
+                };
+                if !first && others {
                     // Another server, or the same one after a restart: it may have forgotten the last moments.
                     self.blind.iter().for_each(|blind| blind.store(true, Ordering::Release));
                     self.near.clear();
@@ -218,6 +229,24 @@ impl Shared {
         }
         if self.applied(bucket) >= answer.head.number {
             self.buckets[bucket].heard(sent);
+        }
+    }
+
+    /// Counts the sessions of a bucket anew.
+    pub(super) async fn recount(&self, bucket: usize) {
+        let question = Question {
+            script: &scripts::BEAT,
+            bucket,
+            keys: vec![
+                self.names.meta(bucket),
+                self.names.due(bucket),
+                self.names.ended(bucket),
+            ],
+            args: Vec::new(),
+            timed: false,
+        };
+        if let Ok(answer) = self.ask(question).await {
+            self.count(bucket, answer.int(0), answer.int(1));
         }
     }
 

@@ -209,8 +209,10 @@ impl Shared {
         let scale = Scale {
             skew: self.bucket_of(session).bounds().1,
         };
-        let mut story = Story::default();
-        story.dropped = known.told;
+        let mut story = Story {
+            dropped: known.told,
+            ..Story::default()
+        };
         let mut told = HashMap::new();
         for (name, known) in pairs(&tallies) {
             let mut numbers = known.split(' ').map(|number| number.parse::<i64>().unwrap_or(0));

@@ -180,7 +180,12 @@ impl Shared {
             .go_live(to, &pending, &duties, (self.names.bucket(reference), ended.head.number))
             .await?
         {
-            Found::Live(session) => Ok(Committed::Done(session)),
+            Found::Live(session) => {
+                for bucket in [self.names.bucket(reference), bucket] {
+                    self.recount(bucket).await;
+                }
+                Ok(Committed::Done(session))
+            }
             // Somebody else has finished it, and it has ended since.
             other => Ok(Committed::Taken(other)),
         }
