@@ -153,3 +153,35 @@ async fn g16_a_server_that_comes_back_with_its_data_has_lost_nothing() {
     end(client, "alice").await.expect("ended");
     assert_eq!(word(&watcher.next().await), "ended LOGOUT", "the watch goes on");
 }
+
+/// While a server reads its data after a start it answers LOADING.
+#[tokio::test]
+async fn g16_a_server_that_takes_long_to_read_its_data() {
+    let arguments = [
+        "--appendonly",
+        "yes",
+        "--appendfsync",
+        "always",
+        "--key-load-delay",
+        "5000",
+        "--loading-process-events-interval-bytes",
+        "1024",
+    ];
+    let (server, site) = (Server::start(&arguments).await, Site::new());
+    let mut pod = site.pod(&server.url(), &["--store-window", "0s"]).await;
+    let client = &mut pod.client().await;
+    let alice = begin(client, "alice", "default").await;
+    for _ in 0..100 {
+        touch(client, "alice").await.expect("live");
+    }
+    server.kill();
+    degraded(client, "alice", 0).await;
+    let began = tokio::time::Instant::now();
+    server.restart().await;
+    assert!(began.elapsed() > Duration::from_millis(500), "it read for a while");
+    healed(&pod, "alice").await;
+    assert_eq!(state_of(client, &alice).await, v1::SessionState::Active);
+    let (code, said) = site.store(&["check"], &server.url(), &[]);
+    assert_eq!(code, 0, "{said}");
+    assert!(pod.runs());
+}

@@ -67,8 +67,17 @@ async fn g1_a_hold_that_is_renewed_at_one_keeps_alive_what_the_other_watches() {
     drop((a, b));
 }
 
-/// Forwards connections to a port, but nothing that is said on channels.
-async fn deaf_proxy(port: u16) -> u16 {
+/// What becomes of what a server says.
+#[derive(Clone, Copy)]
+enum Way {
+    /// Nothing is heard that is said on channels.
+    Deaf,
+    /// All of it takes so long.
+    Slow(Duration),
+}
+
+/// Forwards connections to a port.
+async fn proxy(port: u16, way: Way) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let here = listener.local_addr().expect("an address").port();
     tokio::spawn(async move {
@@ -79,9 +88,10 @@ async fn deaf_proxy(port: u16) -> u16 {
             tokio::spawn(async move {
                 let mut chunk = vec![0; 1 << 16];
                 while let Ok(count @ 1..) = far_in.read(&mut chunk).await {
-                    let said = String::from_utf8_lossy(&chunk[..count]);
-                    if said.contains("smessage") {
-                        continue;
+                    match way {
+                        Way::Deaf if String::from_utf8_lossy(&chunk[..count]).contains("smessage") => continue,
+                        Way::Deaf => {}
+                        Way::Slow(by) => tokio::time::sleep(by).await,
                     }
                     if near_out.write_all(&chunk[..count]).await.is_err() {
                         return;
@@ -96,7 +106,7 @@ async fn deaf_proxy(port: u16) -> u16 {
 #[tokio::test]
 async fn g5_an_end_is_known_elsewhere_within_a_second_and_a_half_though_no_message_comes() {
     let (server, site) = (Server::start(&[]).await, Site::new());
-    let deaf = deaf_proxy(server.port).await;
+    let deaf = proxy(server.port, Way::Deaf).await;
     let a = site.pod(&server.url(), &["--store-window", "10s"]).await;
     let b = site
         .pod(&format!("redis://127.0.0.1:{deaf}"), &["--store-window", "10s"])
@@ -322,4 +332,33 @@ async fn what_happened_at_one_is_explained_at_the_other() {
         assert!(told.contains(word), "{word} in {told}");
     }
     drop((a, b));
+}
+
+/// The answers of the store take long to one sidecar, so that it does not know exactly what time it is there; the other one, which
+/// ends sessions, does.
+#[tokio::test]
+async fn g1_a_sidecar_that_is_far_from_the_store_promises_nothing_that_a_near_one_breaks() {
+    let (server, site) = (Server::start(&[]).await, Site::new());
+    let slow = proxy(server.port, Way::Slow(Duration::from_millis(120))).await;
+    let far = site.pod(&format!("redis://127.0.0.1:{slow}"), &[]).await;
+    let near = site.pod(&server.url(), &["--store-window", "0s"]).await;
+    let (on_far, on_near) = (&mut far.client().await, &mut near.client().await);
+    for (round, verb) in ["create", "extend", "hold"].into_iter().enumerate() {
+        let name = format!("alice-{round}");
+        let watcher = &mut Watcher::open(on_near, everything()).await;
+        let mut promised = tokio::time::Instant::now();
+        begin(on_far, &name, "short").await;
+        if verb == "extend" {
+            promised = tokio::time::Instant::now();
+            extend(on_far, &name, None).await.expect("extended");
+        }
+        if verb == "hold" {
+            work(on_far, &name, secs(5)).await.expect("held");
+            promised = tokio::time::Instant::now();
+            release(on_far, &name, "work").await.expect("released");
+        }
+        while word(&watcher.next().await) != "ended IDLE_TIMEOUT" {}
+        let lived = promised.elapsed();
+        assert!(lived >= secs(3), "{verb}: it ended {:?} early", secs(3) - lived);
+    }
 }

@@ -283,7 +283,9 @@ impl Shared {
                 Err(Unread::Limits(digest)) => self.learn_limits(digest).await?,
                 Err(Unread::Broken(problem)) => {
                     self.meter.unreadable.inc();
-                    tracing::error!(%session, problem, "a record cannot be read: somebody else wrote it, or a newer version");
+                    if self.meter.is_news(session) {
+                        tracing::error!(%session, problem, "a record cannot be read: somebody else wrote it, or a newer version");
+                    }
                     return Err(Unavailable);
                 }
             }

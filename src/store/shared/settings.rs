@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     event::{Log, Places, Router},
-    state::{Keys, Limits},
+    state::{Keys, Limits, SessionRef},
     time::Clock,
 };
 
@@ -296,6 +296,7 @@ pub struct StoreMeter {
     pub(super) mismatches: Gauge,
     pub(super) restored: Counter,
     said: Arc<Mutex<(String, Option<String>)>>,
+    unread: Arc<Mutex<BTreeSet<SessionRef>>>,
 }
 
 /// Bounds of the latency of calls, in seconds: one within the machine takes a tenth of a millisecond.
@@ -320,6 +321,7 @@ impl StoreMeter {
             mismatches: Gauge::default(),
             restored: Counter::default(),
             said: Arc::default(),
+            unread: Arc::default(),
         };
         registry.register(
             "store_calls",
@@ -420,6 +422,16 @@ impl StoreMeter {
             tracing::error!(%problem, "the store refuses what it is asked");
             said.0 = problem;
         }
+    }
+
+    /// Whether it was not said yet that this record cannot be read: it may be asked for again and again.
+    pub(super) fn is_news(&self, session: SessionRef) -> bool {
+        const MOST: usize = 1024;
+        let mut unread = self.unread.lock();
+        if unread.len() >= MOST {
+            unread.clear();
+        }
+        unread.insert(session)
     }
 
     /// Says why the sidecar is not in its namespace: once, until it is another reason.
