@@ -103,6 +103,9 @@ impl Shared {
                     None => return,
                 },
                 _ = beat.tick() => {
+                    if !self.is_up() {
+                        self.meter.away.inc_by(BEAT.as_secs_f64());
+                    }
                     self.beat().await;
                     continue;
                 }

@@ -294,6 +294,7 @@ pub struct StoreMeter {
     pub(super) histories_lost: Counter,
     pub(super) untold_lost: Counter,
     pub(super) mismatches: Gauge,
+    pub(super) away: Counter<f64, AtomicU64>,
     pub(super) restored: Counter,
     said: Arc<Mutex<(String, Option<String>)>>,
     unread: Arc<Mutex<BTreeSet<SessionRef>>>,
@@ -319,6 +320,7 @@ impl StoreMeter {
             histories_lost: Counter::default(),
             untold_lost: Counter::default(),
             mismatches: Gauge::default(),
+            away: Counter::default(),
             restored: Counter::default(),
             said: Arc::default(),
             unread: Arc::default(),
@@ -341,6 +343,12 @@ impl StoreMeter {
             meter.lag.clone(),
         );
         registry.register("store_up", "1 while the shared store can be reached", meter.up.clone());
+        registry.register_with_unit(
+            "store_away",
+            "Time in which the shared store could not be used",
+            Unit::Seconds,
+            meter.away.clone(),
+        );
         registry.register(
             "policy_mismatches",
             "Policies of which other sidecars of the namespace have other content",
