@@ -49,7 +49,7 @@ pub(super) static LISTED: Script = alone!("listed", " flags=no-writes", "scripts
 
 /// All of them, for tests.
 #[cfg(test)]
-pub(super) static ALL: [&Script; 19] = [
+pub(super) static ALL: [&Script; 20] = [
     &BEAT, &READ, &RAISE, &COMMIT, &CREATE, &DROP, &REARM, &DUE, &CORRECT, &TALLY, &OPEN, &RESTORE, &RETOUCH, &ANEW,
-    &PRESENCE, &JOIN, &LIMITS, &SUBJECT, &LISTED,
+    &PRESENCE, &JOIN, &LIMITS, &POLICIES, &SUBJECT, &LISTED,
 ];

@@ -256,6 +256,8 @@ impl Trial<'_> {
         self.script(&scripts::RETOUCH, short(bucket()), &["0", "1", "0"]).await;
         self.script(&scripts::ANEW, vec![names.meta(0)], &["scratch", "anew"])
             .await;
+        self.script(&scripts::POLICIES, vec![names.policies()], &["scratch", "none", "1000"])
+            .await;
         self.script(&scripts::LIMITS, vec![names.limits()], &["scratch", "limits"])
             .await;
         self.script(&scripts::DROP, bucket(), &["0", "9", "0", &name]).await;
@@ -285,6 +287,7 @@ impl Trial<'_> {
             names.namespace(),
             names.presence(),
             names.limits(),
+            names.policies(),
             names.meta(0),
             names.due(0),
             names.ended(0),
@@ -361,6 +364,17 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+
+    #[test]
+    fn every_script_is_tried() {
+        let made = include_str!("scripts.rs").matches(": Script = ").count();
+        assert_eq!(scripts::ALL.len(), made);
+        let tried = include_str!("trial.rs");
+        for script in scripts::ALL {
+            let name = format!("scripts::{}", script.name.to_uppercase());
+            assert!(tried.contains(&name), "{name}");
+        }
+    }
 
     #[test]
     fn the_acl_line_is_what_the_scripts_and_the_code_use() {
