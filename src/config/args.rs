@@ -242,7 +242,7 @@ pub struct ServeArgs {
 /// Where sessions are kept, and how to get in: arguments of `serve`, `store check` and `store inspect`.
 #[derive(Debug, Args)]
 pub struct StoreArgs {
-    /// Where sessions are kept: `memory` of this process, or a store that sidecars share: redis://[USER@]HOST[:PORT][/DB],
+    /// Where sessions are kept: `memory` of this process, or a store that sidecars share: redis://USER@HOST:PORT/DB,
     /// redis+sentinel://HOST:PORT,HOST:PORT/NAME or redis+cluster://HOST:PORT,HOST:PORT; rediss (with an s) for TLS. Redis 7.0 or
     /// Valkey 7.2, or newer.
     #[arg(long, env = "SESSION_SIDECAR_STORE", value_name = "STORE", default_value = "memory")]
