@@ -110,7 +110,12 @@ class Watch:
         self._opened = time.monotonic()
         stream = self._sidecars[self._sidecar].WatchExpiry(request)
         try:
-            while (message := await asyncio.wait_for(stream.read(), SILENCE)) is not grpc.aio.EOF:
+            while not self.closing:
+                # Not `wait_for`: in Python 3.11 it swallows a cancellation that comes together with a message.
+                async with asyncio.timeout(SILENCE):
+                    message = await stream.read()
+                if message is grpc.aio.EOF:
+                    break
                 self._heard(message)
             self._broke("OK" if self.closing else "ended")
         except TimeoutError:
