@@ -76,6 +76,8 @@ const STEP: i64 = 1_000_000;
 const NEGLECTED: i64 = 2_000_000;
 /// How long bounds are narrowed: clocks drift.
 const FRESH: Duration = Duration::from_secs(10);
+/// Who has known a clock for less than this cannot tell whether it was set just before; those who can do so in half of it.
+const UNSURE: Duration = Duration::from_secs(1);
 /// Who has not known a clock for so long does not correct it.
 const NEWCOMER: Duration = Duration::from_secs(3);
 
@@ -87,11 +89,13 @@ impl Bucket {
         reckoning.learn(head, sent, received)
     }
 
-    /// What time it is there, or 0 if that is not known.
+    /// What time it is there, or 0 if that is not known for sure.
     pub(super) fn estimate(&self, now: Time) -> i64 {
         let reckoning = self.reckoning.lock();
         match reckoning.since {
             None => 0,
+            // Who has only just come cannot tell whether the clock was set.
+            Some(_) if reckoning.first.is_some_and(|first| now.since(first) < UNSURE) => 0,
             Some(_) => micros(now) + i64::midpoint(reckoning.least, reckoning.most),
         }
     }

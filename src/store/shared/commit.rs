@@ -26,6 +26,9 @@ use crate::{
 /// How long after its time a record is kept, only so that nothing stays for ever: it is days behind every deadline.
 const GARBAGE: Duration = Duration::from_secs(30 * 24 * 3600);
 
+/// How long to wait before an end that was held back is looked at again.
+const HELD: Duration = Duration::from_millis(20);
+
 /// One run of the script `commit`.
 pub(super) struct Change {
     pub(super) session: SessionRef,
@@ -331,6 +334,9 @@ impl Shared {
     /// A change that was not made: what there is now.
     pub(super) async fn lost(&self, reference: SessionRef, answer: &Answer) -> Result<Found, Unavailable> {
         self.near.remove(reference);
+        if answer.is("held") {
+            tokio::time::sleep(HELD).await;
+        }
         if answer.is("early") {
             // By a hair: what we think of the store's clock is a bound, so that no deadline comes early.
             tokio::time::sleep(Duration::from_millis(1)).await;

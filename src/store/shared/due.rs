@@ -150,7 +150,8 @@ impl Shared {
     async fn put_off(&self, bucket: usize, name: SessionRef) {
         let key = self.names.due(bucket);
         let mut put = redis::cmd("ZADD");
-        let at = self.buckets[bucket].estimate(self.clock.now()) + 2_000_000;
+        let (least, _) = self.buckets[bucket].bounds();
+        let at = super::codec::Scale { skew: least }.write(self.clock.now() + Duration::from_secs(2));
         put.arg(&key).arg("XX").arg(at).arg(name.to_string());
         if let Err(fault) = self.link.command(&key, put).await {
             let _ = self.unavailable(&fault);

@@ -23,10 +23,14 @@ local deadline, holds, latest = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(A
 if now < deadline then
     return with('early', KEYS[2])
 end
-if deadline > 0 and holds > 0 and ahead > 3000000 then
-    -- Nobody could look at what is due, and so perhaps nobody could be active.
-    hold = math.max(hold, now + 5000000)
-    redis.call('HSET', KEYS[1], 'hold', int(hold))
+if deadline > 0 and math.abs(ahead) > 1000000 then
+    -- Whoever looks at what is due will say in a moment whether this is the time.
+    if holds > 0 and ahead > 3000000 then
+        -- Nobody could look, and so perhaps nobody could be active.
+        hold = math.max(hold, now + 5000000)
+        redis.call('HSET', KEYS[1], 'hold', int(hold))
+    end
+    return with('held', KEYS[2])
 end
 if deadline > 0 and holds > 0 and now < math.min(hold, deadline + holds) then
     return with('held', KEYS[2])

@@ -21,6 +21,7 @@ local function head(word)
     return {word, now, hold, number, tonumber(META[5]) or 0, META[6] or '', ahead}
 end
 
+-- A caller that does not know the time yet says 0.
 local function off(estimate)
     local at = tonumber(estimate)
     return at > 0 and math.abs(now - at) > 1000000
