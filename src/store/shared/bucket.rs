@@ -76,10 +76,11 @@ const STEP: i64 = 1_000_000;
 const NEGLECTED: i64 = 2_000_000;
 /// How long bounds are narrowed: clocks drift.
 const FRESH: Duration = Duration::from_secs(10);
-/// Who has known a clock for less than this cannot tell whether it was set just before; those who can do so in half of it.
-const UNSURE: Duration = Duration::from_secs(1);
+/// Who has known a clock for less than this does not say that it is the right one: it may have been set just before, and those who
+/// can tell do so sooner.
+const UNSURE: Duration = Duration::from_secs(2);
 /// Who has not known a clock for so long does not correct it.
-const NEWCOMER: Duration = Duration::from_secs(3);
+const NEWCOMER: Duration = Duration::from_millis(500);
 
 impl Bucket {
     /// Takes note of a reply.
@@ -95,9 +96,15 @@ impl Bucket {
         match reckoning.since {
             None => 0,
             // Who has only just come cannot tell whether the clock was set.
-            Some(_) if reckoning.first.is_some_and(|first| now.since(first) < UNSURE) => 0,
+            Some(_) if reckoning.first.is_some_and(|first| now.since(first) < NEWCOMER) => 0,
             Some(_) => micros(now) + i64::midpoint(reckoning.least, reckoning.most),
         }
+    }
+
+    /// Whether what time it is there has been known for a moment only.
+    pub(super) fn is_unsure(&self, now: Time) -> bool {
+        let reckoning = self.reckoning.lock();
+        reckoning.first.is_none_or(|first| now.since(first) < UNSURE)
     }
 
     /// The bounds of the bucket's time minus ours.
@@ -159,6 +166,7 @@ impl Reckoning {
             let others_agree = if back { head.ahead >= -STEP } else { head.ahead < STEP };
             if received.since(first) < NEWCOMER || others_agree {
                 renew(self);
+                self.first = Some(received);
                 return Learned::Fine;
             }
             // Rather behind than ahead: nobody's deadline comes early.
@@ -241,7 +249,7 @@ mod tests {
     fn g14_a_newcomer_takes_the_time_as_it_finds_it() {
         let mut known = Reckoning::default();
         reply(&mut known, 0, 1_001, 250, 0);
-        assert_eq!(reply(&mut known, 1_000, 62_001, 60_000, 0), Learned::Fine);
+        assert_eq!(reply(&mut known, 300, 61_301, 60_000, 0), Learned::Fine);
     }
 
     #[test]

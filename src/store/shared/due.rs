@@ -85,6 +85,7 @@ impl Shared {
                 text(leaves.as_micros()),
                 text(u8::from(blind)),
                 self.names.records(bucket),
+                text(u8::from(self.buckets[bucket].is_unsure(self.clock.now()))),
             ],
             timed: true,
         };

@@ -67,7 +67,7 @@ impl Shared {
                     self.names.due(bucket),
                     self.names.ended(bucket),
                 ],
-                args: vec![text(0), text(0), text(1), self.names.records(bucket)],
+                args: vec![text(0), text(0), text(1), self.names.records(bucket), text(0)],
                 timed: true,
             };
             self.ask(question).await?;

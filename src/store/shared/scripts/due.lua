@@ -2,11 +2,11 @@
 -- not reach the store, ends are held for five seconds, so that they get a chance.
 -- KEYS: meta, due index, ended index.
 -- ARGV: 1 the caller's time; 2 at most so many; 3 only what has been due for so many microseconds; 4 whether to hold ends; 5 what
--- the names of records begin with.
+-- the names of records begin with; 6 whether the caller has known the time for a moment only.
 -- Reply: `ok` head, when the next one is due or -1, live sessions, remembered ends, then ref and record of each that is due.
--- Who does not know the time yet gives no heartbeat where the clock is far from the last one: it may have been set, and those who
+-- Who has known the time for a moment only gives no heartbeat where the clock is far from the last one: it may have been set, and those who
 -- can tell will say so in a moment.
-if off(ARGV[1]) or tonumber(ARGV[1]) == 0 and math.abs(ahead) > 1000000 then
+if off(ARGV[1]) or ARGV[6] == '1' and math.abs(ahead) > 1000000 then
     return head('clock')
 end
 local beat = tonumber(META[2]) or now
