@@ -34,8 +34,8 @@ HERE = Path(__file__).resolve().parent
 ROUND = 180.0  # seconds
 # How long people go on after the last fault: until all must be healed, and a while longer to see it.
 CALM = HEALING + 6.0
-# How long the watches stay after the last call: until every session must be over, and told.
-AFTER = LONGEST_LIFE + 3.0
+# How long the watches stay after the stop: the work that people have begun goes on for some seconds; then until every session must be over, and told.
+AFTER = LONGEST_LIFE + 9.0
 # A fault begins about this often, in seconds, and so many are on at most.
 EVERY = 1.0
 AT_ONCE = 2
