@@ -118,10 +118,10 @@ impl Shared {
                 .fields()
                 .map(|fields| codec::decode::<body::Duties>(&fields.duties))
             else {
-                return Ok(Committed::Taken(self.found(to, &answer).await?));
+                return self.taken(reference, to, &answer).await;
             };
             if known.predecessor != reference.as_bytes() {
-                return Ok(Committed::Taken(self.found(to, &answer).await?));
+                return self.taken(reference, to, &answer).await;
             }
             // If it is done already, the old name has ended; else what was written is taken over, and of two who go on from
             // there one is the first to end the old name.
@@ -170,7 +170,8 @@ impl Shared {
             .await
             .map_err(|fault| self.unavailable(&fault))?;
         if !ended.is("ok") {
-            self.forget(to, pending.version, 0).await;
+            // What was written stays for a while: a retry of the same request may go on from there, or has just done so. Whoever looks
+            // at what is due forgets it when nobody can any more.
             return Ok(Committed::Lost(self.lost(reference, &ended).await?));
         }
         self.near.remove(reference);
@@ -189,6 +190,15 @@ impl Shared {
             // Somebody else has finished it, and it has ended since.
             other => Ok(Committed::Taken(other)),
         }
+    }
+
+    /// The new name is not free. Unless the old one was rotated into it just now, by a retry of the same request perhaps.
+    async fn taken(&self, from: SessionRef, to: SessionRef, answer: &Answer) -> Result<Committed, Unavailable> {
+        let found = self.found(to, answer).await?;
+        Ok(match self.read(from).await? {
+            Found::Live(_) => Committed::Taken(found),
+            over => Committed::Lost(over),
+        })
     }
 
     /// Makes a pending session live, after the event by which the other one ended.
