@@ -151,7 +151,7 @@ async fn g6_twenty_retries_at_once_rotate_once() {
     }
     assert_eq!(ids.len(), 1);
     // Where a store is shared its sessions are counted now and then.
-    pass(secs(1)).await;
+    pass(secs(10)).await;
     assert_eq!(sidecar.metric("live_sessions"), 1.0);
 }
 
