@@ -170,8 +170,11 @@ impl Shared {
             .await
             .map_err(|fault| self.unavailable(&fault))?;
         if !ended.is("ok") {
-            // What was written stays for a while: a retry of the same request may go on from there, or has just done so. Whoever looks
-            // at what is due forgets it when nobody can any more.
+            // A retry of the same request may go on from what was written, or has just done so: the sweep forgets it when nobody can
+            // any more. Without a request nobody else has its name.
+            if end.request.is_none() {
+                self.forget(to, pending.version, 0).await;
+            }
             return Ok(Committed::Lost(self.lost(reference, &ended).await?));
         }
         self.near.remove(reference);
