@@ -45,6 +45,14 @@ pub const fn mins(minutes: u64) -> Duration {
     Duration::from_secs(60 * minutes)
 }
 
+/// How many sessions are live. Where a store is shared they are counted now and then.
+pub async fn live_sessions(sidecar: &Sidecar) -> f64 {
+    if shared::address().is_some() {
+        pass(secs(1)).await;
+    }
+    sidecar.metric("live_sessions")
+}
+
 /// A duration for the wire.
 pub fn wire(duration: Duration) -> Option<prost_types::Duration> {
     Some(prost_types::Duration::try_from(duration).expect("fits"))

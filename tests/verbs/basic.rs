@@ -53,8 +53,7 @@ async fn a_retried_create_gets_the_same_session_and_other_content_is_refused() {
         retried.session.expect("a session").create_time,
         first.session.expect("a session").create_time
     );
-    pass(secs(1)).await;
-    assert_eq!(sidecar.metric("live_sessions"), 1.0);
+    assert_eq!(live_sessions(&sidecar).await, 1.0);
     let other = v1::CreateRequest {
         subject: "bob".to_owned(),
         ..request.clone()

@@ -1,6 +1,6 @@
 //! Questions to the store: each goes out with the time that it is, and each answer tells what time it is there.
 
-use std::sync::atomic::Ordering;
+use std::sync::{Arc, atomic::Ordering};
 
 use redis::Value;
 
@@ -9,7 +9,7 @@ use super::{
     bucket::{Head, Learned},
     codec::{BROKEN, Fields, Read, Reader, Scale, Unread},
     link::{Call, Fault, Script},
-    scripts,
+    near, scripts,
 };
 use crate::{
     state::SessionRef,
@@ -236,16 +236,36 @@ impl Shared {
 
     /// Reads a record.
     pub(super) async fn read(&self, session: SessionRef) -> Result<Found, Unavailable> {
+        let answer = self.ask_record(session).await;
+        let answer = answer.map_err(|fault| self.unavailable(&fault))?;
+        self.found(session, &answer).await
+    }
+
+    /// Asks for a record.
+    pub(super) async fn ask_record(&self, session: SessionRef) -> Result<Answer, Fault> {
         let bucket = self.names.bucket(session);
-        let question = Question {
+        self.ask(Question {
             script: &scripts::READ,
             bucket,
             keys: vec![self.names.meta(bucket), self.names.record(session)],
             args: Vec::new(),
             timed: false,
+        })
+        .await
+    }
+
+    /// Asks how far the events of a bucket are, and takes note of how many sessions it has.
+    pub(super) async fn ask_beat(&self, bucket: usize) -> Result<Answer, Fault> {
+        let question = Question {
+            script: &scripts::BEAT,
+            bucket,
+            keys: self.names.indexes(bucket),
+            args: Vec::new(),
+            timed: false,
         };
-        let answer = self.ask(question).await.map_err(|fault| self.unavailable(&fault))?;
-        self.found(session, &answer).await
+        let answer = self.ask(question).await?;
+        self.buckets[bucket].count(answer.int(0), answer.int(1));
+        Ok(answer)
     }
 
     /// What an answer with a record behind it says of a session. A live one is at hand from now on.
@@ -255,7 +275,7 @@ impl Shared {
         };
         match self.decode(session, &fields, answer.received).await? {
             Read::Live(live) => {
-                let live = std::sync::Arc::new(live);
+                let live = Arc::new(live);
                 self.keep(&live, answer.head.number);
                 Ok(Found::Live(live))
             }
@@ -313,5 +333,3 @@ impl Shared {
         })
     }
 }
-
-use super::near;

@@ -186,6 +186,9 @@ pub(super) struct Duties {
     /// When to look at it once it is live.
     #[prost(sint64, tag = "5")]
     pub(super) next_action: i64,
+    /// For how many milliseconds to keep it.
+    #[prost(uint64, tag = "6")]
+    pub(super) keep: u64,
 }
 
 /// Events that wait until a session is live.

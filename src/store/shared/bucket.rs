@@ -135,6 +135,24 @@ impl Bucket {
         self.healthy_until.store(0, Ordering::Release);
     }
 
+    /// A session began in it since they were counted.
+    pub(super) fn one_more(&self) {
+        self.live.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A session ended in it since they were counted.
+    pub(super) fn one_less(&self) {
+        let less = |live: u64| Some(live.saturating_sub(1));
+        let _ = self.live.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+    }
+
+    /// So many sessions were counted in it.
+    pub(super) fn count(&self, live: Option<i64>, remembered: Option<i64>) {
+        let to = |count: Option<i64>| count.and_then(|count| u64::try_from(count).ok()).unwrap_or(0);
+        self.live.store(to(live), Ordering::Relaxed);
+        self.remembered.store(to(remembered), Ordering::Relaxed);
+    }
+
     pub(super) fn gate(&self) -> MutexGuard<'_, Gate> {
         self.gate.lock()
     }

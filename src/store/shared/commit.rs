@@ -1,9 +1,6 @@
 //! Changes: a record, its place in the index of what is due, and its events, in one step of the store.
 
-use std::{
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use prost::Message as _;
 
@@ -27,7 +24,7 @@ use crate::{
 const GARBAGE: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// How long to wait before an end that was held back is looked at again.
-const HELD: Duration = Duration::from_millis(20);
+pub(super) const HELD: Duration = Duration::from_millis(20);
 
 /// One run of the script `commit`.
 pub(super) struct Change {
@@ -49,6 +46,11 @@ pub(super) struct Change {
     pub(super) events: Vec<(u32, body::Event)>,
 }
 
+/// Whole milliseconds, as keys are kept.
+pub(super) fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// The fields that a script reads and those that only we do.
 pub(super) fn set(fields: &Fields, origin: &Origin, next: &Next, scale: Scale) -> Vec<(&'static str, Vec<u8>)> {
     let idle = i64::try_from(next.limits.idle_timeout.as_micros()).unwrap_or(i64::MAX);
@@ -65,6 +67,31 @@ pub(super) fn set(fields: &Fields, origin: &Origin, next: &Next, scale: Scale) -
 }
 
 impl Change {
+    /// A change of nothing yet; the record must be as it was read.
+    pub(super) fn of(session: SessionRef, version: u32, activity: i64) -> Self {
+        Self {
+            session,
+            script: &scripts::COMMIT,
+            expected: Some((version, activity)),
+            deadline: None,
+            latest: 0,
+            due: None,
+            remembered_until: None,
+            keep: Duration::ZERO,
+            set: Vec::new(),
+            events: Vec::new(),
+        }
+    }
+
+    /// A session that begins, where nothing of its name is.
+    pub(super) fn beginning(session: SessionRef) -> Self {
+        Self {
+            script: &scripts::CREATE,
+            expected: None,
+            ..Self::of(session, 0, 0)
+        }
+    }
+
     fn args(self, events_kept: usize) -> Vec<Vec<u8>> {
         let (deadline, holds) = match self.deadline {
             None => (0, 0),
@@ -84,7 +111,7 @@ impl Change {
             text(self.latest),
             optional(self.due),
             optional(self.remembered_until),
-            text(self.keep.as_millis().max(1)),
+            text(millis(self.keep).max(1)),
             self.session.to_string().into_bytes(),
             text(events_kept),
             text(self.set.len()),
@@ -194,6 +221,7 @@ impl Shared {
                 Err(fault) => return Err(self.unavailable(&fault)),
             }
         }
+        let keep = Self::keep_for(&origin, &next, moment.now);
         let mut due = scale.write(next.view(&origin).next_action(moment));
         let mut set = set(&fields, &origin, &next, scale);
         set.push(("w", fields.who.clone()));
@@ -202,22 +230,18 @@ impl Shared {
             due = due.min(scale.write(moment.now + super::rotate::UNFINISHED));
             let duties = body::Duties {
                 supersedes: supersedes.iter().map(|name| name.as_bytes().to_vec()).collect(),
+                keep: millis(keep),
                 ..body::Duties::default()
             };
             set.push(("p", duties.encode_to_vec()));
         }
         let answer = self
             .run(Change {
-                session: reference,
-                script: &scripts::CREATE,
-                expected: None,
-                deadline: None,
-                latest: 0,
                 due: Some(due),
-                remembered_until: None,
-                keep: Self::keep_for(&origin, &next, moment.now),
+                keep,
                 set,
                 events,
+                ..Change::beginning(reference)
             })
             .await;
         let answer = match answer {
@@ -228,7 +252,7 @@ impl Shared {
         if !answer.is("ok") {
             return Ok(Committed::Lost(self.found(reference, &answer).await?));
         }
-        self.buckets[bucket].live.fetch_add(1, Ordering::Relaxed);
+        self.buckets[bucket].one_more();
         Ok(Committed::Done(self.written(reference, origin, &next, scale, &answer)))
     }
 
@@ -295,11 +319,7 @@ impl Shared {
         let end = next.rest.end().cloned();
         let answer = self
             .run(Change {
-                session: reference,
-                script: &scripts::COMMIT,
-                expected: Some((version, scale.write(pulse.last_activity()))),
                 deadline: end.as_ref().and_then(|end| deadline(end, scale)),
-                latest: 0,
                 due: match &end {
                     Some(_) => None,
                     None => Some(scale.write(next.view(origin).next_action(moment))),
@@ -311,6 +331,7 @@ impl Shared {
                 keep: Self::keep_for(origin, &next, moment.now),
                 set: set(&fields, origin, &next, scale),
                 events,
+                ..Change::of(reference, version, scale.write(pulse.last_activity()))
             })
             .await
             .map_err(|fault| self.unavailable(&fault))?;
@@ -318,8 +339,7 @@ impl Shared {
             return self.lost(reference, &answer).await.map(Committed::Lost);
         }
         if end.is_some() {
-            let live = &self.bucket_of(reference).live;
-            let _ = live.fetch_update(Ordering::AcqRel, Ordering::Acquire, |live| Some(live.saturating_sub(1)));
+            self.bucket_of(reference).one_less();
             self.unlist(origin, reference).await;
         }
         Ok(Committed::Done(self.written(
@@ -414,11 +434,7 @@ impl Shared {
         let question = Question {
             script: &scripts::REARM,
             bucket,
-            keys: vec![
-                self.names.meta(bucket),
-                self.names.record(reference),
-                self.names.due(bucket),
-            ],
+            keys: self.names.record_and_due(reference),
             args: vec![
                 text(session.version()),
                 text(Scale { skew: lease.skew }.write(at)),

@@ -75,11 +75,7 @@ impl Shared {
         let question = Question {
             script: &scripts::DUE,
             bucket,
-            keys: vec![
-                self.names.meta(bucket),
-                self.names.due(bucket),
-                self.names.ended(bucket),
-            ],
+            keys: self.names.indexes(bucket),
             args: vec![
                 text(AT_ONCE),
                 text(leaves.as_micros()),
@@ -93,7 +89,7 @@ impl Shared {
         if blind {
             self.blind[bucket].store(false, Ordering::Release);
         }
-        self.count(bucket, answer.int(1), answer.int(2));
+        self.buckets[bucket].count(answer.int(1), answer.int(2));
         let mut sessions = Vec::new();
         for pair in answer.rest.get(3..).unwrap_or_default().chunks_exact(2) {
             let name = super::ask::bytes(&pair[0]).and_then(|name| std::str::from_utf8(name).ok()?.parse().ok());
@@ -132,12 +128,6 @@ impl Shared {
             sessions,
             next: next.clamp(now + Duration::from_millis(1), now + period),
         })
-    }
-
-    pub(super) fn count(&self, bucket: usize, live: Option<i64>, remembered: Option<i64>) {
-        let to = |count: Option<i64>| count.and_then(|count| u64::try_from(count).ok()).unwrap_or(0);
-        self.buckets[bucket].live.store(to(live), Ordering::Relaxed);
-        self.buckets[bucket].remembered.store(to(remembered), Ordering::Relaxed);
     }
 
     fn moment_of(&self, bucket: usize, micros: i64) -> Time {

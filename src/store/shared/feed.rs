@@ -208,19 +208,9 @@ impl Shared {
 
     async fn beat_one(&self, bucket: usize) {
         let sent = self.clock.now();
-        let question = Question {
-            script: &scripts::BEAT,
-            bucket,
-            keys: vec![
-                self.names.meta(bucket),
-                self.names.due(bucket),
-                self.names.ended(bucket),
-            ],
-            args: Vec::new(),
-            timed: false,
+        let Ok(answer) = self.ask_beat(bucket).await else {
+            return;
         };
-        let Ok(answer) = self.ask(question).await else { return };
-        self.count(bucket, answer.int(0), answer.int(1));
         let same = self.buckets[bucket].gate().epoch == answer.head.epoch;
         let applied = self.applied(bucket);
         if !same || answer.head.number < applied {
@@ -232,24 +222,6 @@ impl Shared {
         }
         if self.applied(bucket) >= answer.head.number {
             self.buckets[bucket].heard(sent);
-        }
-    }
-
-    /// Counts the sessions of a bucket anew.
-    pub(super) async fn recount(&self, bucket: usize) {
-        let question = Question {
-            script: &scripts::BEAT,
-            bucket,
-            keys: vec![
-                self.names.meta(bucket),
-                self.names.due(bucket),
-                self.names.ended(bucket),
-            ],
-            args: Vec::new(),
-            timed: false,
-        };
-        if let Ok(answer) = self.ask(question).await {
-            self.count(bucket, answer.int(0), answer.int(1));
         }
     }
 

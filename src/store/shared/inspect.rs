@@ -6,10 +6,9 @@ use redis::Value;
 
 use super::{
     Names, Session, Shared, Unavailable, Wire,
-    ask::{Question, bytes, int, list},
+    ask::{bytes, int, list},
     body, codec,
     link::Fault,
-    scripts,
 };
 use crate::{
     state::{SessionRef, Tombstone},
@@ -220,15 +219,8 @@ impl Shared {
     pub async fn inspect_session(&self, session: SessionRef) -> Result<Option<Known>, Unavailable> {
         // Whoever only reads need not come in.
         self.joined.store(true, std::sync::atomic::Ordering::Release);
-        let bucket = self.names.bucket(session);
-        let question = Question {
-            script: &scripts::READ,
-            bucket,
-            keys: vec![self.names.meta(bucket), self.names.record(session)],
-            args: Vec::new(),
-            timed: false,
-        };
-        let answer = self.ask(question).await.map_err(|fault| self.unavailable(&fault))?;
+        let answer = self.ask_record(session).await;
+        let answer = answer.map_err(|fault| self.unavailable(&fault))?;
         let Some(fields) = answer.fields() else {
             return Ok(None);
         };

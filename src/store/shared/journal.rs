@@ -62,11 +62,7 @@ impl Shared {
             let question = Question {
                 script: &scripts::DUE,
                 bucket,
-                keys: vec![
-                    self.names.meta(bucket),
-                    self.names.due(bucket),
-                    self.names.ended(bucket),
-                ],
+                keys: self.names.indexes(bucket),
                 args: vec![text(0), text(0), text(1), self.names.records(bucket), text(0)],
                 timed: true,
             };
@@ -104,15 +100,7 @@ impl Shared {
         let Some(body::What::Ended(end)) = &event.what else {
             return Ok(());
         };
-        let bucket = self.names.bucket(session);
-        let question = Question {
-            script: &scripts::READ,
-            bucket,
-            keys: vec![self.names.meta(bucket), self.names.record(session)],
-            args: Vec::new(),
-            timed: false,
-        };
-        let answer = self.ask(question).await?;
+        let answer = self.ask_record(session).await?;
         let Some(fields) = answer.fields().filter(|fields| fields.flags & (ENDED | PENDING) == 0) else {
             return Ok(());
         };
@@ -123,12 +111,6 @@ impl Shared {
         };
         let keep = u64::try_from(end.forget_at - answer.head.now).unwrap_or(0);
         let change = Change {
-            session,
-            script: &scripts::COMMIT,
-            expected: Some((fields.version, fields.activity)),
-            deadline: None,
-            latest: 0,
-            due: None,
             remembered_until: Some(end.forget_at),
             keep: Duration::from_micros(keep) + Duration::from_secs(1),
             set: vec![
@@ -145,6 +127,7 @@ impl Shared {
                     ..event.clone()
                 },
             )],
+            ..Change::of(session, fields.version, fields.activity)
         };
         if self.run(change).await?.is("ok") {
             self.meter.restored.inc();
@@ -158,18 +141,7 @@ impl Shared {
             let gate = self.buckets[bucket].gate();
             (gate.applied, gate.last.clone(), gate.epoch.clone())
         };
-        let question = Question {
-            script: &scripts::BEAT,
-            bucket,
-            keys: vec![
-                self.names.meta(bucket),
-                self.names.due(bucket),
-                self.names.ended(bucket),
-            ],
-            args: Vec::new(),
-            timed: false,
-        };
-        let answer = self.ask(question).await?;
+        let answer = self.ask_beat(bucket).await?;
         if answer.head.epoch != epoch || answer.head.number < applied {
             return Ok(false);
         }

@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 
 use super::{
     Extent, Found, Session, Shared, Story, Unavailable, Wanted,
-    ask::{Question, bytes, int, list, text},
+    ask::{bytes, int, list, text},
     body, codec,
     codec::{Reader, Scale, Unread},
     link::{Call, Fault},
@@ -151,15 +151,8 @@ impl Shared {
         {
             return Ok(Found::Live(known));
         }
-        let bucket = self.names.bucket(session);
-        let question = Question {
-            script: &scripts::READ,
-            bucket,
-            keys: vec![self.names.meta(bucket), self.names.record(session)],
-            args: Vec::new(),
-            timed: false,
-        };
-        let answer = self.ask(question).await.map_err(|fault| self.unavailable(&fault))?;
+        let answer = self.ask_record(session).await;
+        let answer = answer.map_err(|fault| self.unavailable(&fault))?;
         let Some(fields) = answer.fields() else {
             return Ok(Found::Unknown { may_have_ended: false });
         };
@@ -195,7 +188,11 @@ impl Shared {
     /// What is kept of a session's life: what all sidecars saw.
     pub(super) async fn tell_story(&self, session: SessionRef) -> Result<Story, Unavailable> {
         self.flush(true).await;
-        let known = self.look_at(session).await?;
+        let known = self.ask_record(session).await;
+        let known = known
+            .map_err(|fault| self.unavailable(&fault))?
+            .fields()
+            .unwrap_or_default();
         let mut range = redis::cmd("LRANGE");
         let timeline = self.names.timeline(session);
         range.arg(&timeline).arg(0).arg(-1);
@@ -256,19 +253,6 @@ impl Shared {
             .max_by_key(|(version, _)| **version)
             .map_or(0, |(_, told)| *told);
         Ok(story)
-    }
-
-    async fn look_at(&self, session: SessionRef) -> Result<codec::Fields, Unavailable> {
-        let bucket = self.names.bucket(session);
-        let question = Question {
-            script: &scripts::READ,
-            bucket,
-            keys: vec![self.names.meta(bucket), self.names.record(session)],
-            args: Vec::new(),
-            timed: false,
-        };
-        let answer = self.ask(question).await.map_err(|fault| self.unavailable(&fault))?;
-        Ok(answer.fields().unwrap_or_default())
     }
 
     /// Decodes an event, and asks for limits that are not known here yet.

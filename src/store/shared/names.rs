@@ -66,6 +66,17 @@ impl Names {
         self.of(bucket, "c")
     }
 
+    /// What says which sessions a bucket has: its meta first, as in all keys of a script.
+    pub(super) fn indexes(&self, bucket: usize) -> Vec<Vec<u8>> {
+        vec![self.meta(bucket), self.due(bucket), self.ended(bucket)]
+    }
+
+    /// A record, and when to look at it.
+    pub(super) fn record_and_due(&self, session: SessionRef) -> Vec<Vec<u8>> {
+        let bucket = self.bucket(session);
+        vec![self.meta(bucket), self.record(session), self.due(bucket)]
+    }
+
     /// What the names of the records of a bucket begin with.
     pub(super) fn records(&self, bucket: usize) -> Vec<u8> {
         self.of(bucket, "s:")

@@ -11,10 +11,10 @@ use prost::Message as _;
 
 use super::{
     Commit, Committed, Expected, Found, Shared, Unavailable,
-    ask::{Answer, Question, text},
+    ask::{Question, text},
     body,
-    codec::{self, Fields, PENDING, Read, Reader, Scale, Writer},
-    commit::{Change, set},
+    codec::{self, Fields, PENDING, Read, Scale, Writer},
+    commit::{Change, HELD, millis, set},
     link::Fault,
     scripts,
 };
@@ -71,12 +71,14 @@ impl Shared {
                 Err(fault) => return Err(self.unavailable(&fault)),
             }
         }
+        let keep = Self::keep_for(origin, first, moment.now);
         let duties = body::Duties {
             predecessor: reference.as_bytes().to_vec(),
             since: scale.write(moment.now),
             supersedes: supersedes.iter().map(|name| name.as_bytes().to_vec()).collect(),
             flags: fields.flags,
             next_action: scale.write(first.view(origin).next_action(moment)),
+            keep: millis(keep),
         };
         let waiting = body::Waiting {
             events: events
@@ -90,51 +92,34 @@ impl Shared {
             waiting: waiting.encode_to_vec(),
             ..fields
         };
-        let mut fields_set = set(&pending, origin, first, scale);
-        fields_set.push(("w", pending.who.clone()));
-        fields_set.push(("p", pending.duties.clone()));
-        fields_set.push(("q", pending.waiting.clone()));
-        let first_step = |script, expected| Change {
-            session: to,
-            script,
-            expected,
-            deadline: None,
-            latest: 0,
+        let mut pending_set = set(&pending, origin, first, scale);
+        pending_set.push(("w", pending.who.clone()));
+        pending_set.push(("p", pending.duties.clone()));
+        pending_set.push(("q", pending.waiting.clone()));
+        let written = |before: Change| Change {
             due: Some(scale.write(moment.now + UNFINISHED)),
-            remembered_until: None,
-            keep: Self::keep_for(origin, first, moment.now),
-            set: fields_set.clone(),
-            events: Vec::new(),
+            keep,
+            set: pending_set.clone(),
+            ..before
         };
-        let answer = self.run(first_step(&scripts::CREATE, None)).await;
-        let answer = match answer {
+        let answer = match self.run(written(Change::beginning(to))).await {
             Ok(answer) => answer,
             Err(Fault::Full(_)) => return Ok(Committed::StoreFull),
             Err(fault) => return Err(self.unavailable(&fault)),
         };
         if !answer.is("ok") {
-            // Taken; or this very rotation was begun before, and the one who began it is gone.
-            let Some(Ok(known)) = answer
-                .fields()
-                .map(|fields| codec::decode::<body::Duties>(&fields.duties))
-            else {
-                return self.taken(reference, to, &answer).await;
-            };
-            if known.predecessor != reference.as_bytes() {
-                return self.taken(reference, to, &answer).await;
-            }
-            // If it is done already, the old name has ended; else what was written is taken over, and of two who go on from
-            // there one is the first to end the old name.
-            if let Found::Live(_) = self.found(to, &answer).await? {
-                return Ok(Committed::Lost(self.read(reference).await?));
-            }
+            let found = self.found(to, &answer).await?;
             let known = answer.fields().unwrap_or_default();
-            let taken_over = self
-                .run(first_step(&scripts::COMMIT, Some((known.version, known.activity))))
-                .await
-                .map_err(|fault| self.unavailable(&fault))?;
+            let begun: body::Duties = codec::decode(&known.duties).unwrap_or_default();
+            let ours = known.flags & PENDING != 0 && begun.predecessor == reference.as_bytes();
+            if !ours || matches!(found, Found::Live(_)) {
+                return self.taken(reference, found).await;
+            }
+            // This very rotation was begun before, by a retry or by one who is gone: it goes on from there, and of two who do so one
+            // is the first to end the old name.
+            let taken_over = written(Change::of(to, known.version, known.activity));
+            let taken_over = self.run(taken_over).await.map_err(|fault| self.unavailable(&fault))?;
             if !taken_over.is("ok") {
-                // Somebody else has gone on from there.
                 return Ok(Committed::Lost(self.read(reference).await?));
             }
         }
@@ -156,26 +141,22 @@ impl Shared {
         };
         let ended = self
             .run(Change {
-                session: reference,
-                script: &scripts::COMMIT,
-                expected: Some((version, old.write(pulse.last_activity()))),
-                deadline: None,
                 latest: old.write(moment.now + PATIENCE),
-                due: None,
                 remembered_until: Some(old.write(end.forget_at)),
                 keep: Self::keep_for(origin_before, &next, moment.now),
                 set: set(&fields, origin_before, &next, old),
                 events,
+                ..Change::of(reference, version, old.write(pulse.last_activity()))
             })
             .await
             .map_err(|fault| self.unavailable(&fault))?;
         if !ended.is("ok") {
-            // A retry of the same request may go on from what was written, or has just done so: the sweep forgets it when nobody can
-            // any more. Without a request nobody else has its name.
-            if end.request.is_none() {
-                self.forget(to, pending.version, 0).await;
+            let found = self.lost(reference, &ended).await?;
+            if matches!(found, Found::Ended(_)) {
+                // What was written can go on no more, unless a retry of the same request has gone on with it: whoever looks says so.
+                self.read(to).await?;
             }
-            return Ok(Committed::Lost(self.lost(reference, &ended).await?));
+            return Ok(Committed::Lost(found));
         }
         self.near.remove(reference);
         self.unlist(origin_before, reference).await;
@@ -185,9 +166,9 @@ impl Shared {
             .await?
         {
             Found::Live(session) => {
-                for bucket in [self.names.bucket(reference), bucket] {
-                    self.recount(bucket).await;
-                }
+                // It takes the place of the old one.
+                self.bucket_of(reference).one_less();
+                self.buckets[bucket].one_more();
                 Ok(Committed::Done(session))
             }
             // Somebody else has finished it, and it has ended since.
@@ -195,10 +176,15 @@ impl Shared {
         }
     }
 
-    /// The new name is not free. Unless the old one was rotated into it just now, by a retry of the same request perhaps.
-    async fn taken(&self, from: SessionRef, to: SessionRef, answer: &Answer) -> Result<Committed, Unavailable> {
-        let found = self.found(to, answer).await?;
-        Ok(match self.read(from).await? {
+    /// The new name is not free; unless a retry of the same request was faster, or what was there could go on no more.
+    async fn taken(&self, from: SessionRef, found: Found) -> Result<Committed, Unavailable> {
+        let now = self.read(from).await?;
+        if matches!(found, Found::Unknown { .. }) {
+            // Another session is being rotated to that name, or was.
+            tokio::time::sleep(HELD).await;
+            return Ok(Committed::Lost(now));
+        }
+        Ok(match now {
             Found::Live(_) => Committed::Taken(found),
             over => Committed::Lost(over),
         })
@@ -233,17 +219,11 @@ impl Shared {
         }
         let answer = self
             .run(Change {
-                session,
-                script: &scripts::COMMIT,
-                expected: Some((pending.version, pending.activity)),
-                deadline: None,
-                latest: 0,
                 due: Some(due),
-                remembered_until: None,
-                // It was set when it was written, and that was just now.
-                keep: self.keep_of(session, pending)?,
+                keep: Duration::from_millis(duties.keep),
                 set: vec![("f", text(duties.flags)), ("p", left), ("q", Vec::new())],
                 events: events.collect(),
+                ..Change::of(session, pending.version, pending.activity)
             })
             .await
             .map_err(|fault| self.unavailable(&fault))?;
@@ -265,19 +245,6 @@ impl Shared {
         }
     }
 
-    fn keep_of(&self, session: SessionRef, pending: &Fields) -> Result<Duration, Unavailable> {
-        let scale = Scale {
-            skew: self.bucket_of(session).bounds().1,
-        };
-        let reader = Reader {
-            book: &self.book,
-            scale,
-        };
-        let who = codec::decode(&pending.who).unwrap_or_default();
-        let (origin, next) = reader.live(&who, pending).map_err(|_| Unavailable)?;
-        Ok(Self::keep_for(&origin, &next, self.clock.now()))
-    }
-
     /// Finishes what somebody else began: if the other session has ended by going on as this one, this one is live; if it
     /// cannot any more, this one never was.
     pub(super) async fn settle(
@@ -286,44 +253,29 @@ impl Shared {
         pending: &Fields,
         duties: body::Duties,
     ) -> Result<Found, Unavailable> {
-        let unknown = Found::Unknown { may_have_ended: false };
         let Ok(predecessor) = codec::reference(&duties.predecessor) else {
             return Err(Unavailable);
         };
-        let answer = self.ask_record(predecessor).await?;
-        let before = answer.fields().unwrap_or_default();
+        let answer = self.ask_record(predecessor).await;
+        let before = answer
+            .map_err(|fault| self.unavailable(&fault))?
+            .fields()
+            .unwrap_or_default();
+        let mut not_before = 0;
         if before.flags & codec::ENDED != 0 {
             let end: body::End = codec::decode(&before.end).map_err(|_| Unavailable)?;
-            let goes_on = end.successor.is_some_and(|next| next.reference == session.as_bytes());
-            if goes_on {
+            if end.successor.is_some_and(|next| next.reference == session.as_bytes()) {
                 let after = (self.names.bucket(predecessor), before.number);
-                // Limits may have to be asked for first.
-                if let Err(Unavailable) = self.keep_of(session, pending) {
-                    let live = Fields {
-                        flags: duties.flags,
-                        ..pending.clone()
-                    };
-                    self.decode(session, &live, answer.received).await?;
-                }
                 return self.go_live(session, pending, &duties, after).await;
             }
+            // It has ended otherwise, or goes on as another one: never.
+        } else {
+            // Not yet, or never: it is forgotten once the other one cannot end so any more.
+            let twice = i64::try_from(2 * PATIENCE.as_micros()).unwrap_or(0);
+            not_before = duties.since + twice;
         }
-        // Not yet, or never: it is forgotten once the other one cannot end so any more.
-        let twice = i64::try_from(2 * PATIENCE.as_micros()).unwrap_or(0);
-        self.forget(session, pending.version, duties.since + twice).await;
-        Ok(unknown)
-    }
-
-    async fn ask_record(&self, session: SessionRef) -> Result<Answer, Unavailable> {
-        let bucket = self.names.bucket(session);
-        let question = Question {
-            script: &scripts::READ,
-            bucket,
-            keys: vec![self.names.meta(bucket), self.names.record(session)],
-            args: Vec::new(),
-            timed: false,
-        };
-        self.ask(question).await.map_err(|fault| self.unavailable(&fault))
+        self.forget(session, pending.version, not_before).await;
+        Ok(Found::Unknown { may_have_ended: false })
     }
 
     /// Forgets a pending session, not before a time of its bucket.
@@ -332,11 +284,7 @@ impl Shared {
         let question = Question {
             script: &scripts::DROP,
             bucket,
-            keys: vec![
-                self.names.meta(bucket),
-                self.names.record(session),
-                self.names.due(bucket),
-            ],
+            keys: self.names.record_and_due(session),
             args: vec![text(version), text(not_before), session.to_string().into_bytes()],
             timed: true,
         };
@@ -349,7 +297,8 @@ impl Shared {
     /// What had to end because this session began has ended.
     pub(super) async fn duties_done(&self, session: SessionRef) -> Result<(), Unavailable> {
         for _ in 0..8 {
-            let answer = self.ask_record(session).await?;
+            let answer = self.ask_record(session).await;
+            let answer = answer.map_err(|fault| self.unavailable(&fault))?;
             let Some(fields) = answer.fields().filter(|fields| !fields.duties.is_empty()) else {
                 return Ok(());
             };
@@ -362,19 +311,14 @@ impl Shared {
             let scale = Scale {
                 skew: live.lease().map_or(0, |lease| lease.skew),
             };
+            let keep = codec::decode::<body::Duties>(&fields.duties).unwrap_or_default().keep;
             let next_action = live.read(|view| view.next_action(Moment::at(self.clock.now())));
             let done = self
                 .run(Change {
-                    session,
-                    script: &scripts::COMMIT,
-                    expected: Some((fields.version, fields.activity)),
-                    deadline: None,
-                    latest: 0,
                     due: Some(scale.write(next_action)),
-                    remembered_until: None,
-                    keep: self.keep_of(session, &fields)?,
+                    keep: Duration::from_millis(keep),
                     set: vec![("p", Vec::new())],
-                    events: Vec::new(),
+                    ..Change::of(session, fields.version, fields.activity)
                 })
                 .await
                 .map_err(|fault| self.unavailable(&fault))?;

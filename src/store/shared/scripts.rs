@@ -18,6 +18,23 @@ macro_rules! of_bucket {
     };
 }
 
+/// A script that writes a record: what all of them do stands before it too.
+macro_rules! of_record {
+    ($name:literal, $flags:literal, $file:literal) => {
+        Script::new(
+            $name,
+            concat!(
+                "#!lua",
+                $flags,
+                "\n",
+                include_str!("scripts/time.lua"),
+                include_str!("scripts/write.lua"),
+                include_str!($file)
+            ),
+        )
+    };
+}
+
 /// A script of the namespace or of a subject's list.
 macro_rules! alone {
     ($name:literal, $flags:literal, $file:literal) => {
@@ -29,15 +46,15 @@ macro_rules! alone {
 pub(super) static BEAT: Script = of_bucket!("beat", " flags=no-writes", "scripts/beat.lua");
 pub(super) static READ: Script = of_bucket!("read", " flags=no-writes", "scripts/read.lua");
 pub(super) static RAISE: Script = of_bucket!("raise", " flags=allow-oom", "scripts/raise.lua");
-pub(super) static COMMIT: Script = of_bucket!("commit", " flags=allow-oom", "scripts/commit.lua");
-pub(super) static CREATE: Script = of_bucket!("create", "", "scripts/commit.lua");
+pub(super) static COMMIT: Script = of_record!("commit", " flags=allow-oom", "scripts/commit.lua");
+pub(super) static CREATE: Script = of_record!("create", "", "scripts/commit.lua");
 pub(super) static DROP: Script = of_bucket!("drop", " flags=allow-oom", "scripts/drop.lua");
 pub(super) static REARM: Script = of_bucket!("rearm", " flags=allow-oom", "scripts/rearm.lua");
 pub(super) static DUE: Script = of_bucket!("due", " flags=allow-oom", "scripts/due.lua");
 pub(super) static CORRECT: Script = of_bucket!("correct", " flags=allow-oom", "scripts/correct.lua");
 pub(super) static TALLY: Script = of_bucket!("tally", " flags=allow-oom", "scripts/tally.lua");
 pub(super) static OPEN: Script = of_bucket!("open", " flags=allow-oom", "scripts/open.lua");
-pub(super) static RESTORE: Script = of_bucket!("restore", " flags=allow-oom", "scripts/restore.lua");
+pub(super) static RESTORE: Script = of_record!("restore", " flags=allow-oom", "scripts/restore.lua");
 pub(super) static RETOUCH: Script = of_bucket!("retouch", " flags=allow-oom", "scripts/retouch.lua");
 pub(super) static ANEW: Script = of_bucket!("anew", " flags=allow-oom", "scripts/anew.lua");
 pub(super) static PRESENCE: Script = alone!("presence", " flags=allow-oom", "scripts/presence.lua");

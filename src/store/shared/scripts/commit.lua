@@ -38,12 +38,7 @@ end
 if latest > 0 and now > latest then
     return with('late', KEYS[2])
 end
--- What fails must fail before the first write, for nothing is taken back: a key of another type, that somebody else wrote.
-redis.call('ZCARD', KEYS[3])
-redis.call('ZCARD', KEYS[7])
-redis.call('XRANGE', KEYS[4], '+', '-', 'COUNT', 1)
-redis.call('LRANGE', KEYS[6], 1, 0)
-local ref, keep = ARGV[10], ARGV[9]
+must_be_sound()
 local at = 13
 local set = {}
 for _ = 1, tonumber(ARGV[12]) do
@@ -54,49 +49,8 @@ for _ = 1, tonumber(ARGV[12]) do
     end
     at = at + 2
 end
-local published, told = false, tonumber(known[4]) or 0
-local events = tonumber(ARGV[at])
-at = at + 1
-for _ = 1, events do
-    local where, body = tonumber(ARGV[at]), ARGV[at + 1]
-    at = at + 2
-    if where % 2 == 1 then
-        number = number + 1
-        local id = int(number) .. '-0'
-        local added = redis.pcall('XADD', KEYS[4], 'MAXLEN', '~', ARGV[11], id, 'b', body)
-        if added.err then
-            -- Somebody else wrote there, with a higher number. Sessions go on; watchers find that their place is gone.
-            redis.call('DEL', KEYS[4])
-            redis.call('XADD', KEYS[4], id, 'b', body)
-        end
-        published = true
-    end
-    if where >= 2 then
-        redis.call('RPUSH', KEYS[6], body)
-        told = told + 1
-    end
+if #set > 0 then
+    redis.call('HSET', KEYS[2], unpack(set))
 end
-set[#set + 1], set[#set + 2] = 'z', int(number)
-set[#set + 1], set[#set + 2] = 'y', int(told)
-if ARGV[8] ~= '' then
-    set[#set + 1], set[#set + 2] = 'g', ARGV[8]
-end
-redis.call('HSET', KEYS[2], unpack(set))
-redis.call('PEXPIRE', KEYS[2], keep)
-if redis.call('EXISTS', KEYS[6]) == 1 then
-    redis.call('LTRIM', KEYS[6], -64, -1)
-    redis.call('PEXPIRE', KEYS[6], keep)
-end
-if ARGV[7] == '' then
-    redis.call('ZREM', KEYS[3], ref)
-else
-    redis.call('ZADD', KEYS[3], ARGV[7], ref)
-end
-if ARGV[8] ~= '' then
-    redis.call('ZADD', KEYS[7], ARGV[8], ref)
-end
-if published then
-    redis.call('HSET', KEYS[1], 'n', int(number))
-    redis.call('SPUBLISH', KEYS[5], int(number))
-end
+write_around(at, tonumber(known[4]) or 0)
 return head('ok')

@@ -33,32 +33,7 @@ elseif not fields.v or not fields.w then
     -- Only what changed is known, and what it changed is gone.
     return head('kept')
 end
--- What fails must fail before the first write: as in `commit`.
-redis.call('ZCARD', KEYS[3])
-redis.call('ZCARD', KEYS[7])
-redis.call('XRANGE', KEYS[4], '+', '-', 'COUNT', 1)
-redis.call('LRANGE', KEYS[6], 1, 0)
-local told, published = tonumber(known[4]) or 0, false
-local events = tonumber(ARGV[at])
-at = at + 1
-for _ = 1, events do
-    local where, body = tonumber(ARGV[at]), ARGV[at + 1]
-    at = at + 2
-    if where % 2 == 1 then
-        number = number + 1
-        local id = int(number) .. '-0'
-        local added = redis.pcall('XADD', KEYS[4], 'MAXLEN', '~', ARGV[11], id, 'b', body)
-        if added.err then
-            redis.call('DEL', KEYS[4])
-            redis.call('XADD', KEYS[4], id, 'b', body)
-        end
-        published = true
-    end
-    if where >= 2 then
-        redis.call('RPUSH', KEYS[6], body)
-        told = told + 1
-    end
-end
+must_be_sound()
 for _, name in ipairs(names) do
     if fields[name] == '' then
         redis.call('HDEL', KEYS[2], name)
@@ -66,22 +41,5 @@ for _, name in ipairs(names) do
         redis.call('HSET', KEYS[2], name, fields[name])
     end
 end
-redis.call('HSET', KEYS[2], 'z', int(number), 'y', int(told))
-redis.call('PEXPIRE', KEYS[2], ARGV[9])
-if redis.call('EXISTS', KEYS[6]) == 1 then
-    redis.call('PEXPIRE', KEYS[6], ARGV[9])
-end
-if ARGV[7] == '' then
-    redis.call('ZREM', KEYS[3], ARGV[10])
-else
-    redis.call('ZADD', KEYS[3], ARGV[7], ARGV[10])
-end
-if ARGV[8] ~= '' then
-    redis.call('ZADD', KEYS[7], ARGV[8], ARGV[10])
-    redis.call('HSET', KEYS[2], 'g', ARGV[8])
-end
-if published then
-    redis.call('HSET', KEYS[1], 'n', int(number))
-    redis.call('SPUBLISH', KEYS[5], int(number))
-end
+write_around(at, tonumber(known[4]) or 0)
 return head('done')
