@@ -1,5 +1,7 @@
 //! The composition root: builds the rooms from the configuration, binds every address, runs, and drains.
 
+mod sharing;
+
 use std::{
     fs, io,
     net::SocketAddr,
@@ -19,8 +21,7 @@ use prometheus_client::{
 use tokio::{
     net::{TcpListener, TcpStream, UnixListener, UnixStream},
     signal::unix::{SignalKind, signal},
-    sync::{Semaphore, mpsc},
-    task::JoinSet,
+    sync::Semaphore,
 };
 use tokio_util::{either::Either, sync::CancellationToken};
 use tracing::{error, info, warn};
@@ -33,16 +34,14 @@ use crate::{
     reload::{self, ReloadMeter},
     rpc::{Api, Caller, Connection, RpcMeter},
     sessions::{Meter, Sessions, Setup, random_key},
-    store::{
-        MemoryCaps,
-        shared::{
-            self, Shared, StoreMeter, Wire,
-            link::{Link, Status},
-        },
-    },
+    store::MemoryCaps,
     telemetry::{Levels, PREFIX},
     time::Clock,
 };
+
+pub use sharing::BadStore;
+
+use sharing::{Keeps, Sharing};
 
 type Io = Either<TcpStream, UnixStream>;
 type Incoming = Pin<Box<dyn Stream<Item = io::Result<Connection<Io>>> + Send>>;
@@ -98,33 +97,15 @@ impl App {
                 Audit::start(setup, &mut registry).context("the audit log cannot be started")?
             }
         };
-        let shared = match config.store {
+        let sharing = match config.store {
             None => None,
             Some(store) => {
-                let buckets = shared::buckets(&store.link.address);
-                let (told, pokes) = mpsc::unbounded_channel();
-                let link = Link::new(store.link, shared::channels(&store.namespace, buckets), told);
-                let reached = check(&link).await?;
-                let setup = shared::Setup {
-                    clock: clock.clone(),
-                    wire: Arc::clone(&link) as Arc<dyn Wire>,
-                    pokes,
-                    buckets,
-                    namespace: store.namespace,
-                    master_key: store.master_key,
-                    window: store.window,
-                    outage: store.outage,
+                let keeps = Keeps {
                     max_sessions: config.max_sessions,
                     replay_events: config.replay_events,
                     mailbox_size: config.watch_queue,
                 };
-                let shared = Shared::new(setup, StoreMeter::register(&mut registry));
-                let mut tasks = JoinSet::new();
-                tasks.spawn(Arc::clone(&link).run());
-                if reached {
-                    join(&shared, &link).await?;
-                }
-                Some(Sharing { shared, tasks })
+                Some(Sharing::begin(store, &clock, keeps, &mut registry).await?)
             }
         };
         let setup = Setup {
@@ -140,10 +121,10 @@ impl App {
             max_watchers: config.max_watchers,
             audit,
         };
-        let meter = (meter, Meter::register(&mut registry));
-        let (meter, sessions) = match &shared {
-            None => (meter.0, Sessions::new(setup, meter.1)),
-            Some(Sharing { shared, .. }) => (meter.0, Sessions::sharing(setup, meter.1, shared)),
+        let counts = Meter::register(&mut registry);
+        let sessions = match &sharing {
+            None => Sessions::new(setup, counts),
+            Some(sharing) => Sessions::sharing(setup, counts, sharing.store()),
         };
         registry.register_collector(Box::new(Levels(Arc::clone(&sessions))));
         let policy_file = config
@@ -184,7 +165,7 @@ impl App {
             endpoints,
             admin_address: admin.as_ref().map(TcpListener::local_addr).transpose()?,
             sessions,
-            sharing: shared,
+            sharing,
             meter,
             registry,
             incoming,
@@ -272,7 +253,7 @@ impl App {
         tokio::select! {
             () = stop => {}
             // Without them nobody is warned, and nobody hears of it.
-            () = ended(&mut sharing) => bail!("a task of the shared store ended by itself"),
+            () = sharing::ended(&mut sharing) => bail!("a task of the shared store ended by itself"),
             // A sidecar that warns and answers nobody is worse than a restart.
             ended = &mut server => {
                 ended.context("the server panicked")?.context("the server failed")?;
@@ -285,11 +266,9 @@ impl App {
         draining.cancel();
         health.close().await;
         let drained = tokio::time::timeout(self.drain_timeout, server).await;
-        if let Some(Sharing { shared, .. }) = &sharing {
-            // What is only counted here is told, and others look at what is due.
-            let _ = tokio::time::timeout(LEAVE_TIMEOUT, shared.leave()).await;
+        if let Some(sharing) = sharing {
+            sharing.end().await;
         }
-        drop(sharing);
         // Whoever was answered is written down.
         let written = tokio::task::spawn_blocking(move || audit.close(AUDIT_TIMEOUT)).await;
         written.context("the audit log was not closed")?;
@@ -308,82 +287,6 @@ impl App {
 
 /// How many lines of the audit log may wait to be written: a burst of ends, or a few seconds of a disk that does not answer.
 const AUDIT_QUEUE: usize = 262_144;
-
-/// How long the store may take to be told the last things.
-const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// How long to wait at start for a store that may get well by itself. After that the sidecar listens all the same, and answers
-/// that it is unavailable.
-const STORE_PATIENCE: Duration = Duration::from_secs(10);
-
-/// Looks whether the shared store is fit. What no waiting mends is refused.
-async fn check(link: &Link) -> anyhow::Result<bool> {
-    let deadline = tokio::time::Instant::now() + STORE_PATIENCE;
-    let mut told = false;
-    loop {
-        match link.check().await {
-            Ok(_) => return Ok(true),
-            Err(error) if !error.is_transient() => return Err(BadStore(error.to_string()).into()),
-            Err(error) if tokio::time::Instant::now() >= deadline => {
-                warn!(%error, "the store cannot be reached yet; calls answer UNAVAILABLE until it can");
-                return Ok(false);
-            }
-            Err(error) => {
-                if !told {
-                    info!(%error, "waiting for the store");
-                }
-                told = true;
-            }
-        }
-        tokio::time::sleep(Duration::from_millis(500)).await;
-    }
-}
-
-/// Comes into the namespace before anything is served. Another's namespace is refused; a store that went away meanwhile is not.
-async fn join(shared: &Shared, link: &Link) -> anyhow::Result<()> {
-    let mut status = link.status();
-    let up = status.wait_for(|status| matches!(status, Status::Up { .. }));
-    let Ok(Ok(_)) = tokio::time::timeout(STORE_PATIENCE, up).await else {
-        return Ok(());
-    };
-    match shared.join().await {
-        Err(error) if !error.is_transient() => Err(BadStore(error.to_string()).into()),
-        Err(error) => {
-            warn!(%error, "the sidecar is not in its namespace yet");
-            Ok(())
-        }
-        Ok(()) => Ok(()),
-    }
-}
-
-/// A store that no waiting makes fit: the configuration is wrong.
-#[derive(Debug, thiserror::Error)]
-#[error("--store cannot be used: {0}")]
-pub struct BadStore(String);
-
-/// A shared store and the tasks that keep sessions in it: they end when this is dropped.
-struct Sharing {
-    shared: Arc<Shared>,
-    tasks: JoinSet<()>,
-}
-
-impl Sharing {
-    fn start(&mut self, sessions: &Arc<Sessions>) {
-        let Self { shared, tasks } = self;
-        tasks.spawn(Arc::clone(shared).follow());
-        tasks.spawn(Arc::clone(shared).keep_house());
-        tasks.spawn(Arc::clone(sessions).sweep_store(Arc::clone(shared)));
-        tasks.spawn(Arc::clone(sessions).tell_untold(Arc::clone(shared)));
-    }
-}
-
-/// Waits until a task of the shared store ends, which none should.
-async fn ended(sharing: &mut Option<Sharing>) {
-    match sharing {
-        None => std::future::pending().await,
-        Some(sharing) => drop(sharing.tasks.join_next().await),
-    }
-}
 
 /// How long the last lines of the audit log may take to be written at the end.
 const AUDIT_TIMEOUT: Duration = Duration::from_secs(5);

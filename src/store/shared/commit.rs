@@ -205,7 +205,7 @@ impl Shared {
             skew: self.buckets[bucket].bounds().1,
         };
         let mut writer = Writer::new(&self.book, scale);
-        let fields = writer.record(&origin, &next);
+        let fields = writer.beginning(&origin, &next);
         let events = writer.events(reference, &origin.identity, &next.happenings, next.version, moment.now);
         let limits = std::mem::take(&mut writer.limits);
         self.put_limits(limits).await?;

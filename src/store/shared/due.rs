@@ -5,7 +5,7 @@ use std::{sync::Arc, sync::atomic::Ordering, time::Duration};
 
 use super::{
     Session, Shared, Unavailable,
-    ask::{Question, fields, int, list, text},
+    ask::{Question, fields, text},
     codec::Read,
     scripts,
 };
@@ -29,9 +29,6 @@ pub struct Due {
 
 /// So many at once keep the server's block near a millisecond.
 const AT_ONCE: usize = 100;
-
-/// A sidecar counts as there for so long.
-pub(super) const THERE: Duration = Duration::from_secs(15);
 
 /// How often those look whose turn is the first, the second, the third, and what they leave to those before them.
 const TURNS: [(Duration, Duration); 3] = [
@@ -147,32 +144,5 @@ impl Shared {
         if let Err(fault) = self.link.command(&key, put).await {
             let _ = self.unavailable(&fault);
         }
-    }
-
-    /// Says that this sidecar is there, or leaves, and learns its rank.
-    pub async fn be_there(&self, leaves: bool) {
-        let args = vec![
-            self.name.clone().into_bytes(),
-            text(THERE.as_millis()),
-            text(u8::from(leaves)),
-        ];
-        let Ok(reply) = self.call(&scripts::PRESENCE, vec![self.names.presence()], args).await else {
-            return;
-        };
-        let number = |place: usize| {
-            list(&reply)
-                .get(place)
-                .and_then(int)
-                .and_then(|number| usize::try_from(number).ok())
-        };
-        if let (Some(rank), Some(count)) = (number(0), number(1)) {
-            *self.rank.lock() = (rank, count);
-        }
-    }
-
-    /// How many sidecars are there, as far as this one knows.
-    #[must_use]
-    pub fn sidecars(&self) -> usize {
-        self.rank.lock().1
     }
 }

@@ -2,7 +2,7 @@
 //! and a lost one is made up for by a look at each bucket's number, more than twice a second.
 
 use std::{
-    collections::{BTreeSet, VecDeque},
+    collections::BTreeSet,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
@@ -11,7 +11,7 @@ use redis::Value;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::{
-    Resumed, Shared, Unavailable,
+    Shared, Unavailable,
     ask::{Question, bytes, list},
     body, codec,
     link::{Fault, Poke, Status},
@@ -20,7 +20,6 @@ use super::{
 use crate::{
     event::{Event, Places},
     state::Happening,
-    store::NotResumed,
 };
 
 /// How often each bucket's number is looked at. Twice this and a call are less than what a copy is trusted for.
@@ -32,55 +31,8 @@ const PAGE: usize = 512;
 /// Events that are told of for a while after they were applied.
 const TOLD: usize = 65_536;
 
-/// An event's number, what comes before it in another bucket, and the event.
-type Earlier = (u64, Option<body::After>, Option<Event>);
-
-/// What happened before this process' log begins, by bucket.
-struct Before {
-    buckets: Vec<VecDeque<Earlier>>,
-    events: Vec<Arc<Event>>,
-}
-
-impl Before {
-    fn new(buckets: usize) -> Self {
-        Self {
-            buckets: (0..buckets).map(|_| VecDeque::new()).collect(),
-            events: Vec::new(),
-        }
-    }
-
-    /// Each bucket in its own order, and what led to an event in another bucket before it.
-    fn in_order(mut self) -> Vec<Arc<Event>> {
-        for bucket in 0..self.buckets.len() {
-            self.take(bucket, u64::MAX);
-        }
-        self.events
-    }
-
-    fn take(&mut self, bucket: usize, through: u64) {
-        while self
-            .buckets
-            .get(bucket)
-            .and_then(VecDeque::front)
-            .is_some_and(|(number, ..)| *number <= through)
-        {
-            let Some((_, after, event)) = self.buckets[bucket].pop_front() else {
-                return;
-            };
-            if let Some(after) = after
-                && let Ok(other) = usize::try_from(after.bucket)
-                && other != bucket
-            {
-                self.take(other, after.number);
-            }
-            self.events
-                .extend(event.filter(|event| event.what.is_public()).map(Arc::new));
-        }
-    }
-}
-
 /// What is read of a bucket's stream.
-enum Page {
+pub(super) enum Page {
     Events(Vec<(u64, body::Event)>),
     /// What comes next is not kept any more.
     Trimmed,
@@ -226,12 +178,12 @@ impl Shared {
     }
 
     /// The number of the last event of a bucket that is applied here.
-    fn applied(&self, bucket: usize) -> u64 {
+    pub(super) fn applied(&self, bucket: usize) -> u64 {
         self.buckets[bucket].gate().applied
     }
 
     /// Reads on in a bucket's stream, to its end or through a number.
-    async fn catch_up(&self, bucket: usize, through: Option<u64>) -> Result<(), Unavailable> {
+    pub(super) async fn catch_up(&self, bucket: usize, through: Option<u64>) -> Result<(), Unavailable> {
         // Two who read on at once would apply the same events twice. One turn for all buckets: events lead from one to another.
         let _turn = self.reading.lock().await;
         self.read_on(bucket, through).await
@@ -309,7 +261,7 @@ impl Shared {
     }
 
     /// The events of a bucket after a number.
-    async fn read_events(&self, bucket: usize, after: u64, through: u64) -> Result<Page, Unavailable> {
+    pub(super) async fn read_events(&self, bucket: usize, after: u64, through: u64) -> Result<Page, Unavailable> {
         let key = self.names.events(bucket);
         let mut range = redis::cmd("XRANGE");
         range.arg(&key).arg(format!("{}-0", after + 1));
@@ -353,65 +305,6 @@ impl Shared {
             bucket,
             "the store's events do not go on from where they were (it lost its data, or they were trimmed): watchers begin anew"
         );
-    }
-
-    /// Where a watcher goes on that has seen all up to these places.
-    pub(super) async fn resume_from(&self, places: &Places) -> Result<Resumed, NotResumed> {
-        if places.len() != self.names.buckets() {
-            return Err(NotResumed::Future);
-        }
-        if !self.joined.load(Ordering::Acquire) {
-            return Err(NotResumed::Unavailable);
-        }
-        // First: what is appended from here on is in the log.
-        let (oldest, begins) = self.log_begins();
-        let mut before = Before::new(self.names.buckets());
-        for (bucket, (seen, begin)) in places.iter().zip(&begins).enumerate() {
-            let applied = self.applied(bucket);
-            if *seen > applied {
-                // Another sidecar was faster than this one, or nobody was ever there.
-                let through = Some(*seen);
-                self.catch_up(bucket, through)
-                    .await
-                    .map_err(|Unavailable| NotResumed::Unavailable)?;
-                if self.applied(bucket) < *seen {
-                    // The token is ours, so this was there: the store has lost it.
-                    return Err(NotResumed::Trimmed);
-                }
-            }
-            let mut at = *seen;
-            while at < *begin {
-                let page = self.read_events(bucket, at, *begin).await;
-                let events = match page.map_err(|Unavailable| NotResumed::Unavailable)? {
-                    // The end of it is not there any more, or its beginning.
-                    Page::Events(events) if !events.is_empty() => events,
-                    Page::Events(_) | Page::Trimmed => return Err(NotResumed::Trimmed),
-                };
-                for (number, body) in events {
-                    at = number;
-                    let stream = u16::try_from(bucket).unwrap_or(u16::MAX);
-                    let event = self.event(&body, stream, number).await;
-                    let event = event.map_err(|Unavailable| NotResumed::Unavailable)?;
-                    before.buckets[bucket].push_back((number, body.after, event));
-                }
-            }
-            self.meter.replayed.inc_by(begin.saturating_sub(*seen));
-        }
-        Ok(Resumed {
-            before: before.in_order(),
-            cursor: oldest.saturating_sub(1),
-        })
-    }
-
-    /// Where the log of this process begins: its oldest event, and the numbers before it.
-    fn log_begins(&self) -> (u64, Places) {
-        let mut places: Places = self.begins.lock().clone();
-        let oldest = self.log.oldest();
-        // What was trimmed from the log is in the streams.
-        for (place, trimmed) in places.iter_mut().zip(self.log.trimmed()) {
-            *place = (*place).max(trimmed);
-        }
-        (oldest, places)
     }
 
     /// Whether the events of all buckets go on from where this sidecar has followed them. If not, a new epoch says so to all.
@@ -461,29 +354,6 @@ impl Shared {
         // All that was known before has no place among these.
         self.log.begin_anew(&begins);
         Ok(())
-    }
-
-    /// Keeps this sidecar among those that are there, and tells what is only counted here.
-    pub async fn keep_house(self: Arc<Self>) {
-        let mut tick = interval(Duration::from_secs(5));
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            tick.tick().await;
-            if self.is_up() {
-                self.be_there(false).await;
-                self.compare_policies().await;
-                self.flush(false).await;
-                self.near.sweep();
-            }
-        }
-    }
-
-    /// Leaves: what is only counted here is told, and others need not wait for this sidecar.
-    pub async fn leave(&self) {
-        if self.is_up() {
-            self.flush(true).await;
-            self.be_there(true).await;
-        }
     }
 }
 

@@ -1,12 +1,14 @@
-//! Policies across sidecars: each says which revisions it has, so that a mismatch is seen where it matters. It decides nothing: a
-//! session keeps the limits that are in its record, and only a higher revision reaches it.
+//! The sidecars of a namespace: each says that it is there, so that they share out the work, and which policies it has, so that a
+//! mismatch is seen where it matters. That decides nothing: a session keeps the limits that are in its record, and only a higher
+//! revision reaches it.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use tokio::time::{MissedTickBehavior, interval};
 
 use super::{
     Shared,
-    ask::{bytes, list, text},
-    due::THERE,
+    ask::{bytes, int, list, text},
     limits::write,
     scripts,
 };
@@ -15,7 +17,57 @@ use super::{
 /// not there.
 pub type Elsewhere = BTreeMap<Option<u64>, u32>;
 
+/// A sidecar counts as there for so long.
+const THERE: Duration = Duration::from_secs(15);
+
+/// How often this sidecar says that it is there.
+const HOUSE: Duration = Duration::from_secs(5);
+
 impl Shared {
+    /// Keeps this sidecar among those that are there, and tells what is only counted here.
+    pub async fn keep_house(self: Arc<Self>) {
+        let mut tick = interval(HOUSE);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tick.tick().await;
+            if self.is_up() {
+                self.be_there(false).await;
+                self.compare_policies().await;
+                self.flush(false).await;
+                self.near.sweep();
+            }
+        }
+    }
+
+    /// Leaves: what is only counted here is told, and others need not wait for this sidecar.
+    pub async fn leave(&self) {
+        if self.is_up() {
+            self.flush(true).await;
+            self.be_there(true).await;
+        }
+    }
+
+    /// Says that this sidecar is there, or leaves, and learns its rank.
+    pub async fn be_there(&self, leaves: bool) {
+        let args = vec![
+            self.name.clone().into_bytes(),
+            text(THERE.as_millis()),
+            text(u8::from(leaves)),
+        ];
+        let Ok(reply) = self.call(&scripts::PRESENCE, vec![self.names.presence()], args).await else {
+            return;
+        };
+        let number = |place: usize| {
+            list(&reply)
+                .get(place)
+                .and_then(int)
+                .and_then(|number| usize::try_from(number).ok())
+        };
+        if let (Some(rank), Some(count)) = (number(0), number(1)) {
+            *self.rank.lock() = (rank, count);
+        }
+    }
+
     /// Says which policies this sidecar has, and looks which the others have.
     pub(super) async fn compare_policies(&self) {
         let own: BTreeMap<String, (u64, String)> = self

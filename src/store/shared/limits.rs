@@ -81,7 +81,12 @@ impl Book {
     /// The known limits from which these come by what is their own.
     fn base(&self, limits: &Limits) -> Option<(u64, Arc<Limits>)> {
         let known = self.known.read();
+        let is_plain = limits.own_idle_timeout.is_none() && limits.own_absolute_timeout.is_none();
         let comes_from = |base: &Arc<Limits>| {
+            // Nearly all are just those of a revision.
+            if is_plain && **base == *limits {
+                return true;
+            }
             base.policy == limits.policy
                 && base.revision == limits.revision
                 && (Arc::ptr_eq(&base.rules, &limits.rules) || base.rules == limits.rules)

@@ -15,9 +15,11 @@ mod journal;
 mod limits;
 pub mod link;
 mod lists;
+mod meter;
 mod names;
 mod near;
 mod outage;
+mod resume;
 mod rotate;
 mod scripts;
 mod settings;
@@ -39,9 +41,10 @@ use tokio::sync::mpsc;
 
 pub use due::{Due, DueSession};
 pub use fleet::Elsewhere;
+pub use meter::StoreMeter;
 pub use names::{buckets, channels};
 pub use outage::Outage;
-pub use settings::{FORMAT, Setup, StoreMeter, Unjoined, fingerprint};
+pub use settings::{FORMAT, Setup, Unjoined, fingerprint};
 pub use wire::Wire;
 
 use super::{

@@ -61,8 +61,9 @@ impl Shared {
         if gate.applied > number {
             return;
         }
-        let newer = |known: &Arc<Session>| known.version() > session.version();
-        if !self.near.get(session.reference()).as_ref().is_some_and(newer) {
+        // What is kept already need not be kept again: each renewal of a lease comes by here.
+        let as_good = |known: &Arc<Session>| Arc::ptr_eq(known, session) || known.version() > session.version();
+        if !self.near.get(session.reference()).as_ref().is_some_and(as_good) {
             self.near.insert(Arc::clone(session));
         }
     }

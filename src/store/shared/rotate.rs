@@ -58,7 +58,7 @@ impl Shared {
         };
         let (origin, first) = (&successor.origin, &successor.next);
         let mut writer = Writer::new(&self.book, scale);
-        let fields = writer.record(origin, first);
+        let fields = writer.beginning(origin, first);
         let events = writer.events(to, &origin.identity, &first.happenings, first.version, moment.now);
         self.put_limits(std::mem::take(&mut writer.limits)).await?;
         if !origin.identity.subject().is_empty() {
