@@ -13,7 +13,8 @@ use tokio::time::{MissedTickBehavior, interval};
 use super::{
     Shared, Unavailable,
     ask::{Question, bytes, list},
-    body, codec,
+    body,
+    codec::{self, Reader, Scale, Unread},
     link::{Fault, Poke, Status},
     scripts,
 };
@@ -247,6 +248,38 @@ impl Shared {
             self.tell_later(event);
         }
         Ok(())
+    }
+
+    /// Decodes an event, and asks for limits that are not known here yet.
+    pub(super) async fn event(
+        &self,
+        body: &body::Event,
+        stream: u16,
+        number: u64,
+    ) -> Result<Option<Event>, Unavailable> {
+        let bucket = codec::reference(&body.reference).map_or(0, |session| self.names.bucket(session));
+        let reader = Reader {
+            book: &self.book,
+            scale: Scale {
+                skew: self.buckets[bucket].bounds().1,
+            },
+        };
+        for _ in 0..2 {
+            match reader.event(body, stream, number) {
+                Ok(event) => return Ok(event),
+                Err(Unread::Limits(digest)) => self.learn_limits(digest).await?,
+                Err(Unread::Broken(problem)) => {
+                    self.meter.unreadable.inc();
+                    tracing::error!(
+                        problem,
+                        bucket,
+                        "an event cannot be read: somebody else wrote it, or a newer version"
+                    );
+                    return Ok(None);
+                }
+            }
+        }
+        Err(Unavailable)
     }
 
     fn tell_later(&self, event: Arc<Event>) {

@@ -23,6 +23,7 @@ mod resume;
 mod rotate;
 mod scripts;
 mod settings;
+mod story;
 pub mod trial;
 mod wire;
 
