@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use proptest::{collection::vec, option, prelude::*, sample::select};
 use session_sidecar::{
-    compliance::{lint, toml, total, worst_case},
+    compliance::{Kept, lint, toml, total, worst_case},
     config::parse_policies,
     state::{
         Activity, AtSubjectCap, Limits, OneOf, Pattern, Policy, PresenceLimits, Rule, Rules, Superseded, Unmatched,
@@ -173,10 +173,12 @@ proptest! {
 
     #[test]
     fn the_worst_case_is_never_more_than_the_absolute_timeout(policy in policy()) {
-        let terms = worst_case(&policy);
-        prop_assert!(total(&terms) <= policy.limits.absolute_timeout);
-        if !policy.limits.passive {
-            prop_assert!(total(&terms) >= policy.limits.idle_timeout);
+        for kept in [Kept::Memory, Kept::shared(&policy)] {
+            let terms = worst_case(&policy, kept);
+            prop_assert!(total(&terms) <= policy.limits.absolute_timeout);
+            if !policy.limits.passive {
+                prop_assert!(total(&terms) >= policy.limits.idle_timeout);
+            }
         }
         let _ = lint(&policy);
     }

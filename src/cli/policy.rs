@@ -7,10 +7,10 @@ use serde::Serialize;
 
 use crate::{
     compliance::{
-        Finding, PUSH_LATENESS, Preset, Standard, Term, document, lint_against, span, toml, total, worst_case,
+        Finding, Kept, PUSH_LATENESS, Preset, Standard, Term, document, lint_against, span, toml, total, worst_case,
     },
     config::{
-        PolicyCommand, PolicyFileArgs, PolicyLintArgs, StandardArg, parse_policies, parse_policy_file, read_policies,
+        PolicyCommand, PolicyFileArgs, PolicyKeptArgs, PolicyLintArgs, StandardArg, parse_policies, parse_policy_file, read_policies,
     },
     state::Policy,
 };
@@ -22,7 +22,7 @@ const FINDINGS: u8 = 1;
 pub fn run(command: &PolicyCommand) -> anyhow::Result<ExitCode> {
     match command {
         PolicyCommand::Lint(args) => lint(args),
-        PolicyCommand::Document(args) => Ok(super::print(&document(&policies(args)?))),
+        PolicyCommand::Document(args) => Ok(super::print(&document(&policies(&args.file)?, kept(args.kept)))),
         PolicyCommand::Show(args) => {
             let pages: Vec<_> = policies(args)?.values().map(toml).collect();
             Ok(super::print(&pages.join("\n")))
@@ -38,6 +38,15 @@ fn policies(args: &PolicyFileArgs) -> anyhow::Result<BTreeMap<String, Policy>> {
             parse_policy_file(&super::read("--policy-file", path)?).context("standard input")
         }
         Some(path) => read_policies(path),
+    }
+}
+
+/// Where the sessions of a policy will be.
+fn kept(args: PolicyKeptArgs) -> fn(&Policy) -> Kept {
+    if args.shared_store {
+        Kept::shared
+    } else {
+        |_| Kept::Memory
     }
 }
 
@@ -60,12 +69,13 @@ fn lint(args: &PolicyLintArgs) -> anyhow::Result<ExitCode> {
     } else {
         args.standard.iter().copied().map(standard).collect()
     };
+    let kept = kept(args.kept);
     let reports: Vec<_> = policies(&args.file)?
         .iter()
         .map(|(name, policy)| Report {
             policy: name.clone(),
             findings: lint_against(policy, &standards),
-            worst_case: worst_case(policy),
+            worst_case: worst_case(policy, kept(policy)),
         })
         .collect();
     let page = if args.json { json(&reports)? } else { text(&reports) };

@@ -2,12 +2,13 @@
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
-use super::{PUSH_LATENESS, Standard, lint_against, span, total, worst_case};
+use super::{Kept, PUSH_LATENESS, Standard, lint_against, span, total, worst_case};
 use crate::state::{AtSubjectCap, Policy, Rule, Unmatched};
 
-/// Writes the documentation of session limits as Markdown. What only people know is left open and says so.
+/// Writes the documentation of session limits as Markdown, where sessions are kept as `kept` says. What only people know is left open
+/// and says so.
 #[must_use]
-pub fn document(policies: &BTreeMap<String, Policy>) -> String {
+pub fn document(policies: &BTreeMap<String, Policy>, kept: fn(&Policy) -> Kept) -> String {
     let mut page = String::from(
         "# Session limits\n\n\
          How long sessions live, how many a person may have, and what happens at each limit (OWASP ASVS 5.0 V7.1.1 \
@@ -26,7 +27,7 @@ pub fn document(policies: &BTreeMap<String, Policy>) -> String {
             cell(name),
             idle(policy),
             span(limits.absolute_timeout),
-            span(total(&worst_case(policy))),
+            span(total(&worst_case(policy, kept(policy)))),
             sessions(policy),
             if limits.enforced {
                 "yes"
@@ -36,12 +37,12 @@ pub fn document(policies: &BTreeMap<String, Policy>) -> String {
         );
     }
     for (name, policy) in policies {
-        write_policy(&mut page, name, policy);
+        write_policy(&mut page, name, policy, kept(policy));
     }
     page
 }
 
-fn write_policy(page: &mut String, name: &str, policy: &Policy) {
+fn write_policy(page: &mut String, name: &str, policy: &Policy, kept: Kept) {
     let limits = &policy.limits;
     let _ = write!(
         page,
@@ -107,7 +108,7 @@ fn write_policy(page: &mut String, name: &str, policy: &Policy) {
         span(limits.tombstone_ttl)
     );
     page.push_str("\nJustification of these limits, in combination with other controls: *[risk analysis]*.\n");
-    write_worst_case(page, policy);
+    write_worst_case(page, policy, kept);
     write_departures(page, policy);
     page.push_str("\n### Concurrent sessions (V7.1.2)\n\n");
     page.push_str(&match (policy.max_sessions_per_subject, policy.at_subject_cap) {
@@ -127,8 +128,8 @@ fn write_policy(page: &mut String, name: &str, policy: &Policy) {
     });
 }
 
-fn write_worst_case(page: &mut String, policy: &Policy) {
-    let terms = worst_case(policy);
+fn write_worst_case(page: &mut String, policy: &Policy, kept: Kept) {
+    let terms = worst_case(policy, kept);
     let _ = write!(
         page,
         "\n### Worst case\n\nFrom a person's last input to the first refused request: at most **{}**. A gateway that \
@@ -258,7 +259,7 @@ mod tests {
         for preset in &Preset::ALL {
             policies.insert(preset.name.to_owned(), preset.policy());
         }
-        let page = document(&policies);
+        let page = document(&policies, |_| Kept::Memory);
         for told in [
             "| nist-aal3 | 15m | 12h | 15m | not limited | yes |",
             "| owasp-high-value | 5m | 4h | 5m | 1, then the oldest ends | yes |",

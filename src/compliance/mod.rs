@@ -13,7 +13,7 @@ pub use document::document;
 pub use lint::{Finding, Standard, lint, lint_against};
 pub use presets::Preset;
 pub use toml::toml;
-pub use worst_case::{PUSH_LATENESS, Term, total, worst_case};
+pub use worst_case::{Kept, PUSH_LATENESS, Term, total, worst_case};
 
 /// A duration as a policy file would say it, exactly: "15m", "1h 30m", "30d".
 #[must_use]

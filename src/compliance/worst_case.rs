@@ -19,10 +19,36 @@ pub struct Term {
     pub explanation: String,
 }
 
+/// Where sessions are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kept {
+    /// In the memory of one process.
+    Memory,
+    /// In a store that many share, where activity is written this far ahead.
+    Shared {
+        /// How far.
+        window: Duration,
+        /// Whether the idle timeout of a policy with `at_most` is shorter by that already, as it is in force there.
+        in_force: bool,
+    },
+}
+
+impl Kept {
+    /// In a shared store, for which nobody has set another window.
+    #[must_use]
+    pub fn shared(policy: &Policy) -> Self {
+        let window = policy.limits.window(None);
+        Self::Shared {
+            window,
+            in_force: false,
+        }
+    }
+}
+
 /// The terms, in the order in which they add up. Their sum is never more than `absolute_timeout`, which ends every session:
 /// the term that would go beyond is cut.
 #[must_use]
-pub fn worst_case(policy: &Policy) -> Vec<Term> {
+pub fn worst_case(policy: &Policy, kept: Kept) -> Vec<Term> {
     let limits = &policy.limits;
     let mut sum = Sum {
         left: limits.absolute_timeout,
@@ -45,11 +71,7 @@ pub fn worst_case(policy: &Policy) -> Vec<Term> {
         sum.add("idle_timeout", limits.idle_timeout, why);
     }
     sum.add("lateness", Duration::ZERO, lateness());
-    sum.add(
-        "store",
-        Duration::ZERO,
-        "sessions live in this process' memory: no other copy is behind".to_owned(),
-    );
+    store(&mut sum, limits, kept);
     if !limits.passive {
         work(&mut sum, limits);
         if limits.unmatched == Unmatched::Count {
@@ -110,6 +132,34 @@ fn lateness() -> String {
          to 5s",
         span(PUSH_LATENESS)
     )
+}
+
+fn store(sum: &mut Sum, limits: &Limits, kept: Kept) {
+    let (late, why) = match kept {
+        Kept::Memory => (
+            Duration::ZERO,
+            "sessions live in this process' memory: no other copy is behind".to_owned(),
+        ),
+        Kept::Shared { .. } if limits.passive => (Duration::ZERO, "no activity is written".to_owned()),
+        Kept::Shared { window, in_force: false } if limits.at_most => (
+            Duration::ZERO,
+            format!(
+                "activity is written {} ahead, and the stored idle timeout is shorter by as much (at_most = true)",
+                span(window)
+            ),
+        ),
+        Kept::Shared { window, .. } if limits.at_most => (
+            window,
+            "activity is written so far ahead; the idle timeout is shorter by as much already (at_most = true)".to_owned(),
+        ),
+        Kept::Shared { window, .. } => (
+            window,
+            "activity is written so far ahead in the shared store; at_most = true takes it off the idle timeout. After an outage of \
+             the store idle ends are held for 5s, and for 60s in all"
+                .to_owned(),
+        ),
+    };
+    sum.add("store", late, why);
 }
 
 fn work(sum: &mut Sum, limits: &Limits) {
@@ -195,7 +245,7 @@ mod tests {
             limits: Arc::new(limits),
             ..Policy::default()
         };
-        let terms = worst_case(&policy);
+        let terms = worst_case(&policy, Kept::Memory);
         assert!(total(&terms) <= policy.limits.absolute_timeout);
         terms
             .into_iter()
@@ -216,7 +266,7 @@ mod tests {
             let policy = preset.policy();
             if policy.limits.unmatched == Unmatched::Ignore {
                 assert_eq!(
-                    total(&worst_case(&policy)),
+                    total(&worst_case(&policy, Kept::Memory)),
                     policy.limits.idle_timeout,
                     "{}",
                     preset.name
@@ -317,7 +367,7 @@ mod tests {
     fn the_policy_that_a_new_user_meets_names_what_keeps_sessions_alive() {
         let terms = terms(Limits::default());
         assert_eq!(terms.last(), Some(&("unmatched".to_owned(), 565)));
-        let all = worst_case(&Policy::default());
+        let all = worst_case(&Policy::default(), Kept::Memory);
         assert_eq!(total(&all), Limits::default().absolute_timeout);
         let extend = all.last().unwrap();
         assert!(extend.name == "extend" && extend.explanation.ends_with("reach as far already"));
@@ -333,10 +383,27 @@ mod tests {
             limits: Arc::new(limits),
             ..Policy::default()
         };
-        let names: Vec<_> = worst_case(&policy).into_iter().map(|term| term.name).collect();
+        let names: Vec<_> = worst_case(&policy, Kept::Memory).into_iter().map(|term| term.name).collect();
         assert_eq!(
             names,
             ["enforce", "idle_timeout", "lateness", "store", "work_hold", "extend"]
         );
+    }
+
+    #[test]
+    fn a_shared_store_adds_its_window_unless_the_limit_is_an_upper_bound() {
+        let store = |limits: Limits, in_force| {
+            let policy = Policy {
+                limits: Arc::new(limits),
+                ..Policy::default()
+            };
+            let window = policy.limits.window(None);
+            let terms = worst_case(&policy, Kept::Shared { window, in_force });
+            terms.into_iter().find(|term| term.name == "store").unwrap().duration
+        };
+        assert_eq!(store(Limits::default(), false), Duration::from_secs(9));
+        assert_eq!(store(Limits::default(), true), Duration::from_secs(9));
+        assert_eq!(store(strict(), false), Duration::ZERO, "the stored idle timeout is shorter");
+        assert_eq!(store(strict(), true), strict().window(None), "it is shorter already");
     }
 }

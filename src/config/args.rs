@@ -366,7 +366,7 @@ pub enum PolicyCommand {
     /// if there is none, 1 if there are, 64 if the file is bad.
     Lint(PolicyLintArgs),
     /// Print the page that OWASP ASVS 5.0 V7.1.1 and V7.1.2 ask for, as Markdown. Exit code 0 or 64.
-    Document(PolicyFileArgs),
+    Document(PolicyDocumentArgs),
     /// Print the policies as they are in force: every key, as a policy file. Exit code 0 or 64.
     Show(PolicyFileArgs),
     /// Print what the presets are, as a policy file.
@@ -381,12 +381,36 @@ pub struct PolicyFileArgs {
     pub policy_file: Option<PathBuf>,
 }
 
+/// Where sessions will be.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct PolicyKeptArgs {
+    /// The worst case where sidecars share a store (`serve --store redis://…`), instead of where each keeps its own sessions.
+    #[arg(long)]
+    pub shared_store: bool,
+}
+
+/// Arguments of `policy document`.
+#[derive(Debug, Args)]
+pub struct PolicyDocumentArgs {
+    /// The file.
+    #[command(flatten)]
+    pub file: PolicyFileArgs,
+
+    /// Where sessions will be.
+    #[command(flatten)]
+    pub kept: PolicyKeptArgs,
+}
+
 /// Arguments of `policy lint`.
 #[derive(Debug, Args)]
 pub struct PolicyLintArgs {
     /// The file.
     #[command(flatten)]
     pub file: PolicyFileArgs,
+
+    /// Where sessions will be.
+    #[command(flatten)]
+    pub kept: PolicyKeptArgs,
 
     /// Only these standards, repeatable or separated by commas. Default: all.
     #[arg(long, value_name = "STANDARD", value_delimiter = ',')]

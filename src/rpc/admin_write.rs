@@ -7,7 +7,7 @@ use super::{
     write::{Writer, cleared_cause, duration, hold_kind, limit, reason},
 };
 use crate::{
-    compliance,
+    compliance::{self, Kept},
     event::Event,
     sessions::{Explanation, Sessions, Stats},
     state::{Happening, Limits, Policy, Tombstone},
@@ -198,15 +198,21 @@ pub(super) fn policies(sessions: &Sessions) -> Vec<v1::PolicyInfo> {
                     sidecar_count,
                 })
                 .collect(),
-            ..policy_info(&policy, active)
+            ..policy_info(&policy, active, kept(sessions, &policy))
         }
     });
     each.collect()
 }
 
-fn policy_info(policy: &Policy, active: bool) -> v1::PolicyInfo {
+fn kept(sessions: &Sessions, policy: &Policy) -> Kept {
+    sessions
+        .ahead(policy)
+        .map_or(Kept::Memory, |window| Kept::Shared { window, in_force: true })
+}
+
+fn policy_info(policy: &Policy, active: bool, kept: Kept) -> v1::PolicyInfo {
     let limits = &policy.limits;
-    let terms = compliance::worst_case(policy);
+    let terms = compliance::worst_case(policy, kept);
     v1::PolicyInfo {
         name: limits.policy.to_string(),
         revision: limits.revision,

@@ -207,6 +207,12 @@ impl Sessions {
         self.store.policy_elsewhere(policy)
     }
 
+    /// How far ahead of an activity of a policy's sessions it may be written; `None` if each is noted as it is.
+    #[must_use]
+    pub fn ahead(&self, policy: &Policy) -> Option<Duration> {
+        self.store.ahead(&policy.limits)
+    }
+
     /// Whether other sidecars share the sessions.
     #[must_use]
     pub fn is_shared(&self) -> bool {

@@ -205,6 +205,18 @@ impl Limits {
     /// The idle timeout of a session that inactivity does not end: longer than any absolute one.
     pub const NEVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
+    /// How far ahead of an activity it may be written where many sidecars share sessions, so that one write covers the next ones:
+    /// a hundredth of the idle timeout, 250 ms at least and 10 s at most, unless another span is `wanted`; never more than a quarter
+    /// of the time before the first idle warning.
+    #[must_use]
+    pub fn window(&self, wanted: Option<Duration>) -> Duration {
+        let longest = self.idle_points.first().copied().unwrap_or(Duration::ZERO);
+        let room = self.idle_timeout.saturating_sub(longest) / 4;
+        wanted
+            .unwrap_or((self.idle_timeout / 100).clamp(SECOND / 4, 10 * SECOND))
+            .min(room)
+    }
+
     /// These limits with stricter timeouts for one session. The warning points stay, as far as they fit.
     #[must_use]
     pub fn stricter(&self, idle_timeout: Option<Duration>, absolute_timeout: Option<Duration>) -> Self {

@@ -205,6 +205,12 @@ pub trait Store: Send + Sync {
         limits.clone()
     }
 
+    /// How far ahead of an activity it may be written; `None` if each is noted as it is.
+    fn ahead(&self, limits: &Limits) -> Option<Duration> {
+        let _ = limits;
+        None
+    }
+
     /// These are the limits of this sidecar's policies from now on.
     fn announce(&self, policies: &[Arc<Limits>]) {
         let _ = policies;

@@ -6,6 +6,7 @@ mod servers;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod clock;
 mod damage;
 mod faults;
 mod fitness;

@@ -9,20 +9,20 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, LazyLock, Mutex,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicI64, AtomicU32, Ordering},
     },
 };
 
 use async_trait::async_trait;
 use redis::{Cmd, Connection, Value};
-use session_sidecar::{
-    store::shared::{
-        Wire,
-        link::{Call, Fault, Poke, Server, Status},
-    },
-    time::{Clock, Time},
+use session_sidecar::store::shared::{
+    Wire,
+    link::{Call, Fault, Poke, Server, Status},
 };
-use tokio::sync::{mpsc, watch};
+use tokio::{
+    sync::{mpsc, watch},
+    time::Instant,
+};
 
 /// The server's address, from the environment; without one sessions are in memory.
 pub fn address() -> Option<String> {
@@ -36,11 +36,29 @@ pub fn fresh_namespace() -> String {
     format!("test-{}-{number}", std::process::id())
 }
 
+/// A server, and how far its clock was set, in microseconds.
+#[derive(Clone)]
+pub struct Place {
+    pub address: String,
+    pub set: Arc<AtomicI64>,
+    began: Instant,
+}
+
+impl Place {
+    pub fn new(address: String) -> Self {
+        Self {
+            address,
+            set: Arc::default(),
+            began: Instant::now(),
+        }
+    }
+}
+
 /// The wire to a server that lives in a test's time.
 pub struct VirtualWire {
     connections: Arc<Mutex<Vec<Connection>>>,
     client: redis::Client,
-    clock: Clock,
+    place: Place,
     pokes: mpsc::UnboundedSender<Poke>,
     status: watch::Sender<Status>,
 }
@@ -51,7 +69,7 @@ static SOURCES: LazyLock<Mutex<HashMap<&'static str, Arc<redis::Script>>>> = Laz
 const SERVER_AHEAD: u64 = 1_790_000_000_000_000;
 
 impl VirtualWire {
-    pub fn new(address: &str, clock: Clock) -> (Arc<Self>, mpsc::UnboundedReceiver<Poke>) {
+    pub fn new(place: Place) -> (Arc<Self>, mpsc::UnboundedReceiver<Poke>) {
         let (pokes, told) = mpsc::unbounded_channel();
         let up = Status::Up {
             generation: 1,
@@ -64,8 +82,8 @@ impl VirtualWire {
         };
         let wire = Self {
             connections: Arc::default(),
-            client: redis::Client::open(address).expect("an address"),
-            clock,
+            client: redis::Client::open(place.address.as_str()).expect("an address"),
+            place,
             pokes,
             status: watch::Sender::new(up),
         };
@@ -110,7 +128,8 @@ impl VirtualWire {
 
     fn micros(&self) -> u64 {
         // Whole microseconds of the test are whole ones of the server.
-        (self.clock.now().as_nanos() - Time::START.as_nanos()) / 1000 + SERVER_AHEAD
+        let right = u64::try_from(self.place.began.elapsed().as_micros()).expect("a short test") + SERVER_AHEAD;
+        right.saturating_add_signed(self.place.set.load(Ordering::Relaxed))
     }
 }
 

@@ -47,6 +47,8 @@ pub struct Options {
     pub driver: bool,
     pub key: u8,
     pub audit: Audit,
+    /// The store that it shares; unset: the one that the environment names, if any.
+    pub store: Option<shared::Place>,
     /// The namespace of a shared store; unset: one of its own, if there is a store at all.
     pub namespace: Option<String>,
     /// How long one write of activity is good for in a shared store.
@@ -67,6 +69,7 @@ impl Default for Options {
             driver: true,
             key: 7,
             audit: Audit::default(),
+            store: None,
             namespace: None,
             window: Some(Duration::ZERO),
         }
@@ -119,8 +122,9 @@ impl Sidecar {
             audit: options.audit,
         };
         let session_meter = Meter::register(&mut registry);
-        let shared = shared::address().map(|address| {
-            let (wire, pokes) = shared::VirtualWire::new(&address, clock.clone());
+        let place = options.store.or_else(|| shared::address().map(shared::Place::new));
+        let shared = place.map(|place| {
+            let (wire, pokes) = shared::VirtualWire::new(place);
             let setup = store::Setup {
                 clock: clock.clone(),
                 wire: wire.clone(),

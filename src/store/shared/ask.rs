@@ -34,15 +34,23 @@ pub(super) struct Answer {
     pub(super) received: Time,
 }
 
-/// A question about a session or a bucket. The first argument of a script that changes something is the time; it is put there
-/// when the question goes out.
+/// The time that goes before the arguments of a question, when it goes out. Scripts that change something want it.
+pub(super) enum Timed {
+    /// None does.
+    No,
+    /// As it is thought to be then.
+    Now,
+    /// As the arguments were reckoned by: if that was wrong they must be made anew, so the answer may be `clock`.
+    By(Scale),
+}
+
+/// A question about a session or a bucket.
 pub(super) struct Question {
     pub(super) script: &'static Script,
     pub(super) bucket: usize,
     pub(super) keys: Vec<Vec<u8>>,
     pub(super) args: Vec<Vec<u8>>,
-    /// Whether the time goes before the arguments.
-    pub(super) timed: bool,
+    pub(super) timed: Timed,
 }
 
 pub(super) fn text(value: impl ToString) -> Vec<u8> {
@@ -139,14 +147,18 @@ impl Shared {
     /// Asks, and asks again if the time was another one.
     pub(super) async fn ask(&self, question: Question) -> Result<Answer, Fault> {
         // Nobody reads or writes in a namespace that may be another's, or that may have forgotten the last moments.
-        if !self.joined.load(Ordering::Acquire) && COMES_BACK.try_with(|()| ()).is_err() {
+        let comes_back = COMES_BACK.try_with(|()| ()).is_ok();
+        if !self.joined.load(Ordering::Acquire) && !comes_back {
             return Err(Fault::Down);
         }
         for _ in 0..TRIES {
             let sent = self.clock.now();
             let mut args = Vec::with_capacity(question.args.len() + 1);
-            if question.timed {
-                args.push(text(self.buckets[question.bucket].estimate(sent)));
+            let bucket = &self.buckets[question.bucket];
+            match &question.timed {
+                Timed::No => {}
+                Timed::Now => args.push(text(bucket.estimate(sent))),
+                Timed::By(scale) => args.push(text(bucket.as_sure(scale.write(sent), sent))),
             }
             args.extend(question.args.iter().cloned());
             let reply = self
@@ -164,7 +176,10 @@ impl Shared {
                 self.correct(question.bucket, at, answer.head.corrections).await?;
                 continue;
             }
-            if !answer.is("clock") {
+            if !comes_back && !self.buckets[question.bucket].doubt(answer.received).is_zero() {
+                break;
+            }
+            if !answer.is("clock") || matches!(question.timed, Timed::By(_)) {
                 return Ok(answer);
             }
         }
@@ -197,6 +212,11 @@ impl Shared {
         match self.buckets[bucket].learn(&answer.head, sent, answer.received) {
             Learned::Fine => {
                 self.hold(answer.head.hold - answer.head.now, answer.received);
+                None
+            }
+            Learned::Otherwise => {
+                // What is at hand was reckoned by another time.
+                self.near.clear();
                 None
             }
             Learned::Stepped(at) => Some(at),
@@ -249,7 +269,7 @@ impl Shared {
             bucket,
             keys: vec![self.names.meta(bucket), self.names.record(session)],
             args: Vec::new(),
-            timed: false,
+            timed: Timed::No,
         })
         .await
     }
@@ -261,7 +281,7 @@ impl Shared {
             bucket,
             keys: self.names.indexes(bucket),
             args: Vec::new(),
-            timed: false,
+            timed: Timed::No,
         };
         let answer = self.ask(question).await?;
         self.buckets[bucket].count(answer.int(0), answer.int(1));
@@ -289,15 +309,16 @@ impl Shared {
 
     /// Decodes a record, and asks for limits that are not known here yet.
     pub(super) async fn decode(&self, session: SessionRef, fields: &Fields, at: Time) -> Result<Read, Unavailable> {
-        // By the bound from which deadlines look nearest: the store's own clock says whether one has passed.
-        let (_, most) = self.bucket_of(session).bounds();
-        let reader = Reader {
-            book: &self.book,
-            scale: Scale { skew: most },
-        };
-        // Activity is free as long as nobody's clock can be past what is written.
-        let free = Scale { skew: most }.read(fields.activity) - near::MARGIN;
         for _ in 0..2 {
+            // By the bound from which deadlines look nearest: the store's own clock says whether one has passed.
+            let (_, most) = self.bucket_of(session).bounds();
+            let scale = Scale { skew: most };
+            let reader = Reader {
+                book: &self.book,
+                scale,
+            };
+            // Activity is free as long as nobody's clock can be past what is written.
+            let free = scale.read(fields.activity) - near::MARGIN;
             match reader.record(session, fields, at, free) {
                 Ok(read) => return Ok(read),
                 Err(Unread::Limits(digest)) => self.learn_limits(digest).await?,

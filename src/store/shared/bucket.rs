@@ -59,6 +59,8 @@ struct Reckoning {
     since: Option<Time>,
     first: Option<Time>,
     corrections: u64,
+    /// How far the clock was ahead of the last heartbeat.
+    ahead: i64,
 }
 
 /// What a reply says about time.
@@ -66,12 +68,15 @@ struct Reckoning {
 pub(super) enum Learned {
     /// It goes on as it should.
     Fine,
+    /// It is another one than was thought here.
+    Otherwise,
     /// The clock was set: this is the time that it is.
     Stepped(i64),
 }
 
 /// A clock that is further off than this was set.
 const STEP: i64 = 1_000_000;
+const BACK: i64 = -STEP;
 /// A bucket at which nobody has looked for so long, in microseconds, is neglected.
 const NEGLECTED: i64 = 2_000_000;
 /// How long bounds are narrowed: clocks drift.
@@ -90,15 +95,28 @@ impl Bucket {
         reckoning.learn(head, sent, received)
     }
 
-    /// What time it is there, or 0 if that is not known for sure.
+    /// What time it is there, with a minus if that is not known for sure; 0 if it is not known at all.
     pub(super) fn estimate(&self, now: Time) -> i64 {
-        let reckoning = self.reckoning.lock();
+        let reckoning = *self.reckoning.lock();
         match reckoning.since {
             None => 0,
-            // Who has only just come cannot tell whether the clock was set.
-            Some(_) if reckoning.first.is_some_and(|first| now.since(first) < NEWCOMER) => 0,
-            Some(_) => micros(now) + i64::midpoint(reckoning.least, reckoning.most),
+            Some(_) => reckoning.as_sure(micros(now) + i64::midpoint(reckoning.least, reckoning.most), now),
         }
+    }
+
+    /// A time there, with a minus if what time it is there is not known for sure.
+    pub(super) fn as_sure(&self, at: i64, now: Time) -> i64 {
+        self.reckoning.lock().as_sure(at, now)
+    }
+
+    /// Whether nothing is known of what time it is there.
+    pub(super) fn is_new(&self) -> bool {
+        self.reckoning.lock().since.is_none()
+    }
+
+    /// For how long it cannot be told here whether its clock was set: those who can tell do so meanwhile.
+    pub(super) fn doubt(&self, now: Time) -> Duration {
+        self.reckoning.lock().doubt(now)
     }
 
     /// Whether what time it is there has been known for a moment only.
@@ -159,7 +177,27 @@ impl Bucket {
 }
 
 impl Reckoning {
+    /// Who has only just come cannot tell whether the clock was set.
+    fn as_sure(&self, at: i64, now: Time) -> i64 {
+        match self.first {
+            Some(first) if now.since(first) >= NEWCOMER => at,
+            _ => -at,
+        }
+    }
+
+    fn doubt(&self, now: Time) -> Duration {
+        let age = self.first.map_or(Duration::ZERO, |first| now.since(first));
+        match self.ahead {
+            // Nobody looked for a while, or it was set.
+            STEP.. => NEWCOMER.saturating_sub(age),
+            // It was set: time does not go back.
+            ..=BACK => UNSURE.saturating_sub(age),
+            _ => Duration::ZERO,
+        }
+    }
+
     fn learn(&mut self, head: &Head, sent: Time, received: Time) -> Learned {
+        self.ahead = head.ahead;
         // As its clock runs, also where that is behind the heartbeat and its time stands still.
         let clock = head.now + head.ahead.min(0);
         let (least, most) = (clock - micros(received), clock - micros(sent));
@@ -168,6 +206,8 @@ impl Reckoning {
             this.since = Some(received);
             this.corrections = head.corrections;
         };
+        let otherwise = most < self.least - STEP || least > self.most + STEP;
+        let learned = if otherwise { Learned::Otherwise } else { Learned::Fine };
         let (Some(since), Some(first)) = (self.since, self.first) else {
             renew(self);
             self.first = Some(received);
@@ -175,7 +215,7 @@ impl Reckoning {
         };
         if head.corrections != self.corrections {
             renew(self);
-            return Learned::Fine;
+            return learned;
         }
         let back = most < self.least - STEP;
         let forward = least > self.most + STEP;
@@ -185,10 +225,14 @@ impl Reckoning {
             if received.since(first) < NEWCOMER || others_agree {
                 renew(self);
                 self.first = Some(received);
-                return Learned::Fine;
+                return learned;
             }
             // Rather behind than ahead: nobody's deadline comes early.
             return Learned::Stepped(micros(received) + self.least);
+        }
+        if head.ahead < BACK && received.since(first) >= UNSURE {
+            // It was set before this sidecar came, and nobody is left who knows by how much: time goes on from the last heartbeat.
+            return Learned::Stepped(head.now);
         }
         let drifted = most < self.least || least > self.most;
         if drifted || (received.since(since) > FRESH && most - least < STEP / 20) {
@@ -254,7 +298,7 @@ mod tests {
         reply(&mut known, 5_000, 6_001, 250, 0);
         assert_eq!(
             reply(&mut known, 6_000, 67_001, 250, 0),
-            Learned::Fine,
+            Learned::Otherwise,
             "others were there all the time"
         );
         assert!(matches!(
@@ -267,7 +311,7 @@ mod tests {
     fn g14_a_newcomer_takes_the_time_as_it_finds_it() {
         let mut known = Reckoning::default();
         reply(&mut known, 0, 1_001, 250, 0);
-        assert_eq!(reply(&mut known, 300, 61_301, 60_000, 0), Learned::Fine);
+        assert_eq!(reply(&mut known, 300, 61_301, 60_000, 0), Learned::Otherwise);
     }
 
     #[test]

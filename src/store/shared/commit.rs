@@ -6,7 +6,7 @@ use prost::Message as _;
 
 use super::{
     Commit, Committed, Expected, Found, HELD_FOR, Raised, Session, Shared, Unavailable,
-    ask::{Answer, Question, text},
+    ask::{Answer, Question, Timed, text},
     body, codec,
     codec::{Fields, Scale, Writer},
     journal::Entry,
@@ -30,6 +30,8 @@ pub(super) const HELD: Duration = Duration::from_millis(20);
 pub(super) struct Change {
     pub(super) session: SessionRef,
     pub(super) script: &'static Script,
+    /// What times in it were reckoned by, if any.
+    pub(super) by: Option<Scale>,
     /// The version and the activity that the record must have; `None` if there must be none.
     pub(super) expected: Option<(u32, i64)>,
     /// The deadline that must have passed, if any, and whether ends of this kind are held.
@@ -72,6 +74,7 @@ impl Change {
         Self {
             session,
             script: &scripts::COMMIT,
+            by: None,
             expected: Some((version, activity)),
             deadline: None,
             latest: 0,
@@ -134,13 +137,14 @@ impl Shared {
     pub(super) async fn run(&self, change: Change) -> Result<Answer, Fault> {
         let session = change.session;
         let script = change.script;
+        let timed = change.by.map_or(Timed::Now, Timed::By);
         let args = change.args(self.events_per_bucket);
         let question = Question {
             script,
             bucket: self.names.bucket(session),
             keys: self.commit_keys(session),
             args: args.clone(),
-            timed: true,
+            timed,
         };
         let answer = self.ask(question).await?;
         if answer.is("ok") {
@@ -197,7 +201,7 @@ impl Shared {
             });
         }
         let bucket = self.names.bucket(reference);
-        if self.buckets[bucket].estimate(moment.now) == 0 {
+        if self.buckets[bucket].is_new() {
             // What time it is there decides what is written.
             self.read(reference).await?;
         }
@@ -237,6 +241,7 @@ impl Shared {
         }
         let answer = self
             .run(Change {
+                by: Some(scale),
                 due: Some(due),
                 keep,
                 set,
@@ -319,6 +324,7 @@ impl Shared {
         let end = next.rest.end().cloned();
         let answer = self
             .run(Change {
+                by: Some(scale),
                 deadline: end.as_ref().and_then(|end| deadline(end, scale)),
                 due: match &end {
                     Some(_) => None,
@@ -354,6 +360,10 @@ impl Shared {
     /// A change that was not made: what there is now.
     pub(super) async fn lost(&self, reference: SessionRef, answer: &Answer) -> Result<Found, Unavailable> {
         self.near.remove(reference);
+        if answer.is("clock") {
+            // It was decided by another time than it is.
+            return self.read(reference).await;
+        }
         if answer.is("held") {
             tokio::time::sleep(HELD).await;
         }
@@ -398,7 +408,7 @@ impl Shared {
                 bucket,
                 keys: vec![self.names.meta(bucket), self.names.record(reference)],
                 args: vec![text(ago.as_micros()), text(window.as_micros()), known],
-                timed: true,
+                timed: Timed::Now,
             })
             .await
             .map_err(|fault| self.unavailable(&fault))?;
@@ -431,16 +441,17 @@ impl Shared {
         };
         let reference = session.reference();
         let bucket = self.names.bucket(reference);
+        let scale = Scale { skew: lease.skew };
         let question = Question {
             script: &scripts::REARM,
             bucket,
             keys: self.names.record_and_due(reference),
             args: vec![
                 text(session.version()),
-                text(Scale { skew: lease.skew }.write(at)),
+                text(scale.write(at)),
                 reference.to_string().into_bytes(),
             ],
-            timed: true,
+            timed: Timed::By(scale),
         };
         self.ask(question)
             .await

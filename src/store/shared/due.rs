@@ -5,7 +5,7 @@ use std::{sync::Arc, sync::atomic::Ordering, time::Duration};
 
 use super::{
     Session, Shared, Unavailable,
-    ask::{Question, fields, text},
+    ask::{Question, Timed, fields, text},
     codec::Read,
     scripts,
 };
@@ -80,7 +80,7 @@ impl Shared {
                 self.names.records(bucket),
                 text(u8::from(self.buckets[bucket].is_unsure(self.clock.now()))),
             ],
-            timed: true,
+            timed: Timed::Now,
         };
         let answer = self.ask(question).await.map_err(|fault| self.unavailable(&fault))?;
         if blind {

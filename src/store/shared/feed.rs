@@ -12,7 +12,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::{
     Shared, Unavailable,
-    ask::{Question, bytes, list},
+    ask::{Question, Timed, bytes, list},
     body,
     codec::{self, Reader, Scale, Unread},
     link::{Fault, Poke, Status},
@@ -354,7 +354,7 @@ impl Shared {
                 bucket,
                 keys: vec![self.names.meta(bucket)],
                 args: vec![epoch, fresh_epoch()?],
-                timed: false,
+                timed: Timed::No,
             };
             self.ask(question).await?;
         }
@@ -371,7 +371,7 @@ impl Shared {
                 bucket,
                 keys: vec![self.names.meta(bucket)],
                 args: vec![fresh_epoch()?],
-                timed: false,
+                timed: Timed::No,
             };
             let answer = self.ask(question).await.map_err(super::Unjoined::from)?;
             epochs.update(&answer.head.epoch);

@@ -8,7 +8,7 @@ use prost::Message as _;
 
 use super::{
     Shared, Unjoined,
-    ask::{Question, text},
+    ask::{Question, Timed, text},
     body,
     codec::{self, ENDED, PENDING},
     commit::Change,
@@ -64,7 +64,7 @@ impl Shared {
                 bucket,
                 keys: self.names.indexes(bucket),
                 args: vec![text(0), text(0), text(1), self.names.records(bucket), text(0)],
-                timed: true,
+                timed: Timed::Now,
             };
             self.ask(question).await?;
         }
@@ -86,7 +86,7 @@ impl Shared {
             bucket,
             keys: self.commit_keys(session),
             args,
-            timed: true,
+            timed: Timed::Now,
         };
         let answer = self.ask(question).await?;
         if answer.is("done") {

@@ -161,13 +161,7 @@ impl Shared {
 
     /// How far ahead of activity a record may be written.
     fn window(&self, limits: &Limits) -> Duration {
-        const LEAST: Duration = Duration::from_millis(250);
-        const MOST: Duration = Duration::from_secs(10);
-        let longest = limits.idle_points.first().copied().unwrap_or(Duration::ZERO);
-        let room = limits.idle_timeout.saturating_sub(longest) / 4;
-        self.window
-            .unwrap_or((limits.idle_timeout / 100).clamp(LEAST, MOST))
-            .min(room)
+        limits.window(self.window)
     }
 
     /// Ends are held for so many microseconds more in some bucket.
@@ -244,6 +238,10 @@ impl Store for Shared {
             idle_points: crate::state::policy::warning_points(&limits.idle_points, idle),
             ..limits.clone()
         }
+    }
+
+    fn ahead(&self, limits: &Limits) -> Option<Duration> {
+        Some(self.window(limits))
     }
 
     fn announce(&self, policies: &[Arc<Limits>]) {

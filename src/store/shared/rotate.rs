@@ -11,7 +11,7 @@ use prost::Message as _;
 
 use super::{
     Commit, Committed, Expected, Found, Shared, Unavailable,
-    ask::{Question, text},
+    ask::{Question, Timed, text},
     body,
     codec::{self, Fields, PENDING, Read, Scale, Writer},
     commit::{Change, HELD, millis, set},
@@ -49,7 +49,7 @@ impl Shared {
         };
         let to = successor.reference;
         let bucket = self.names.bucket(to);
-        if self.buckets[bucket].estimate(moment.now) == 0 {
+        if self.buckets[bucket].is_new() {
             self.read(to).await?;
         }
         // First step: the successor, pending.
@@ -97,6 +97,7 @@ impl Shared {
         pending_set.push(("p", pending.duties.clone()));
         pending_set.push(("q", pending.waiting.clone()));
         let written = |before: Change| Change {
+            by: Some(scale),
             due: Some(scale.write(moment.now + UNFINISHED)),
             keep,
             set: pending_set.clone(),
@@ -141,6 +142,7 @@ impl Shared {
         };
         let ended = self
             .run(Change {
+                by: Some(old),
                 latest: old.write(moment.now + PATIENCE),
                 remembered_until: Some(old.write(end.forget_at)),
                 keep: Self::keep_for(origin_before, &next, moment.now),
@@ -286,7 +288,7 @@ impl Shared {
             bucket,
             keys: self.names.record_and_due(session),
             args: vec![text(version), text(not_before), session.to_string().into_bytes()],
-            timed: true,
+            timed: Timed::Now,
         };
         // Whoever comes by it next tries again.
         if let Err(fault) = self.ask(question).await {
@@ -315,6 +317,7 @@ impl Shared {
             let next_action = live.read(|view| view.next_action(Moment::at(self.clock.now())));
             let done = self
                 .run(Change {
+                    by: Some(scale),
                     due: Some(scale.write(next_action)),
                     keep: Duration::from_millis(keep),
                     set: vec![("p", Vec::new())],

@@ -239,6 +239,10 @@ impl Shared {
         } else {
             self.open_buckets().await?;
         }
+        // Where nobody looked for a while it takes a moment to say what time it is.
+        let now = self.clock.now();
+        let doubt = self.buckets.iter().map(|bucket| bucket.doubt(now)).max();
+        tokio::time::sleep(doubt.unwrap_or_default()).await;
         self.entered.store(true, Ordering::Release);
         self.joined.store(true, Ordering::Release);
         self.be_there(false).await;

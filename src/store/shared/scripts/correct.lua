@@ -8,5 +8,5 @@ end
 local raw = CLOCK[1] * 1000000 + CLOCK[2]
 local at = tonumber(ARGV[1])
 redis.call('HSET', KEYS[1], 'c', int(at - raw), 'h', int(at), 'hold', int(at + 5000000), 'k', int(tonumber(ARGV[2]) + 1))
-now, hold, META[5] = at, at + 5000000, int(tonumber(ARGV[2]) + 1)
+now, ahead, hold, META[5] = at, 0, at + 5000000, int(tonumber(ARGV[2]) + 1)
 return head('ok')

@@ -2,8 +2,9 @@
 -- microseconds; hold: until when ends are held; n: number of the last event; k: how often the clock was corrected; e: epoch.
 --
 -- The time of a bucket is the server's, corrected, and never behind a heartbeat. Every reply begins with a word, that time,
--- hold, n, k, e, and how far the corrected clock is ahead of the last heartbeat. A caller says what time it thinks it is; a script that changes something refuses with `clock` if that is
--- more than a second away, for then the server's clock was set, or the call was under way for long.
+-- hold, n, k, e, and how far the corrected clock is ahead of the last heartbeat. A caller says what time it thinks it is, with a
+-- minus if it has known that for a moment only; a script that changes something refuses with `clock` if that is more than a second
+-- away, for then the server's clock was set, or the call was under way for long, or what it writes was reckoned otherwise.
 local META = redis.call('HMGET', KEYS[1], 'c', 'h', 'hold', 'n', 'k', 'e')
 local CLOCK = redis.call('TIME')
 local raw = CLOCK[1] * 1000000 + CLOCK[2] + (tonumber(META[1]) or 0)
@@ -21,10 +22,11 @@ local function head(word)
     return {word, now, hold, number, tonumber(META[5]) or 0, META[6] or '', ahead}
 end
 
--- A caller that does not know the time yet says 0.
+-- A caller that does not know the time yet says 0. Such a one, and one that has come only just now, cannot tell a clock that was
+-- set from a heartbeat that nobody gave.
 local function off(estimate)
     local at = tonumber(estimate)
-    return at > 0 and math.abs(now - at) > 1000000
+    return at <= 0 and math.abs(ahead) > 1000000 or at ~= 0 and math.abs(now - math.abs(at)) > 1000000
 end
 
 -- The reply with a record behind it: the values of FIELDS, or nothing if there is no record.
