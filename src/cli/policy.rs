@@ -10,7 +10,8 @@ use crate::{
         Finding, Kept, PUSH_LATENESS, Preset, Standard, Term, document, lint_against, span, toml, total, worst_case,
     },
     config::{
-        PolicyCommand, PolicyFileArgs, PolicyKeptArgs, PolicyLintArgs, StandardArg, parse_policies, parse_policy_file, read_policies,
+        PolicyCommand, PolicyFileArgs, PolicyKeptArgs, PolicyLintArgs, StandardArg, parse_policies, parse_policy_file,
+        read_policies,
     },
     state::Policy,
 };

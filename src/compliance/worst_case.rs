@@ -383,7 +383,10 @@ mod tests {
             limits: Arc::new(limits),
             ..Policy::default()
         };
-        let names: Vec<_> = worst_case(&policy, Kept::Memory).into_iter().map(|term| term.name).collect();
+        let names: Vec<_> = worst_case(&policy, Kept::Memory)
+            .into_iter()
+            .map(|term| term.name)
+            .collect();
         assert_eq!(
             names,
             ["enforce", "idle_timeout", "lateness", "store", "work_hold", "extend"]
@@ -403,7 +406,11 @@ mod tests {
         };
         assert_eq!(store(Limits::default(), false), Duration::from_secs(9));
         assert_eq!(store(Limits::default(), true), Duration::from_secs(9));
-        assert_eq!(store(strict(), false), Duration::ZERO, "the stored idle timeout is shorter");
+        assert_eq!(
+            store(strict(), false),
+            Duration::ZERO,
+            "the stored idle timeout is shorter"
+        );
         assert_eq!(store(strict(), true), strict().window(None), "it is shorter already");
     }
 }

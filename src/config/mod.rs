@@ -21,9 +21,8 @@ use anyhow::{Context as _, bail};
 
 pub use admin_args::{AdminArgs, EndSessionsArgs, ExplainArgs, FilterArgs, ListArgs, PoliciesArgs, StateArg};
 pub use args::{
-    AuditSubject, Cli, Command, InspectArgs, LogFormat, PolicyArgs, PolicyCommand, PolicyDocumentArgs, PolicyFileArgs, PolicyKeptArgs,
-    PolicyLintArgs,
-    ServeArgs, StandardArg, StoreArgs, StoreCommand, StoreCommandArgs, StoreOutage,
+    AuditSubject, Cli, Command, InspectArgs, LogFormat, PolicyArgs, PolicyCommand, PolicyDocumentArgs, PolicyFileArgs,
+    PolicyKeptArgs, PolicyLintArgs, ServeArgs, StandardArg, StoreArgs, StoreCommand, StoreCommandArgs, StoreOutage,
 };
 pub use listen::{Endpoint, Listen};
 pub use options::options_markdown;

@@ -131,7 +131,8 @@ impl AdminService {
         for (place, name) in request.except.iter().enumerate() {
             let prefix = format!("except[{place}].");
             let reference = name::reference(&self.sessions, &filter.tenant, &prefix, name.name.as_ref()).await?;
-            except.extend(self.sessions.with_successors(&filter.tenant, reference).await);
+            let names = self.sessions.with_successors(&filter.tenant, reference).await;
+            except.extend(names.map_err(crate::sessions::Error::from)?);
         }
         if !request.except.is_empty() {
             add_word(&mut call.filter, &format!("except={}", request.except.len()));

@@ -51,7 +51,7 @@ impl Sessions {
         match target {
             Target::Ref(reference) => reports.push(self.report(tenant, reference).await?),
             Target::Id(reference) => {
-                for name in self.with_successors(tenant, reference).await {
+                for name in self.with_successors(tenant, reference).await? {
                     reports.push(self.report(tenant, name).await?);
                 }
             }

@@ -142,20 +142,24 @@ impl Sessions {
 
     /// The sessions that go on, one after the other, in the place of a session, and whether the last one of them is known: where
     /// tombstones are forgotten, so is the way. Another tenant's session leads nowhere (G17).
-    pub(super) async fn successors_of(&self, tenant: &str, reference: SessionRef) -> (Vec<SessionRef>, bool) {
+    pub(super) async fn successors_of(
+        &self,
+        tenant: &str,
+        reference: SessionRef,
+    ) -> Result<(Vec<SessionRef>, bool), Unavailable> {
         let mut successors = Vec::new();
         let mut at = reference;
         loop {
-            let (owner, next) = match self.store.find(at).await {
-                Ok(Found::Ended(tombstone)) => (tombstone.origin.clone(), tombstone.successor),
-                Ok(Found::Live(session)) => (session.origin().clone(), None),
-                Ok(Found::Unknown { .. }) | Err(_) => return (successors, false),
+            let (owner, next) = match self.store.find(at).await? {
+                Found::Ended(tombstone) => (tombstone.origin.clone(), tombstone.successor),
+                Found::Live(session) => (session.origin().clone(), None),
+                Found::Unknown { .. } => return Ok((successors, false)),
             };
             if *owner.identity.tenant() != *tenant {
-                return (successors, false);
+                return Ok((successors, false));
             }
             let Some(succession) = next else {
-                return (successors, true);
+                return Ok((successors, true));
             };
             at = succession.reference;
             successors.push(at);
@@ -163,10 +167,10 @@ impl Sessions {
     }
 
     /// A session and those that went on in its place.
-    pub async fn with_successors(&self, tenant: &str, reference: SessionRef) -> Vec<SessionRef> {
-        let (mut names, _) = self.successors_of(tenant, reference).await;
+    pub async fn with_successors(&self, tenant: &str, reference: SessionRef) -> Result<Vec<SessionRef>, Unavailable> {
+        let (mut names, _) = self.successors_of(tenant, reference).await?;
         names.push(reference);
-        names
+        Ok(names)
     }
 
     /// Asks for everything about the session that an id stands for.

@@ -184,7 +184,8 @@ impl Sessions {
             }
             // Names that were rotated lead on.
             for name in names.keys().copied().collect::<Vec<_>>() {
-                let (successors, complete) = self.successors_of(tenant, name).await;
+                let successors = self.successors_of(tenant, name).await;
+                let (successors, complete) = successors.map_err(|Unavailable| WatchError::Unavailable)?;
                 if !complete && known.is_none() {
                     // What it followed may be forgotten, and nothing else tells.
                     return Err(WatchError::TokenExpired);

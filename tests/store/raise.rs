@@ -85,11 +85,14 @@ fn draw(rng: &mut Rng) -> Case {
         now,
         beat: (rng.below(2) == 0).then(|| now - rng.span()),
         correction,
-        thought: match rng.below(6) {
+        thought: match rng.below(8) {
             0 => 0,
             1 => now + 1_000_000 + 1 + rng.below(5),
             2 => now - 1_000_000 - 1 - rng.below(5),
             3 => now + 1_000_000 - rng.below(3),
+            // It has known the time for a moment only.
+            4 => -(now + rng.below(1000) - 500),
+            5 => -(now + 1_000_000 + 1 + rng.below(5)),
             _ => now + rng.below(1000) - 500,
         },
         ago: if rng.below(2) == 0 { 0 } else { rng.span() },
@@ -100,7 +103,9 @@ fn draw(rng: &mut Rng) -> Case {
 
 /// What must come of it: the word, and the activity and lead of the record afterwards.
 fn expected(case: &Case, limits: &Limits) -> (&'static str, i64, Option<i64>) {
-    if case.thought > 0 && (case.now - case.thought).abs() > 1_000_000 {
+    let ahead = case.beat.map_or(0, |beat| case.now - beat);
+    let unsure = case.thought <= 0 && ahead > 1_000_000;
+    if unsure || (case.thought != 0 && (case.now - case.thought.abs()).abs() > 1_000_000) {
         return ("clock", case.activity, None);
     }
     let time = |micros: i64| Time::from_nanos(u64::try_from(micros).expect("positive") * 1000);

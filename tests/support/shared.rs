@@ -6,7 +6,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part of this")]
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     sync::{
         Arc, LazyLock, Mutex,
         atomic::{AtomicI64, AtomicU32, Ordering},
@@ -73,12 +73,7 @@ impl VirtualWire {
         let (pokes, told) = mpsc::unbounded_channel();
         let up = Status::Up {
             generation: 1,
-            servers: vec![Server {
-                run_id: "test".to_owned(),
-                replid: "test".to_owned(),
-                version: "7.0.0".to_owned(),
-                replicas: 0,
-            }],
+            servers: vec![the_server()],
         };
         let wire = Self {
             connections: Arc::default(),
@@ -96,7 +91,7 @@ impl VirtualWire {
             *status = if up {
                 Status::Up {
                     generation: 2,
-                    servers: Vec::new(),
+                    servers: vec![the_server()],
                 }
             } else {
                 Status::Down {
@@ -130,6 +125,15 @@ impl VirtualWire {
         // Whole microseconds of the test are whole ones of the server.
         let right = u64::try_from(self.place.began.elapsed().as_micros()).expect("a short test") + SERVER_AHEAD;
         right.saturating_add_signed(self.place.set.load(Ordering::Relaxed))
+    }
+}
+
+fn the_server() -> Server {
+    Server {
+        run_id: "test".to_owned(),
+        replid: "test".to_owned(),
+        version: "7.0.0".to_owned(),
+        replicas: 0,
     }
 }
 
@@ -191,4 +195,10 @@ impl Wire for VirtualWire {
     fn status(&self) -> watch::Receiver<Status> {
         self.status.subscribe()
     }
+
+    fn server(&self, _key: &[u8]) -> Option<Server> {
+        Some(the_server())
+    }
+
+    fn admit(&self, _servers: BTreeSet<String>) {}
 }

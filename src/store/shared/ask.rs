@@ -8,7 +8,7 @@ use super::{
     Shared,
     bucket::{Head, Learned},
     codec::{BROKEN, Fields, Read, Reader, Scale, Unread},
-    link::{Call, Fault, Script},
+    link::{Call, Fault, GETS_TO_KNOW, Script},
     near, scripts,
 };
 use crate::{
@@ -16,11 +16,6 @@ use crate::{
     store::{Found, Unavailable},
     time::Time,
 };
-
-tokio::task_local! {
-    /// Set while a sidecar comes into its namespace, or back into it: its own questions are answered before anybody else's.
-    pub(super) static COMES_BACK: ();
-}
 
 /// How often a question is asked again because the time was not the one that was thought.
 const TRIES: usize = 4;
@@ -147,8 +142,8 @@ impl Shared {
     /// Asks, and asks again if the time was another one.
     pub(super) async fn ask(&self, question: Question) -> Result<Answer, Fault> {
         // Nobody reads or writes in a namespace that may be another's, or that may have forgotten the last moments.
-        let comes_back = COMES_BACK.try_with(|()| ()).is_ok();
-        if !self.joined.load(Ordering::Acquire) && !comes_back {
+        let gets_to_know = GETS_TO_KNOW.try_with(|()| ()).is_ok();
+        if !self.joined.load(Ordering::Acquire) && !gets_to_know {
             return Err(Fault::Down);
         }
         for _ in 0..TRIES {
@@ -176,7 +171,7 @@ impl Shared {
                 self.correct(question.bucket, at, answer.head.corrections).await?;
                 continue;
             }
-            if !comes_back && !self.buckets[question.bucket].doubt(answer.received).is_zero() {
+            if !gets_to_know && !self.buckets[question.bucket].doubt(answer.received).is_zero() {
                 break;
             }
             if !answer.is("clock") || matches!(question.timed, Timed::By(_)) {

@@ -287,7 +287,7 @@ mod tests {
         };
         assert!((now - 13_002_000).abs() < 2_000, "{now}");
         // Somebody has corrected it: the new time is taken as it is.
-        assert_eq!(reply(&mut known, 13_000, 4_001, 250, 1), Learned::Fine);
+        assert_eq!(reply(&mut known, 13_000, 4_001, 250, 1), Learned::Otherwise);
         assert_eq!(reply(&mut known, 14_000, 5_001, 250, 1), Learned::Fine);
     }
 

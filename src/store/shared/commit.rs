@@ -95,6 +95,16 @@ impl Change {
         }
     }
 
+    /// The bodies of the events in the arguments of a run.
+    pub(super) fn events_of(args: &[Vec<u8>]) -> impl Iterator<Item = &[u8]> {
+        const SET: usize = 10;
+        let fields = args
+            .get(SET)
+            .and_then(|count| std::str::from_utf8(count).ok()?.parse::<usize>().ok());
+        let first = fields.map_or(args.len(), |fields| SET + 2 + 2 * fields);
+        args.iter().skip(first).skip(1).step_by(2).map(Vec::as_slice)
+    }
+
     fn args(self, events_kept: usize) -> Vec<Vec<u8>> {
         let (deadline, holds) = match self.deadline {
             None => (0, 0),

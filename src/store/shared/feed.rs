@@ -26,6 +26,9 @@ use crate::{
 /// How often each bucket's number is looked at. Twice this and a call are less than what a copy is trusted for.
 const BEAT: Duration = Duration::from_millis(400);
 
+/// How long to wait before a server is met again that could not be.
+const AGAIN: Duration = Duration::from_millis(50);
+
 /// How many events are read at once.
 const PAGE: usize = 512;
 
@@ -48,7 +51,17 @@ impl Shared {
         let mut beat = interval(BEAT);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut status = self.link.status();
+        let mut meeting = None;
         loop {
+            if meeting.is_none() && self.joined.load(Ordering::Acquire) && !self.strangers().is_empty() {
+                meeting = Some(Box::pin(self.meet()));
+            }
+            let met = async {
+                match &mut meeting {
+                    Some(meeting) => meeting.await,
+                    None => std::future::pending().await,
+                }
+            };
             let mut poked = BTreeSet::new();
             tokio::select! {
                 poke = pokes.recv() => match poke {
@@ -67,6 +80,15 @@ impl Shared {
                         return;
                     }
                     self.status_changed().await;
+                    continue;
+                }
+                met = met => {
+                    meeting = None;
+                    if let Err(problem) = met {
+                        self.meter.not_joined(&problem);
+                        tokio::time::sleep(AGAIN).await;
+                    }
+                    self.beat().await;
                     continue;
                 }
             }
@@ -99,25 +121,7 @@ impl Shared {
                 self.buckets.iter().for_each(super::Bucket::distrust);
                 self.meter.up.set(0);
             }
-            Status::Up { servers, .. } => {
-                let ids: BTreeSet<String> = servers.into_iter().map(|server| server.run_id).collect();
-                let (first, others) = {
-                    let mut known = self.servers.lock();
-                    let first = known.is_empty();
-                    let others = !ids.is_subset(&known);
-                    if others {
-                        known.clone_from(&ids);
-                    }
-                    (first, others)
-                };
-                if !first && others {
-                    // Another server, or the same one after a restart: it may have forgotten the last moments.
-                    self.blind.iter().for_each(|blind| blind.store(true, Ordering::Release));
-                    self.near.clear();
-                    self.joined.store(false, Ordering::Release);
-                }
-                self.beat().await;
-            }
+            Status::Up { .. } => self.beat().await,
         }
     }
 
@@ -340,10 +344,10 @@ impl Shared {
         );
     }
 
-    /// Whether the events of all buckets go on from where this sidecar has followed them. If not, a new epoch says so to all.
-    pub(super) async fn all_go_on(&self) -> Result<bool, super::Unjoined> {
+    /// Whether the events of buckets go on from where this sidecar has followed them. If not, a new epoch says so to all.
+    pub(super) async fn all_go_on(&self, buckets: &[usize]) -> Result<bool, super::Unjoined> {
         let mut all = true;
-        for bucket in 0..self.names.buckets() {
+        for bucket in buckets.iter().copied() {
             if self.goes_on(bucket).await? {
                 continue;
             }

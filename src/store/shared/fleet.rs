@@ -2,7 +2,11 @@
 //! mismatch is seen where it matters. That decides nothing: a session keeps the limits that are in its record, and only a higher
 //! revision reaches it.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -31,7 +35,7 @@ impl Shared {
         loop {
             tick.tick().await;
             if self.is_up() {
-                self.be_there(false).await;
+                self.be_there(false, &BTreeSet::new()).await;
                 self.compare_policies().await;
                 self.flush(false).await;
                 self.near.sweep();
@@ -43,20 +47,29 @@ impl Shared {
     pub async fn leave(&self) {
         if self.is_up() {
             self.flush(true).await;
-            self.be_there(true).await;
+            self.be_there(true, &BTreeSet::new()).await;
         }
     }
 
-    /// Says that this sidecar is there, or leaves, and learns its rank.
-    pub async fn be_there(&self, leaves: bool) {
+    /// Says that this sidecar is there, or leaves, and learns its rank; says which servers it has told what they may have forgotten,
+    /// `strangers` among them, and learns how many others have not told those yet. Nothing if the store does not answer.
+    pub(super) async fn be_there(&self, leaves: bool, strangers: &BTreeSet<String>) -> Option<usize> {
+        let told: Vec<_> = {
+            let (connected, known) = (self.connected(), self.known.lock());
+            let told = connected.into_iter();
+            told.filter(|server| known.contains(server) || strangers.contains(server))
+                .collect()
+        };
+        let strangers: Vec<_> = strangers.iter().map(String::as_str).collect();
         let args = vec![
             self.name.clone().into_bytes(),
             text(THERE.as_millis()),
             text(u8::from(leaves)),
+            told.join(" ").into_bytes(),
+            strangers.join(" ").into_bytes(),
         ];
-        let Ok(reply) = self.call(&scripts::PRESENCE, vec![self.names.presence()], args).await else {
-            return;
-        };
+        let keys = vec![self.names.presence(), self.names.told()];
+        let reply = self.call(&scripts::PRESENCE, keys, args).await.ok()?;
         let number = |place: usize| {
             list(&reply)
                 .get(place)
@@ -66,6 +79,7 @@ impl Shared {
         if let (Some(rank), Some(count)) = (number(0), number(1)) {
             *self.rank.lock() = (rank, count);
         }
+        number(2)
     }
 
     /// Says which policies this sidecar has, and looks which the others have.
@@ -94,11 +108,7 @@ impl Shared {
         let mut differ: BTreeMap<String, Elsewhere> = BTreeMap::new();
         for other in list(&reply).iter().filter_map(bytes) {
             let theirs = read(&String::from_utf8_lossy(other));
-            for name in own
-                .keys()
-                .chain(theirs.keys())
-                .collect::<std::collections::BTreeSet<_>>()
-            {
+            for name in own.keys().chain(theirs.keys()).collect::<BTreeSet<_>>() {
                 if own.get(name) != theirs.get(name) {
                     let revision = theirs.get(name).map(|(revision, _)| *revision);
                     *differ.entry(name.clone()).or_default().entry(revision).or_default() += 1;

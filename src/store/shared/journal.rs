@@ -1,7 +1,12 @@
 //! What this sidecar wrote in the last seconds, in case the store forgets it: a replica that takes over may be a second behind. It
 //! is told again then. Activity counts by its latest, an end wins over everything, and a session is created only where nothing is.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    time::Duration,
+};
+
+use futures_util::TryStreamExt as _;
 
 use parking_lot::Mutex;
 use prost::Message as _;
@@ -10,7 +15,7 @@ use super::{
     Shared, Unjoined,
     ask::{Question, Timed, text},
     body,
-    codec::{self, ENDED, PENDING},
+    codec::{self, ENDED, PENDING, Read},
     commit::Change,
     link::Fault,
     scripts,
@@ -22,6 +27,9 @@ const REACH: Duration = Duration::from_secs(10);
 
 /// How many entries it has at most.
 const MOST: usize = 65_536;
+
+/// So many sessions are told of at once.
+const AT_ONCE: usize = 64;
 
 /// The journal.
 #[derive(Default)]
@@ -55,44 +63,70 @@ impl Journal {
 }
 
 impl Shared {
-    /// Comes back to a store that was away, or that another server has taken over. Before anybody else is answered: ends are held,
-    /// for people could not be active, and what the store may have forgotten is told again.
-    pub(super) async fn recover(&self) -> Result<(), Unjoined> {
-        for bucket in 0..self.names.buckets() {
-            let question = Question {
-                script: &scripts::DUE,
-                bucket,
-                keys: self.names.indexes(bucket),
-                args: vec![text(0), text(0), text(1), self.names.records(bucket), text(0)],
-                timed: Timed::Now,
-            };
-            self.ask(question).await?;
-        }
+    /// Tells again what was done in the last seconds in these buckets, each session's in its order. Whether the events of a bucket go on
+    /// is behind it: then those that were heard of are there.
+    pub(super) async fn tell_all_again(&self, buckets: &BTreeMap<usize, bool>) -> Result<(), Unjoined> {
+        let mut sessions: HashMap<SessionRef, Vec<Entry>> = HashMap::new();
         for (session, entry) in self.journal.recent(self.clock.now()) {
-            self.tell_again(session, entry).await?;
+            match buckets.get(&self.names.bucket(session)) {
+                None => {}
+                Some(true) if matches!(entry, Entry::Ended(_)) => {}
+                Some(_) => sessions.entry(session).or_default().push(entry),
+            }
         }
+        futures_util::stream::iter(sessions.into_iter().map(Ok::<_, Fault>))
+            .try_for_each_concurrent(AT_ONCE, |(session, entries)| async move {
+                for entry in entries {
+                    self.tell_again(session, entry).await?;
+                }
+                Ok(())
+            })
+            .await?;
         Ok(())
     }
 
     async fn tell_again(&self, session: SessionRef, entry: Entry) -> Result<(), Fault> {
-        let bucket = self.names.bucket(session);
         let (script, args) = match entry {
             Entry::Written(args) => (&scripts::RESTORE, args),
             Entry::Raised(activity, lead) => (&scripts::RETOUCH, vec![text(activity), text(lead)]),
             Entry::Ended(event) => return self.end_again(session, &event).await,
         };
-        let question = Question {
-            script,
-            bucket,
-            keys: self.commit_keys(session),
-            args,
-            timed: Timed::Now,
-        };
-        let answer = self.ask(question).await?;
+        let (begins, end) = (args.first().is_some_and(Vec::is_empty), ended_in(&args));
+        let answer = self
+            .ask(Question {
+                script,
+                bucket: self.names.bucket(session),
+                keys: self.commit_keys(session),
+                args,
+                timed: Timed::Now,
+            })
+            .await?;
         if answer.is("done") {
             self.meter.restored.inc();
         }
-        Ok(())
+        if answer.is("done") && begins {
+            self.list_again(session).await?;
+        }
+        match end {
+            // It was changed meanwhile by somebody who did not know.
+            Some(end) if answer.is("live") => self.end_again(session, &end).await,
+            _ => Ok(()),
+        }
+    }
+
+    /// A session that was forgotten may have been forgotten by its subject's list too.
+    async fn list_again(&self, session: SessionRef) -> Result<(), Fault> {
+        let answer = self.ask_record(session).await?;
+        let fields = answer.fields().unwrap_or_default();
+        let Ok(Read::Live(live)) = self.decode(session, &fields, answer.received).await else {
+            return Ok(());
+        };
+        let identity = &live.origin().identity;
+        if identity.subject().is_empty() {
+            return Ok(());
+        }
+        let listed = self.try_list(identity.tenant(), identity.subject(), session, None);
+        listed.await.map(drop)
     }
 
     /// An end that was heard of is final, even if the store has forgotten it.
@@ -163,4 +197,11 @@ impl Shared {
                 .note(self.clock.now(), session, Entry::Ended(Box::new(body.clone())));
         }
     }
+}
+
+/// The end in what the script `commit` was told, if a session ends by it.
+fn ended_in(args: &[Vec<u8>]) -> Option<body::Event> {
+    let ended = |event: &body::Event| matches!(event.what, Some(body::What::Ended(_)));
+    let events = Change::events_of(args).filter_map(|body| codec::decode(body).ok());
+    events.into_iter().find(ended)
 }

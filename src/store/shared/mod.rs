@@ -24,6 +24,7 @@ mod rotate;
 mod scripts;
 mod settings;
 mod story;
+mod takeover;
 pub mod trial;
 mod wire;
 
@@ -82,8 +83,8 @@ pub struct Shared {
     begins: Mutex<Places>,
     /// Changes whenever the events begin anew: resume tokens are of one epoch.
     epoch: Arc<Mutex<[u8; 16]>>,
-    /// The servers that were there when the store was last reached.
-    servers: Mutex<BTreeSet<String>>,
+    /// The servers that this sidecar knows: what they hold is what it thinks.
+    known: Mutex<BTreeSet<String>>,
     /// Whether others cannot read what the digests of this sidecar's policies stand for yet.
     unpublished: AtomicBool,
     near: Near,

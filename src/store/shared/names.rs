@@ -103,6 +103,11 @@ impl Names {
         self.of_namespace("p")
     }
 
+    /// Which servers each sidecar has told what they may have forgotten.
+    pub(super) fn told(&self) -> Vec<u8> {
+        self.of_namespace("t")
+    }
+
     pub(super) fn limits(&self) -> Vec<u8> {
         self.of_namespace("l")
     }

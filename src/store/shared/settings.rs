@@ -16,7 +16,7 @@ use super::{
     Book, Bucket, Names, Near, Outage, Shared, StoreMeter, Wire,
     ask::{bytes, int, list, text},
     limits::Written,
-    link::{Fault, Poke},
+    link::{Fault, GETS_TO_KNOW, Poke},
     scripts,
 };
 use crate::{
@@ -163,7 +163,7 @@ impl Shared {
             joined: AtomicBool::new(false),
             entered: AtomicBool::new(false),
             unpublished: AtomicBool::new(true),
-            servers: Mutex::new(BTreeSet::new()),
+            known: Mutex::new(BTreeSet::new()),
             pokes: Mutex::new(Some(setup.pokes)),
             name: format!("{:016x}", u64::from_le_bytes(name)),
             rank: Mutex::new((0, 1)),
@@ -186,10 +186,11 @@ impl Shared {
         if self.joined.load(Ordering::Acquire) {
             return Ok(());
         }
-        super::ask::COMES_BACK.scope((), self.come_in()).await
+        GETS_TO_KNOW.scope((), self.come_in()).await
     }
 
-    async fn come_in(&self) -> Result<(), Unjoined> {
+    pub(super) async fn come_in(&self) -> Result<(), Unjoined> {
+        let servers = self.connected();
         let args = vec![
             text(self.names.buckets()),
             self.fingerprint.clone().into_bytes(),
@@ -232,8 +233,9 @@ impl Shared {
         }
         self.publish_policies().await?;
         if self.entered.load(Ordering::Acquire) {
-            self.recover().await?;
-            if !self.all_go_on().await? {
+            let all: Vec<_> = (0..self.names.buckets()).collect();
+            self.recover(&all).await?;
+            if !self.all_go_on(&all).await? {
                 self.open_buckets().await?;
             }
         } else {
@@ -243,9 +245,11 @@ impl Shared {
         let now = self.clock.now();
         let doubt = self.buckets.iter().map(|bucket| bucket.doubt(now)).max();
         tokio::time::sleep(doubt.unwrap_or_default()).await;
+        self.wait_for_others(&servers).await;
+        self.near.clear();
+        self.welcome(servers);
         self.entered.store(true, Ordering::Release);
         self.joined.store(true, Ordering::Release);
-        self.be_there(false).await;
         Ok(())
     }
 

@@ -262,8 +262,12 @@ impl Trial<'_> {
             .await;
         self.script(&scripts::DROP, bucket(), &["0", "9", "0", &name]).await;
         self.script(&scripts::CORRECT, vec![names.meta(0)], &["0", "9"]).await;
-        self.script(&scripts::PRESENCE, vec![names.presence()], &["scratch", "1000", "0"])
-            .await;
+        self.script(
+            &scripts::PRESENCE,
+            vec![names.presence(), names.told()],
+            &["scratch", "1000", "0", "", ""],
+        )
+        .await;
         let subject: Vec<_> = names.subject("scratch").into();
         self.script(&scripts::SUBJECT, subject.clone(), &["0", &name, "60000"])
             .await;
@@ -286,6 +290,7 @@ impl Trial<'_> {
         let mut keys = vec![
             names.namespace(),
             names.presence(),
+            names.told(),
             names.limits(),
             names.policies(),
             names.meta(0),

@@ -1,10 +1,12 @@
 //! What the shared store is asked through: in production a [`Link`]; in tests one whose server lives in virtual time.
 
+use std::collections::BTreeSet;
+
 use async_trait::async_trait;
 use redis::{Cmd, Value};
 use tokio::sync::watch;
 
-use super::link::{Call, Fault, Link, Status};
+use super::link::{Call, Fault, Link, Server, Status};
 
 /// Asks the store. Each question is answered or fails within a bounded time.
 #[async_trait]
@@ -20,6 +22,12 @@ pub trait Wire: Send + Sync {
 
     /// Whether the store is there, and whenever that changes.
     fn status(&self) -> watch::Receiver<Status>;
+
+    /// Which server is responsible for a key, if it is connected.
+    fn server(&self, key: &[u8]) -> Option<Server>;
+
+    /// From now on only these servers are asked, and others only where [`super::link::GETS_TO_KNOW`] is set.
+    fn admit(&self, servers: BTreeSet<String>);
 }
 
 #[async_trait]
@@ -38,5 +46,13 @@ impl Wire for Link {
 
     fn status(&self) -> watch::Receiver<Status> {
         Self::status(self)
+    }
+
+    fn server(&self, key: &[u8]) -> Option<Server> {
+        Self::server(self, key)
+    }
+
+    fn admit(&self, servers: BTreeSet<String>) {
+        Self::admit(self, servers);
     }
 }

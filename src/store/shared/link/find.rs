@@ -6,7 +6,7 @@ use redis::{Pipeline, Value, from_redis_value};
 use tokio::time::timeout;
 
 use super::{
-    Address, Place, Settings, Unfit,
+    Address, LAYOUT, Place, SENTINELS, Settings, Unfit,
     connect::{Connector, Wire},
     node::Node,
     server::{ask, refused},
@@ -47,6 +47,14 @@ impl Finder {
     /// Whether the answer is the same for ever.
     pub(super) fn is_constant(&self) -> bool {
         matches!(self.address, Address::Single { .. })
+    }
+
+    /// How often to ask.
+    pub(super) fn period(&self) -> Duration {
+        match self.address {
+            Address::Sentinel { .. } => SENTINELS,
+            Address::Single { .. } | Address::Cluster { .. } => LAYOUT,
+        }
     }
 
     /// Another one is asked from now on: the one that was asked may not know the truth.

@@ -1,8 +1,11 @@
 //! What the tasks of a link share: who is responsible for what, and how it stands.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use arc_swap::ArcSwap;
@@ -17,7 +20,7 @@ use super::{
     Manner, Place, Poke, Status,
     connect::Connector,
     find::{Layout, Range},
-    node::Node,
+    node::{Live, Node},
     slots::slot,
 };
 
@@ -66,6 +69,8 @@ pub(super) struct Hub {
     /// Somebody saw that the node of a cluster which told the layout may have been cut off from the others.
     pub(super) doubt: AtomicBool,
     pokes: mpsc::UnboundedSender<Poke>,
+    /// The identities of the servers that anybody may ask; unset: all.
+    admitted: Mutex<Option<BTreeSet<String>>>,
     edge: Mutex<Edge>,
 }
 
@@ -99,6 +104,7 @@ impl Hub {
             relayout: Notify::new(),
             doubt: AtomicBool::new(false),
             pokes,
+            admitted: Mutex::new(None),
             edge: Mutex::new(Edge {
                 generation: 0,
                 since: Instant::now(),
@@ -111,6 +117,23 @@ impl Hub {
     /// Tells the owner; if there is none any more, nobody.
     pub(super) fn poke(&self, poke: Poke) {
         let _ = self.pokes.send(poke);
+    }
+
+    /// From now on anybody may ask these servers, and no others.
+    pub(super) fn admit(&self, servers: BTreeSet<String>) {
+        *self.admitted.lock() = Some(servers);
+        for live in self.routes.load().nodes.iter().filter_map(|node| node.live()) {
+            self.check_in(&live);
+        }
+    }
+
+    /// Whether anybody may ask a server.
+    pub(super) fn check_in(&self, live: &Live) {
+        let admitted = self.admitted.lock();
+        let known = admitted
+            .as_ref()
+            .is_none_or(|known| known.contains(&live.server().identity()));
+        live.admit(known);
     }
 
     /// A node is connected.

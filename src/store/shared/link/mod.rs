@@ -17,6 +17,7 @@ mod server;
 mod slots;
 
 use std::{
+    collections::BTreeSet,
     fmt,
     sync::{Arc, atomic::Ordering},
     time::Duration,
@@ -46,6 +47,14 @@ const LAYOUT: Duration = Duration::from_secs(1);
 
 /// How often they are asked at most, when something seems to have changed.
 const LAYOUT_LEAST: Duration = Duration::from_millis(100);
+
+/// The same for sentinels: until one has told, a server that was deposed is taken for the primary.
+const SENTINELS: Duration = Duration::from_millis(250);
+
+tokio::task_local! {
+    /// Set while a sidecar gets to know the servers that it asks: only then are those asked that were not admitted.
+    pub static GETS_TO_KNOW: ();
+}
 
 /// How a link reaches the store.
 #[derive(Clone)]
@@ -143,7 +152,7 @@ impl Link {
                         tasks.spawn(node.run(Arc::clone(hub)));
                     }
                     backoff = Backoff::new();
-                    LAYOUT
+                    finder.period()
                 }
                 Err(unfit) => {
                     hub.unknown(&unfit.to_string());
@@ -237,6 +246,19 @@ impl Link {
     #[must_use]
     pub fn status(&self) -> watch::Receiver<Status> {
         self.hub.status.subscribe()
+    }
+
+    /// From now on only these servers ([`Server::identity`]) are asked, each as long as it is a primary; others only where
+    /// [`GETS_TO_KNOW`] is set. Before the first time all are.
+    pub fn admit(&self, servers: BTreeSet<String>) {
+        self.hub.admit(servers);
+    }
+
+    /// Which server is responsible for `key`, if it is connected.
+    #[must_use]
+    pub fn server(&self, key: &[u8]) -> Option<Server> {
+        let routes = self.hub.routes.load();
+        Some(routes.nodes.get(routes.of(key)?)?.live()?.server())
     }
 
     /// How far the channels of whoever is responsible for `key` have been heard: everything that was published there before

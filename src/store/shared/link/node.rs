@@ -61,6 +61,8 @@ pub(super) struct Live {
     pub(super) calls: Wire,
     feed: Wire,
     server: Mutex<Server>,
+    /// Whether it may be asked by anybody; else only by those who get to know it.
+    admitted: AtomicBool,
     lost: CancellationToken,
     why: OnceLock<&'static str>,
     /// Calls in a row that were not answered in time.
@@ -99,6 +101,16 @@ impl Live {
     /// What the server is.
     pub(super) fn server(&self) -> Server {
         self.server.lock().clone()
+    }
+
+    /// Whether it may be asked by anybody.
+    pub(super) fn is_admitted(&self) -> bool {
+        self.admitted.load(Ordering::Acquire)
+    }
+
+    /// Whether anybody may ask it from now on.
+    pub(super) fn admit(&self, admitted: bool) {
+        self.admitted.store(admitted, Ordering::Release);
     }
 
     /// What was published before then has been heard.
@@ -173,6 +185,7 @@ impl Node {
                 let live = Arc::new(live);
                 let since = Instant::now();
                 self.live.store(Some(Arc::clone(&live)));
+                hub.check_in(&live);
                 self.tried.store(true, Ordering::Release);
                 hub.came(self);
                 hub.poke(Poke::Resubscribed);
@@ -207,6 +220,7 @@ impl Node {
             calls,
             feed,
             server: Mutex::new(server),
+            admitted: AtomicBool::new(false),
             lost,
             why: OnceLock::new(),
             misses: AtomicU32::new(0),
@@ -298,6 +312,7 @@ impl Node {
             *server != before
         };
         if changed {
+            hub.check_in(live);
             hub.refreshed();
         }
         Ok(())

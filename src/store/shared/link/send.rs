@@ -10,7 +10,7 @@ use redis::{Cmd, Pipeline, Value};
 use tokio::time::{Instant, timeout_at};
 
 use super::{
-    Call, Fault, Place,
+    Call, Fault, GETS_TO_KNOW, Place,
     hub::{Hub, Routes},
     node::Node,
 };
@@ -150,6 +150,9 @@ async fn exchange(hub: &Hub, node: &Arc<Node>, commands: impl Iterator<Item = Cm
     let Some(live) = node.live() else {
         return all(Fault::Down);
     };
+    if !live.is_admitted() && GETS_TO_KNOW.try_with(|()| ()).is_err() {
+        return all(Fault::Down);
+    }
     match timeout_at(deadline, live.calls.exchange(&pipeline)).await {
         Err(_) => {
             live.missed();

@@ -23,6 +23,14 @@ pub struct Server {
     pub replicas: u32,
 }
 
+impl Server {
+    /// What the data is whose: another one after each start of the server and after each failover.
+    #[must_use]
+    pub fn identity(&self) -> String {
+        format!("{}/{}", self.run_id, self.replid)
+    }
+}
+
 /// What a server says in answer to INFO.
 pub(super) struct Info(HashMap<String, String>);
 

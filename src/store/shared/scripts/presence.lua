@@ -1,24 +1,42 @@
 -- A sidecar says that it is there, and is told its rank among those that are.
--- KEYS: presence. ARGV: 1 its name; 2 for how many milliseconds it counts as there; 3 '1' if it leaves.
--- Reply: rank from 0 (-1 if it left), how many there are.
+-- KEYS: presence, told. ARGV: 1 its name; 2 for how many milliseconds it counts as there; 3 '1' if it leaves; 4 the servers that it
+-- has told what they may have forgotten, and 5 those of them of which it asks whether others have too, with spaces between.
+-- Reply: rank from 0 (-1 if it left), how many there are, how many have not told one of the servers in question.
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 local far = tonumber(ARGV[2])
+local function gone(from, to)
+    for _, name in ipairs(redis.call('ZRANGE', KEYS[1], from, to, 'BYSCORE')) do
+        redis.call('ZREM', KEYS[1], name)
+        redis.call('HDEL', KEYS[2], name)
+    end
+end
 -- Also those from the future: the server's clock was set back.
-redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - far)
-redis.call('ZREMRANGEBYSCORE', KEYS[1], now + far, '+inf')
+gone('-inf', now - far)
+gone(now + far, '+inf')
 if ARGV[3] == '1' then
     redis.call('ZREM', KEYS[1], ARGV[1])
-    return {-1, redis.call('ZCARD', KEYS[1])}
+    redis.call('HDEL', KEYS[2], ARGV[1])
+    return {-1, redis.call('ZCARD', KEYS[1]), 0}
 end
 redis.call('ZADD', KEYS[1], now, ARGV[1])
 redis.call('PEXPIRE', KEYS[1], far * 10)
+redis.call('HSET', KEYS[2], ARGV[1], ARGV[4])
+redis.call('PEXPIRE', KEYS[2], far * 10)
 local all = redis.call('ZRANGE', KEYS[1], 0, -1)
 table.sort(all)
-local rank = 0
+local rank, behind = 0, 0
 for place, name in ipairs(all) do
     if name == ARGV[1] then
         rank = place - 1
     end
+    local told = ' ' .. (redis.call('HGET', KEYS[2], name) or '') .. ' '
+    local lacks = false
+    for server in string.gmatch(ARGV[5], '%S+') do
+        lacks = lacks or not string.find(told, ' ' .. server .. ' ', 1, true)
+    end
+    if lacks then
+        behind = behind + 1
+    end
 end
-return {rank, #all}
+return {rank, #all, behind}

@@ -1,6 +1,7 @@
 -- Tells a change again that the store may have forgotten, because a server took over that was behind. An end wins, later
 -- activity wins, a later version wins; a session is created only where nothing is.
--- KEYS and ARGV: as for `commit`. Reply: `done` head, or `kept` head: what is there is as good.
+-- KEYS and ARGV: as for `commit`. Reply: `done` head, or `kept` head: what is there is as good; `live` head: it is an end, and what is
+-- there is a later version that lives on.
 if off(ARGV[1]) then
     return head('clock')
 end
@@ -24,7 +25,7 @@ if known[1] then
         return head('kept')
     end
     if ends and theirs >= ours then
-        fields.v = int(theirs + 1)
+        return head('live')
     end
     if fields.t and tonumber(known[2]) > tonumber(fields.t) then
         fields.t = known[2]
