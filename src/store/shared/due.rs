@@ -1,7 +1,7 @@
 //! Who looks at what is due: anybody may, and correctness needs no owner. A script ranks the sidecars that are there; each looks
 //! at its own buckets at once, and at those of two others a moment later, in case they have gone.
 
-use std::{sync::Arc, sync::atomic::Ordering, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use super::{
     Session, Shared, Unavailable,
@@ -68,7 +68,6 @@ impl Shared {
             });
         };
         let (period, leaves) = TURNS[turn];
-        let blind = self.blind[bucket].load(Ordering::Acquire);
         let question = Question {
             script: &scripts::DUE,
             bucket,
@@ -76,16 +75,13 @@ impl Shared {
             args: vec![
                 text(AT_ONCE),
                 text(leaves.as_micros()),
-                text(u8::from(blind)),
+                text(0),
                 self.names.records(bucket),
                 text(u8::from(self.buckets[bucket].is_unsure(self.clock.now()))),
             ],
             timed: Timed::Now,
         };
         let answer = self.ask(question).await.map_err(|fault| self.unavailable(&fault))?;
-        if blind {
-            self.blind[bucket].store(false, Ordering::Release);
-        }
         self.buckets[bucket].count(answer.int(1), answer.int(2));
         let mut sessions = Vec::new();
         for pair in answer.rest.get(3..).unwrap_or_default().chunks_exact(2) {

@@ -45,6 +45,8 @@ impl Shared {
 
     /// Leaves: what is only counted here is told, and others need not wait for this sidecar.
     pub async fn leave(&self) {
+        // A server that has just taken over is told what only this sidecar knows.
+        let _ = self.meet().await;
         if self.is_up() {
             self.flush(true).await;
             self.be_there(true, &BTreeSet::new()).await;

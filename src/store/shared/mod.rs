@@ -106,8 +106,6 @@ pub struct Shared {
     joined: AtomicBool,
     /// Whether it ever did.
     entered: AtomicBool,
-    /// The next looks at what is due hold ends, for people could not reach the store: until each bucket was looked at once.
-    blind: Vec<AtomicBool>,
     pokes: Mutex<Option<mpsc::UnboundedReceiver<Poke>>>,
     /// This sidecar's name among those that are there.
     name: String,

@@ -149,7 +149,6 @@ impl Shared {
             joining: tokio::sync::Mutex::default(),
             level: tokio::sync::Mutex::default(),
             reading: tokio::sync::Mutex::default(),
-            blind: (0..buckets).map(|_| AtomicBool::new(false)).collect(),
             near: Near::new(setup.max_sessions),
             book: Book::default(),
             router: Router::new(Arc::clone(&log), buckets, setup.mailbox_size),

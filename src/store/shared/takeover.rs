@@ -54,7 +54,6 @@ impl Shared {
             .collect();
         for bucket in &theirs {
             self.buckets[*bucket].distrust();
-            self.blind[*bucket].store(true, Ordering::Release);
         }
         self.publish_policies().await?;
         self.recover(&theirs).await?;
@@ -63,6 +62,8 @@ impl Shared {
             return self.come_in().await;
         }
         self.wait_for_others(&strangers).await;
+        // Only from now on can people be active.
+        try_join_all(theirs.iter().map(|bucket| self.hold_ends(*bucket))).await?;
         // What is at hand may say the same version of a session as the store, and mean another one.
         self.near.clear();
         self.welcome(strangers);

@@ -30,10 +30,11 @@ for place, name in ipairs(all) do
     if name == ARGV[1] then
         rank = place - 1
     end
-    local told = ' ' .. (redis.call('HGET', KEYS[2], name) or '') .. ' '
+    -- One of an older version never says it, and is not waited for.
+    local told = redis.call('HGET', KEYS[2], name)
     local lacks = false
-    for server in string.gmatch(ARGV[5], '%S+') do
-        lacks = lacks or not string.find(told, ' ' .. server .. ' ', 1, true)
+    for server in string.gmatch(told and ARGV[5] or '', '%S+') do
+        lacks = lacks or not string.find(' ' .. told .. ' ', ' ' .. server .. ' ', 1, true)
     end
     if lacks then
         behind = behind + 1
