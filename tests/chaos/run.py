@@ -9,6 +9,7 @@ import os
 import random
 import re
 import secrets
+import shlex
 import shutil
 import subprocess
 import sys
@@ -19,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from chaos import history as past
 from chaos.faults import ALONE, FAULTS, World
-from chaos.fleet import Sidecar
+from chaos.fleet import Build, Sidecar
 from chaos.judge import RULES, Verdict, judged
 from chaos.lives import HEALING
 from chaos.policies import LONGEST_LIFE, POLICIES, toml
@@ -97,6 +98,8 @@ class Run:
         self.crashes: list[str] = []
         self.starved = 0
         self.store = None
+        binaries = [options.binary, *([options.beside] if options.beside else [])]
+        self.builds = [Build(letter, binary) for letter, binary in zip("AB", binaries, strict=False)]
         self.proxies: list[Proxy] = []
         self.sidecars: list[Sidecar] = []
 
@@ -120,8 +123,9 @@ class Run:
                 own = ["--store", self.store.url(self.proxies[-1].port)]
             elif self.store:
                 own = ["--store", self.store.url()]
-            binary = self.options.other_binary if self.options.other_binary and number % 2 else self.options.binary
-            self.sidecars.append(Sidecar(number, binary.resolve(), self.home, arguments + own + self.options.argument))
+            # Its own draws: those of the faults are the same with one build and with two.
+            rng = random.Random(self.options.seed + number)
+            self.sidecars.append(Sidecar(number, self.builds, self.home, arguments + own + self.options.argument, rng))
             self.sidecars[-1].start()
         for sidecar in self.sidecars:
             await asyncio.to_thread(sidecar.wait_until_ready)
@@ -158,7 +162,7 @@ class Run:
                 watchman.cancel()
                 for client in clients.values():
                     client.kill()
-        return judged(past.read(POLICIES, [*(client.out for client in clients.values()), home / "director.jsonl"]))
+        return verdict_on(home)
 
     async def _calm(self, seconds: float) -> None:
         """Waits, and sees whether everything still runs."""
@@ -243,6 +247,11 @@ async def _notice_starvation(record: past.Recorder) -> None:
             record(past.Fault("starved", f"the machine was busy for {late:.2f} s", began, time.monotonic()))
 
 
+def verdict_on(round_home: Path) -> Verdict:
+    """The verdict on the histories of one round."""
+    return judged(past.read(POLICIES, sorted(round_home.glob("*.jsonl"))))
+
+
 def _tail(path: Path) -> str:
     return "\n".join(path.read_text(errors="replace").splitlines()[-5:])
 
@@ -273,6 +282,19 @@ def report(number: int, verdict: Verdict) -> None:
             print(f"\n{story(verdict, breach)}")
 
 
+def judge_again(home: Path) -> int:
+    """Judges the histories of an earlier run, all of it or one round. Answers the exit code."""
+    rounds = [home] if (home / "director.jsonl").exists() else sorted(home.glob("round-*"), key=lambda path: int(path.name.partition("-")[2]))
+    verdicts = []
+    for number, round_home in enumerate(rounds):
+        verdicts.append(verdict_on(round_home))
+        report(number, verdicts[-1])
+        verdicts[-1].lives = None
+    failed = table(verdicts, {})
+    print(f"{len(RULES) - failed} passed, {failed} failed")
+    return int(failed > 0)
+
+
 def table(verdicts: list[Verdict], others: dict[str, tuple[str, list[str]]]) -> int:
     """The rules, how much each looked at and what it found. Answers how many failed."""
     print(f"\n{'rule':12} {'looked at':>10} {'breaches':>9}  promise")
@@ -295,6 +317,8 @@ async def play(options: argparse.Namespace) -> int:
     passed, failed = unit_checks()
     print(f"chaos: mode {options.mode}, seed {options.seed}, {options.seconds:g} s; unit checks: {passed} passed, {failed} failed", flush=True)
     run = Run(options)
+    for build in run.builds:
+        print(f"  build {build.letter}: {build.name}", flush=True)
     verdicts = []
     try:
         await run.start()
@@ -316,7 +340,7 @@ async def play(options: argparse.Namespace) -> int:
     if run.starved:
         print(f"\nThe machine was too busy {run.starved} times: what happened then is excused. Run it alone to see more.")
     if failed:
-        print(f"\nhistories and logs: {options.home}\nagain: ./dev chaos --mode {options.mode} --seed {options.seed} --seconds {options.seconds:g}")
+        print(f"\nhistories and logs: {options.home}\nagain: ./dev chaos {shlex.join(sys.argv[1:])} --seed {options.seed}")
     print(f"{passed} passed, {failed} failed")
     return int(failed > 0)
 
@@ -332,11 +356,14 @@ def main() -> int:
     parser.add_argument("--sidecars", type=int, help="how many; default 3")
     parser.add_argument("--visits", type=int, default=1200, help="how many people there are at once; default 1200")
     parser.add_argument("--binary", type=Path, default=DEFAULT_BINARY, help="the session-sidecar to test")
-    parser.add_argument("--other-binary", type=Path, help="what every second sidecar runs: an older or a newer version")
+    parser.add_argument("--beside", type=Path, help="another build: the sidecars take turns, and a restart may bring another one")
     parser.add_argument("--argument", action="append", default=[], help="a further argument of every sidecar, repeatable: --argument=--store-outage=fail-closed")
     parser.add_argument("--home", type=Path, default=REPOSITORY / "target/chaos", help="where histories and logs go; it is emptied first")
+    parser.add_argument("--judge", type=Path, metavar="HOME", help="run nothing: judge the histories of an earlier run, or of one of its rounds, again")
     parser.add_argument("--verbose", action="store_true", help="print each fault as it is over")
     options = parser.parse_args()
+    if options.judge:
+        return judge_again(options.judge)
     options.sidecars = options.sidecars or (1 if options.mode == "memory" else 3)
     unknown = set(options.faults) - set(FAULTS[options.mode]) - {"none"}
     if unknown:
