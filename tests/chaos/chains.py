@@ -59,6 +59,10 @@ class Chain:
                 owed.add(life.ref)
         return sorted(owed)
 
+    def knows(self, ref: str) -> bool:
+        """Whether it was told anything of a session."""
+        return ref in self._told
+
     def hear(self, message: Message, lives: Lives) -> None:
         """Takes one message in."""
         if message.successor:

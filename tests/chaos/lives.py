@@ -72,6 +72,10 @@ class Lives:
                 life.before = self.named(life.by.name)
                 if life.before is not None:
                     life.policy = life.policy or life.before.policy
+        for call in history.calls:
+            # Whoever is told of a successor is told that the old name is over.
+            if call.verb == "Rotate" and call.successor and (life := self.named(call.name)):
+                life.ends.append(End(call.got, "ROTATED", call.sidecar, True))
 
     def named(self, name: str) -> Life | None:
         """The life of an id."""
@@ -128,10 +132,10 @@ class Lives:
                     return False
         return True
 
-    # Not before.
+    # Not before. A promise that was sent after the end had been told is none: whether it may be given is for `revived` to say.
 
-    def idle_floor(self, life: Life) -> tuple[float, Call | None]:
-        """Before this moment it can't have ended by IDLE_TIMEOUT, and the call that promised so."""
+    def idle_floor(self, life: Life, told: float = float("inf")) -> tuple[float, Call | None]:
+        """Before this moment it can't have ended by IDLE_TIMEOUT, and the call that promised so, before `told`."""
         best: tuple[float, Call | None] = (float("-inf"), None)
         policy = life.policy
         if policy is None:
@@ -140,8 +144,10 @@ class Lives:
         if life.by is not None and life.by.acknowledged and self.held(life.by) and life.by.authenticated:
             best = (life.tried + idle, life.by)
         elif life.before is not None and not (life.by and life.by.authenticated):
-            best = self.idle_floor(life.before)
+            best = self.idle_floor(life.before, told)
         for call in life.calls:
+            if call.sent >= told:
+                break
             if not (call.acknowledged and self.held(call)):
                 continue
             promised = float("-inf")
@@ -167,15 +173,17 @@ class Lives:
             return self.absolute_floor(life.before) if life.before else float("-inf")
         return life.tried + life.policy.absolute if life.born and self.held(life.born) else float("-inf")
 
-    def presence_floor(self, life: Life) -> tuple[float, Call | None]:
-        """Before this moment it can't have ended by BROWSER_CLOSED."""
+    def presence_floor(self, life: Life, told: float = float("inf")) -> tuple[float, Call | None]:
+        """Before this moment it can't have ended by BROWSER_CLOSED, and the call that promised so, before `told`."""
         best: tuple[float, Call | None] = (float("-inf"), None)
         policy = life.policy
         if policy is None:
             return best
         if life.before is not None:
-            best = self.presence_floor(life.before)
+            best = self.presence_floor(life.before, told)
         for call in life.calls:
+            if call.sent >= told:
+                break
             if not (call.acknowledged and self.held(call)):
                 continue
             promised = float("-inf")

@@ -116,14 +116,16 @@ class Single:
 
 
 class Sentinels(Single):
-    """A primary, two replicas and the three sentinels that watch them."""
+    """A primary, two replicas and the three sentinels that watch them; set up as docs/one-pod-or-many.md demands of two replicas."""
 
     NAME = "sessions"
+    # A primary that was replaced, and does not know it, takes no writes.
+    FENCED = ("min-replicas-to-write", 1, "min-replicas-max-lag", 2)
 
     def __init__(self, home: Path, engine: str = "redis") -> None:
-        super().__init__(home, engine)
+        self.servers = [Server(home, *self.FENCED, engine=engine)]
         first = self.servers[0]
-        self.servers += [Server(home, "replicaof", f"127.0.0.1 {first.port}", engine=engine) for _ in range(2)]
+        self.servers += [Server(home, "replicaof", f"127.0.0.1 {first.port}", *self.FENCED, engine=engine) for _ in range(2)]
         for replica in self.servers[1:]:
             eventually(lambda: resp.fields(replica.call("INFO", "replication")).get("master_link_status") == "up", "a replica follows")
         watch = [
