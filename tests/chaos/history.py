@@ -146,9 +146,9 @@ class History:
         self.calls.sort(key=lambda call: call.sent)
         self.messages.sort(key=lambda message: message.at)
         self.faults.sort(key=lambda fault: fault.began)
-        # A machine that is busy with others is a fault that nobody drew.
-        starved = [fault.ended for fault in self.faults if fault.kind == "starved" and fault.began < self.stopped]
-        self.calm = max([self.calm, *starved])
+        # Faults that nobody drew: a machine that is busy with others, a replica that takes over.
+        undrawn = [fault.ended for fault in self.faults if fault.kind in ("starved", "takeover") and fault.began < self.stopped]
+        self.calm = max([self.calm, *undrawn])
         return self
 
 

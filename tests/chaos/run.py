@@ -41,8 +41,11 @@ AFTER = LONGEST_LIFE + 9.0
 EVERY = 1.0
 AT_ONCE = 2
 STORIES = 3  # of each rule
-# If the director is woken so much too late, the machine has no time for the sidecars either: calls run into their 250 ms.
+# If the director is woken so much too late, or waits so long for the disk, the machine has no time for the sidecars and their store
+# either: calls run into their 250 ms.
 STARVED = 0.12
+# For so long after a replica has taken over not all sentinels and sidecars have heard of it.
+SWITCH = 3.0
 
 
 class Client:
@@ -142,9 +145,10 @@ class Run:
             await clients[part].order(what, "burst" if what["do"] == "burst" else "")
 
         self.world = World(self.store, self.sidecars, self.proxies, order, self.rng)
+        began = time.monotonic()
         with (home / "director.jsonl").open("w") as file:
             record = past.Recorder(file)
-            watchman = asyncio.create_task(_notice_starvation(record))
+            watchmen = [asyncio.create_task(_notice_starvation(record)), asyncio.create_task(_notice_slow_disk(record, home / "disk"))]
             try:
                 for client in clients.values():
                     await client.start()
@@ -158,11 +162,20 @@ class Run:
                 record(past.Mark("closed", time.monotonic()))
                 for client in clients.values():
                     await client.close()
+                self._note_takeovers(began, record)
             finally:
-                watchman.cancel()
+                for watchman in watchmen:
+                    watchman.cancel()
                 for client in clients.values():
                     client.kill()
         return verdict_on(home)
+
+    def _note_takeovers(self, since: float, record: past.Recorder) -> None:
+        """A failover is a fault also where nobody drew one: a pause of the primary, or of what the sentinels ask it through, brings it about."""
+        for server in self.store.servers if self.store else []:
+            for at in server.promotions():
+                if at >= since:
+                    record(past.Fault("takeover", f"{server.port} became a primary", at, at + SWITCH, epoch=True, rollback=True))
 
     async def _calm(self, seconds: float) -> None:
         """Waits, and sees whether everything still runs."""
@@ -216,12 +229,14 @@ class Run:
             print(f"  {name} {happened.what} ({happened.ended - happened.began:.1f} s)", flush=True)
 
     def secrets_told(self) -> list[str]:
-        """Files of the sidecars and of the store in which a session's id can be read."""
+        """Logs and metrics of the sidecars and files of the store in which a session's id can be read."""
         own_ids = re.compile(rf"chaos-{self.name}\d+-\d+-\d+-id".encode())
         files = [sidecar.log for sidecar in self.sidecars] + [
             path for engine in ("redis", "valkey") for path in self.home.glob(f"{engine}-*/**/*") if path.is_file()
         ]
-        return [str(path) for path in files if own_ids.search(path.read_bytes())]
+        told = [str(path) for path in files if own_ids.search(path.read_bytes())]
+        pages = {sidecar.number: sidecar.get("/metrics") or "" for sidecar in self.sidecars}
+        return told + [f"metrics of sidecar {number}" for number, page in pages.items() if own_ids.search(page.encode())]
 
     def panics(self) -> list[str]:
         """Sidecars that panicked."""
@@ -245,6 +260,22 @@ async def _notice_starvation(record: past.Recorder) -> None:
         await asyncio.sleep(0.05)
         if (late := time.monotonic() - began - 0.05) > STARVED:
             record(past.Fault("starved", f"the machine was busy for {late:.2f} s", began, time.monotonic()))
+
+
+async def _notice_slow_disk(record: past.Recorder, probe: Path) -> None:
+    """Records as the same fault that the disk stood still: the store answers when its file is on it."""
+
+    def write() -> None:
+        with probe.open("wb") as file:
+            file.write(b"x" * 4096)
+            os.fsync(file.fileno())
+
+    while True:
+        began = time.monotonic()
+        await asyncio.to_thread(write)
+        if (late := time.monotonic() - began) > STARVED:
+            record(past.Fault("starved", f"the disk was busy for {late:.2f} s", began, time.monotonic()))
+        await asyncio.sleep(0.1)
 
 
 def verdict_on(round_home: Path) -> Verdict:
@@ -330,7 +361,7 @@ async def play(options: argparse.Namespace) -> int:
             verdicts[-1].lives = None  # an hour's histories would not fit
         others = {
             "crash": ("no sidecar ends by itself or panics", run.crashes + run.panics()),
-            "secret": ("no session id is in a log or in the store", run.secrets_told()),
+            "secret": ("no session id is in a log, a metric or the store", run.secrets_told()),
         }
         broken = table(verdicts, others)
     finally:
