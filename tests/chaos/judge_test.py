@@ -209,6 +209,10 @@ def test_a_failover_excuses_only_what_its_journal_died_with():
     promise = [create(15), touch(21)]
     assert "early" in broken(promise, ending(22.2), [failover])
     assert "early" not in broken(promise, ending(22.2), [failover, killed])
+    # A sidecar that answered somebody after the failover had told its journal before.
+    later = replace(killed, began=26, ended=27)
+    assert "revived" not in broken([create(15), end, again], ending(34.2), [failover, later])
+    assert "revived" in broken([create(15), end, touch(24, "8.0", code="NOT_FOUND", state="", ref=""), touch(24.5, "9.0"), again], ending(34.2), [failover, later])
 
 
 def test_unknown():
