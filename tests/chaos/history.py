@@ -114,6 +114,9 @@ class Mark:
     at: float
 
 
+# Faults that nobody drew: a machine that is busy with others, a replica that takes over.
+UNDRAWN = ("starved", "takeover")
+
 KINDS = {kind.__name__: kind for kind in (Call, Message, Fault, Mark)}
 
 
@@ -146,8 +149,7 @@ class History:
         self.calls.sort(key=lambda call: call.sent)
         self.messages.sort(key=lambda message: message.at)
         self.faults.sort(key=lambda fault: fault.began)
-        # Faults that nobody drew: a machine that is busy with others, a replica that takes over.
-        undrawn = [fault.ended for fault in self.faults if fault.kind in ("starved", "takeover") and fault.began < self.stopped]
+        undrawn = [fault.ended for fault in self.faults if fault.kind in UNDRAWN and fault.began < self.stopped]
         self.calm = max([self.calm, *undrawn])
         return self
 

@@ -11,6 +11,7 @@ import re
 import secrets
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -99,7 +100,6 @@ class Run:
         self.home: Path = options.home
         self.name = secrets.token_hex(4)
         self.crashes: list[str] = []
-        self.starved = 0
         self.store = None
         binaries = [options.binary, *([options.beside] if options.beside else [])]
         self.builds = [Build(letter, binary) for letter, binary in zip("AB", binaries, strict=False)]
@@ -297,8 +297,8 @@ def unit_checks() -> tuple[int, int]:
     return found.get("passed", 0), found.get("failed", 0) + found.get("error", 0) + (done.returncode != 0 and not found)
 
 
-def report(number: int, verdict: Verdict) -> None:
-    """What one round was, and the stories of what went wrong."""
+def report(number: int, verdict: Verdict) -> collections.Counter:
+    """What one round was, and the stories of what went wrong. Answers how much there was."""
     history = verdict.lives.history
     faults = collections.Counter(fault.kind for fault in history.faults)
     ends = collections.Counter(life.first_end().reason for life in verdict.lives.of.values() if life.ends)
@@ -311,23 +311,28 @@ def report(number: int, verdict: Verdict) -> None:
     for rule in RULES:
         for breach in verdict.of(rule)[:STORIES]:
             print(f"\n{story(verdict, breach)}")
+    sys.stdout.flush()
+    drawn = sum(faults.values()) - sum(faults[kind] for kind in past.UNDRAWN)
+    much = {"sessions": len(verdict.lives.of), "calls": len(history.calls), "messages": len(history.messages), "faults": drawn}
+    return collections.Counter(much | {kind: faults[kind] for kind in past.UNDRAWN})
 
 
 def judge_again(home: Path) -> int:
     """Judges the histories of an earlier run, all of it or one round. Answers the exit code."""
     rounds = [home] if (home / "director.jsonl").exists() else sorted(home.glob("round-*"), key=lambda path: int(path.name.partition("-")[2]))
-    verdicts = []
+    verdicts, much = [], collections.Counter()
     for number, round_home in enumerate(rounds):
         verdicts.append(verdict_on(round_home))
-        report(number, verdicts[-1])
+        much += report(number, verdicts[-1])
         verdicts[-1].lives = None
-    failed = table(verdicts, {})
+    failed = table(verdicts, {}, much)
     print(f"{len(RULES) - failed} passed, {failed} failed")
     return int(failed > 0)
 
 
-def table(verdicts: list[Verdict], others: dict[str, tuple[str, list[str]]]) -> int:
+def table(verdicts: list[Verdict], others: dict[str, tuple[str, list[str]]], much: collections.Counter) -> int:
     """The rules, how much each looked at and what it found. Answers how many failed."""
+    print(f"\nin all {len(verdicts)} rounds: {', '.join(f'{count} {what}' for what, count in much.items())}")
     print(f"\n{'rule':12} {'looked at':>10} {'breaches':>9}  promise")
     failed = 0
     for rule in RULES:
@@ -350,26 +355,25 @@ async def play(options: argparse.Namespace) -> int:
     run = Run(options)
     for build in run.builds:
         print(f"  build {build.letter}: {build.name}", flush=True)
-    verdicts = []
+    verdicts, much = [], collections.Counter()
     try:
         await run.start()
         rounds = max(1, round(options.seconds / ROUND))
         for number in range(rounds):
             verdicts.append(await run.round(number, options.seconds / rounds))
-            report(number, verdicts[-1])
-            run.starved += sum(fault.kind == "starved" for fault in verdicts[-1].lives.history.faults)
+            much += report(number, verdicts[-1])
             verdicts[-1].lives = None  # an hour's histories would not fit
         others = {
             "crash": ("no sidecar ends by itself or panics", run.crashes + run.panics()),
             "secret": ("no session id is in a log, a metric or the store", run.secrets_told()),
         }
-        broken = table(verdicts, others)
+        broken = table(verdicts, others, much)
     finally:
         await run.close()
     failed += broken
     passed += len(RULES) + len(others) - broken
-    if run.starved:
-        print(f"\nThe machine was too busy {run.starved} times: what happened then is excused. Run it alone to see more.")
+    if much["starved"]:
+        print(f"\nThe machine was too busy {much['starved']} times: what happened then is excused. Run it alone to see more.")
     if failed:
         print(f"\nhistories and logs: {options.home}\nagain: ./dev chaos {shlex.join(sys.argv[1:])} --seed {options.seed}")
     print(f"{passed} passed, {failed} failed")
@@ -399,6 +403,8 @@ def main() -> int:
     unknown = set(options.faults) - set(FAULTS[options.mode]) - {"none"}
     if unknown:
         parser.error(f"mode {options.mode} has no {', '.join(sorted(unknown))}; it has {', '.join(sorted(FAULTS[options.mode]))}")
+    # What a run has started ends with it, also if somebody ends the run.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     return asyncio.run(play(options))
 
 
