@@ -268,7 +268,9 @@ def healed(judge: Judge, count: Count) -> Found:
             yield call.ref, call.got, f"sidecar {call.sidecar} answered {call.code} {call.scope}, {call.sent - judge.history.calm:.1f} s after the last fault"
         else:
             heard[call.sidecar] += 1
-    for sidecar in sorted({call.sidecar for call in judge.history.calls} - set(heard)):
+    # If the machine itself stood still to the last, nobody can say.
+    seen_well = judge.healed_at < judge.history.stopped
+    for sidecar in sorted({call.sidecar for call in judge.history.calls} - set(heard)) if seen_well else []:
         yield "", judge.history.stopped, f"sidecar {sidecar} answered no Touch after the last fault"
 
 

@@ -242,6 +242,8 @@ def test_resumable():
 def test_healed():
     assert "healed" in broken([create(20), touch(22, scope="LOCAL")], ending(24.2))
     assert "healed" in broken([create(20), touch(3, sidecar=1)], ending(24.2))
+    # Where the machine stood still to the last, nobody can say.
+    assert "healed" not in broken([create(20), touch(3, sidecar=1)], ending(24.2), [Fault("store-kill", "", 1, 5), Fault("starved", "", 44, 45)])
 
 
 def test_unasked():

@@ -24,6 +24,7 @@ from chaos.faults import ALONE, FAULTS, World
 from chaos.fleet import Build, Sidecar
 from chaos.judge import RULES, Verdict, judged
 from chaos.lives import HEALING
+from chaos.machine import Machine
 from chaos.policies import LONGEST_LIFE, POLICIES, toml
 from chaos.proxy import Proxy
 from chaos.servers import STORES
@@ -42,9 +43,8 @@ AFTER = LONGEST_LIFE + 9.0
 EVERY = 1.0
 AT_ONCE = 2
 STORIES = 3  # of each rule
-# If the director is woken so much too late, or waits so long for the disk, the machine has no time for the sidecars and their store
-# either: calls run into their 250 ms.
-STARVED = 0.12
+# People stay so much longer at most, where the machine brings a fault into the calm.
+LONGEST_CALM = 60.0
 # For so long after a replica has taken over not all sentinels and sidecars have heard of it.
 SWITCH = 3.0
 
@@ -148,27 +148,35 @@ class Run:
         began = time.monotonic()
         with (home / "director.jsonl").open("w") as file:
             record = past.Recorder(file)
-            watchmen = [asyncio.create_task(_notice_starvation(record)), asyncio.create_task(_notice_slow_disk(record, home / "disk"))]
+            machine = Machine(record, home / "disk", self._processes)
             try:
                 for client in clients.values():
                     await client.start()
-                await asyncio.sleep(6)
-                await self._break(time.monotonic() + max(seconds - 6 - CALM - AFTER, 5), record)
-                record(past.Mark("calm", time.monotonic()))
-                await self._calm(CALM)
-                await clients["people"].order({"do": "stop"}, "stop")
-                record(past.Mark("stopped", time.monotonic()))
-                await self._calm(AFTER)
-                record(past.Mark("closed", time.monotonic()))
+                with machine:
+                    await asyncio.sleep(6)
+                    await self._break(time.monotonic() + max(seconds - 6 - CALM - AFTER, 5), record)
+                    record(past.Mark("calm", time.monotonic()))
+                    longest = time.monotonic() + LONGEST_CALM
+                    await self._calm(CALM)
+                    while (left := min(machine.last + CALM, longest) - time.monotonic()) > 0:
+                        await self._calm(left)
+                    await clients["people"].order({"do": "stop"}, "stop")
+                    record(past.Mark("stopped", time.monotonic()))
+                    await self._calm(AFTER)
+                    record(past.Mark("closed", time.monotonic()))
                 for client in clients.values():
                     await client.close()
                 self._note_takeovers(began, record)
             finally:
-                for watchman in watchmen:
-                    watchman.cancel()
                 for client in clients.values():
                     client.kill()
         return verdict_on(home)
+
+    def _processes(self) -> dict[str, int]:
+        """All that run now, by name."""
+        named = {f"sidecar {sidecar.number}": sidecar.process for sidecar in self.sidecars}
+        named |= {f"server {server.port}": server.process for server in (self.store.servers if self.store else [])}
+        return {name: process.pid for name, process in named.items()}
 
     def _note_takeovers(self, since: float, record: past.Recorder) -> None:
         """A failover is a fault also where nobody drew one: a pause of the primary, or of what the sentinels ask it through, brings it about."""
@@ -251,31 +259,6 @@ class Run:
             await proxy.close()
         if self.store:
             self.store.close()
-
-
-async def _notice_starvation(record: past.Recorder) -> None:
-    """Records as a fault that everything on this machine stood still for a moment."""
-    while True:
-        began = time.monotonic()
-        await asyncio.sleep(0.05)
-        if (late := time.monotonic() - began - 0.05) > STARVED:
-            record(past.Fault("starved", f"the machine was busy for {late:.2f} s", began, time.monotonic()))
-
-
-async def _notice_slow_disk(record: past.Recorder, probe: Path) -> None:
-    """Records as the same fault that the disk stood still: the store answers when its file is on it."""
-
-    def write() -> None:
-        with probe.open("wb") as file:
-            file.write(b"x" * 4096)
-            os.fsync(file.fileno())
-
-    while True:
-        began = time.monotonic()
-        await asyncio.to_thread(write)
-        if (late := time.monotonic() - began) > STARVED:
-            record(past.Fault("starved", f"the disk was busy for {late:.2f} s", began, time.monotonic()))
-        await asyncio.sleep(0.1)
 
 
 def verdict_on(round_home: Path) -> Verdict:
