@@ -52,12 +52,16 @@ class Chain:
         owed = set(self.snapshots)
         if not self.everything:
             # A watch by id follows a session over its rotations.
-            owed |= {ref for ref in self._successors if (life := lives.of.get(ref)) and life.born is not None}
-            return sorted(owed | {life.ref for name in self.names if (life := lives.named(name))})
+            followed = [lives.of.get(ref) for ref in self._successors] + [lives.named(name) for name in self.names]
+            return sorted(owed | {life.ref for life in followed if life and life.born is not None and lives.held(life.born)})
         for life in lives.of.values():
             if life.born is not None and lives.held(life.born) and life.born.sent > self.opened:
                 owed.add(life.ref)
         return sorted(owed)
+
+    def knows(self, ref: str) -> bool:
+        """Whether it was told anything of a session."""
+        return ref in self._told
 
     def hear(self, message: Message, lives: Lives) -> None:
         """Takes one message in."""

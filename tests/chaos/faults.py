@@ -122,7 +122,7 @@ async def sidecar_pause(world: World) -> Fault:
         sidecar.send(signal.SIGSTOP)
         await asyncio.sleep(seconds)
         sidecar.send(signal.SIGCONT)
-        return _since("sidecar-pause", f"{sidecar.number} for {seconds:.1f} s", began)
+        return _since("sidecar-pause", f"{sidecar.told_as()} for {seconds:.1f} s", began)
 
 
 async def sidecar_kill(world: World) -> Fault:
@@ -142,24 +142,24 @@ async def kill_in_rotate(world: World) -> Fault:
 
 
 async def _kill(sidecar: Sidecar, seconds: float, kind: str) -> Fault:
-    began = time.monotonic()
+    began, before = time.monotonic(), sidecar.told_as()
     sidecar.kill()
     await asyncio.sleep(seconds)
     sidecar.start()
     await asyncio.to_thread(sidecar.wait_until_ready)
-    return _since(kind, f"{sidecar.number}, started after {seconds:.1f} s", began, sidecar=sidecar.number)
+    return _since(kind, f"{before}, started after {seconds:.1f} s as {sidecar.told_as()}", began, sidecar=sidecar.number)
 
 
 async def sidecar_stop(world: World) -> Fault:
     """a sidecar drains and stops, as in a rollout"""
     sidecar = world.rng.choice(world.sidecars)
     async with world.lock(sidecar):
-        began = time.monotonic()
+        began, before = time.monotonic(), sidecar.told_as()
         sidecar.send(signal.SIGTERM)
         await asyncio.to_thread(sidecar.process.wait, 30)
         sidecar.start()
         await asyncio.to_thread(sidecar.wait_until_ready)
-        return _since("sidecar-stop", str(sidecar.number), began, sidecar=sidecar.number)
+        return _since("sidecar-stop", f"{before}, started as {sidecar.told_as()}", began, sidecar=sidecar.number)
 
 
 async def watcher_away(world: World) -> Fault:
@@ -257,8 +257,9 @@ async def migration(world: World) -> Fault:
 
 def _migrate(world: World) -> int:
     source, target = world.rng.sample(world.store.primaries, 2)
-    full = [slot for slot in world.store.slots(source) if source.call("CLUSTER", "COUNTKEYSINSLOT", slot)]
-    chosen = world.rng.sample(full, min(8, len(full)))
+    # Of any keys: thousands of questions, one for each slot, would take longer than all else.
+    full = {source.call("CLUSTER", "KEYSLOT", key) for _ in range(60) if (key := source.call("RANDOMKEY"))}
+    chosen = world.rng.sample(sorted(full), min(8, len(full)))
     for slot in chosen:
         world.store.migrate(slot, source, target)
     return len(chosen)

@@ -1,5 +1,7 @@
-"""The sidecars of a run, each with a proxy of its own before the store."""
+"""The sidecars of a run, each with a proxy of its own before the store, and of one build or of two that take turns."""
 
+import hashlib
+import random
 import signal
 import subprocess
 import urllib.request
@@ -10,17 +12,31 @@ from support.process import clean_environment, eventually, free_port
 VERBS = "use,issue,end,watch-own,watch-all,admin"
 
 
-class Sidecar:
-    """One `session-sidecar serve`. It keeps its ports through restarts."""
+class Build:
+    """A session-sidecar that takes part. Two builds of one version are told apart by what is in their files."""
 
-    def __init__(self, number: int, binary: Path, home: Path, arguments: list[str]) -> None:
+    def __init__(self, letter: str, binary: Path) -> None:
+        self.letter = letter
+        self.binary = binary.resolve()
+        asked = subprocess.run([str(self.binary), "--version"], capture_output=True, text=True, check=True)
+        self.name = f"{asked.stdout.strip()} ({hashlib.sha256(self.binary.read_bytes()).hexdigest()[:12]})"
+
+
+class Sidecar:
+    """One `session-sidecar serve`. It keeps its ports through restarts, but a restart may bring it another build."""
+
+    def __init__(self, number: int, builds: list[Build], home: Path, arguments: list[str], rng: random.Random) -> None:
         self.number = number
+        # As in a rollout that is half done: both builds are there from the start.
+        self.build = builds[number % len(builds)]
         self.port = free_port()
         self.admin_port = free_port()
         self.log = home / f"sidecar-{number}.log"
         self.process: subprocess.Popen | None = None
-        self._command = [str(binary), "serve", *arguments, "--log-format", "human", "--admin-listen", f"127.0.0.1:{self.admin_port}"]
-        self._command += ["--listen", f"tcp://127.0.0.1:{self.port}?verbs={VERBS}"]
+        self._builds = builds
+        self._rng = rng
+        self._arguments = ["serve", *arguments, "--log-format", "human", "--admin-listen", f"127.0.0.1:{self.admin_port}"]
+        self._arguments += ["--listen", f"tcp://127.0.0.1:{self.port}?verbs={VERBS}"]
 
     @property
     def target(self) -> str:
@@ -29,8 +45,15 @@ class Sidecar:
 
     def start(self) -> None:
         """Starts it; does not wait for it."""
+        if self.process is not None:
+            self.build = self._rng.choice(self._builds)
+        command = [str(self.build.binary), *self._arguments]
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=clean_environment())
+            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=clean_environment())
+
+    def told_as(self) -> str:
+        """What faults call it: with its build, if there are two."""
+        return f"{self.number}{self.build.letter if len(self._builds) > 1 else ''}"
 
     def wait_until_ready(self) -> None:
         """Waits until it says that it is ready."""

@@ -114,6 +114,9 @@ class Mark:
     at: float
 
 
+# Faults that nobody drew: a machine that is busy with others, a replica that takes over.
+UNDRAWN = ("starved", "takeover")
+
 KINDS = {kind.__name__: kind for kind in (Call, Message, Fault, Mark)}
 
 
@@ -146,9 +149,8 @@ class History:
         self.calls.sort(key=lambda call: call.sent)
         self.messages.sort(key=lambda message: message.at)
         self.faults.sort(key=lambda fault: fault.began)
-        # A machine that is busy with others is a fault that nobody drew.
-        starved = [fault.ended for fault in self.faults if fault.kind == "starved" and fault.began < self.stopped]
-        self.calm = max([self.calm, *starved])
+        undrawn = [fault.ended for fault in self.faults if fault.kind in UNDRAWN and fault.began < self.stopped]
+        self.calm = max([self.calm, *undrawn])
         return self
 
 

@@ -73,6 +73,12 @@ class Judge:
         )
 
 
+    def left_out(self, life: Life) -> float:
+        """When a watch of everything that began after its birth was told the whole initial state, and this session was not in it: it was over."""
+        since = life.born.got if life.born else float("inf")
+        return min((chain.complete for chain in self.chains if chain.everything and chain.opened > since and not chain.knows(life.ref)), default=float("inf"))
+
+
 Found = Iterator[tuple[str, float, str]]
 Count = Callable[..., None]
 
@@ -81,6 +87,7 @@ def early(judge: Judge, count: Count) -> Found:
     """no end before the deadline that an acknowledged call established"""
     for life in judge.lives.of.values():
         floors: dict[str, tuple[float, Call | None]] = {}
+        first = life.first_end()
         for end in life.ends:
             if end.reason not in (IDLE, ABSOLUTE, BROWSER):
                 continue
@@ -88,9 +95,9 @@ def early(judge: Judge, count: Count) -> Found:
             if end.reason not in floors:
                 floors[end.reason] = {
                     IDLE: judge.lives.idle_floor,
-                    ABSOLUTE: lambda life: (judge.lives.absolute_floor(life), life.born),
+                    ABSOLUTE: lambda life, _: (judge.lives.absolute_floor(life), life.born),
                     BROWSER: judge.lives.presence_floor,
-                }[end.reason](life)
+                }[end.reason](life, first.at)
             floor, call = floors[end.reason]
             if end.at < floor - TICK:
                 yield life.ref, end.at, f"{end.reason} was told {floor - end.at:.3f} s before the deadline that {call.verb if call else 'its birth'} established"
@@ -111,10 +118,11 @@ def late(judge: Judge, count: Count) -> Found:
             continue
         count()
         first = life.first_end()
-        if first is None:
+        told = min(first.at if first else float("inf"), judge.left_out(life))
+        if told == float("inf"):
             yield life.ref, bound, "nobody was ever told of its end"
-        elif first.at > bound:
-            yield life.ref, first.at, f"{first.reason} was first told {first.at - bound:.3f} s after the last moment for it"
+        elif told > bound:
+            yield life.ref, told, f"{first.reason if first else 'its end'} was first told {told - bound:.3f} s after the last moment for it"
         for call in life.calls:
             if call.verb not in ("Create", "Rotate") and call.sent > judge.healed_at and call.live and call.acknowledged and call.ref == life.ref:
                 if (over := call.sent - bound_by(call.sent)) > 0:
@@ -260,7 +268,9 @@ def healed(judge: Judge, count: Count) -> Found:
             yield call.ref, call.got, f"sidecar {call.sidecar} answered {call.code} {call.scope}, {call.sent - judge.history.calm:.1f} s after the last fault"
         else:
             heard[call.sidecar] += 1
-    for sidecar in sorted({call.sidecar for call in judge.history.calls} - set(heard)):
+    # If the machine itself stood still to the last, nobody can say.
+    seen_well = judge.healed_at < judge.history.stopped
+    for sidecar in sorted({call.sidecar for call in judge.history.calls} - set(heard)) if seen_well else []:
         yield "", judge.history.stopped, f"sidecar {sidecar} answered no Touch after the last fault"
 
 

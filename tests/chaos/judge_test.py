@@ -83,6 +83,11 @@ def test_a_retry_promises_no_more_than_the_first_attempt():
     assert "early" in broken([lost, create(22)], ending(23.9))
 
 
+def test_a_promise_that_came_after_the_word_of_the_end_is_not_for_the_rule_early():
+    assert broken([create(20), touch(24.5, sidecar=1)], ending(24.2)) == set()
+    assert broken([create(20), touch(24.1, sidecar=1)], ending(24.2)) == {"early"}
+
+
 def test_early_by_a_closed_browser():
     hold = replace(touch(21), verb="Hold", kind="PRESENCE", hold="p", seconds=2.0)
     ends = [told(at, "ended", watch=watch, end_reason="BROWSER_CLOSED", version=3) for watch in "ab" for at in [24.9]]
@@ -108,6 +113,33 @@ def test_late():
     calm = history([create(20)], ending(28.2), [Fault("clock", "", 15, 19)])
     calm.calm = 19.0
     assert not [breach for breach in judged(calm).breaches if breach.rule == "late"]
+
+
+def test_an_end_is_told_by_leaving_it_out_or_by_the_answer_to_a_rotation():
+    lost = [Fault("store-kill", "", 1, 23, epoch=True)]
+    anew = [
+        message
+        for watch in "ab"
+        for message in (Message(watch, 0, 0, 23.9, "expired"), Message(watch, 1, 0, 24, "open"), Message(watch, 1, 0, 25, "snapshot_end"))
+    ]
+    known = [told(24.9, "snapshot", "9.0", watch=watch, chain=1, version=1) for watch in "ab"]
+    ends = [replace(message, chain=1) for message in ending(25.2, name="9.0") if message.kind == "ended"]
+
+    def of(calls, messages, closed=100.0):
+        run = history(calls, [*anew, *known, *messages], lost)
+        run.messages = [message for message in run.messages if message.chain or message.at < 24]
+        run.messages += ends
+        run.closed = closed
+        return {breach.rule for breach in judged(run.sort()).breaches} - {"unwarned"}
+
+    assert of([create(20)], []) == set()
+    assert of([create(18)], []) == {"late"}
+    # What the initial state shows has not ended yet.
+    alive = [told(24.8, "snapshot", watch=watch, chain=1, version=1) for watch in "ab"]
+    assert of([create(20)], alive) == {"late", "missing"}
+    rotate = replace(touch(21), verb="Rotate", ref="", new_name="1.1", successor="ref-1.1", end_reason="ROTATED")
+    assert of([create(20), rotate], []) == set()
+    assert "one reason" in of([create(20), rotate], [told(26, "ended", chain=1, end_reason="LOGOUT", version=3)])
 
 
 def test_missing():
@@ -177,6 +209,10 @@ def test_a_failover_excuses_only_what_its_journal_died_with():
     promise = [create(15), touch(21)]
     assert "early" in broken(promise, ending(22.2), [failover])
     assert "early" not in broken(promise, ending(22.2), [failover, killed])
+    # A sidecar that answered somebody after the failover had told its journal before.
+    later = replace(killed, began=26, ended=27)
+    assert "revived" not in broken([create(15), end, again], ending(34.2), [failover, later])
+    assert "revived" in broken([create(15), end, touch(24, "8.0", code="NOT_FOUND", state="", ref=""), touch(24.5, "9.0"), again], ending(34.2), [failover, later])
 
 
 def test_unknown():
@@ -206,6 +242,8 @@ def test_resumable():
 def test_healed():
     assert "healed" in broken([create(20), touch(22, scope="LOCAL")], ending(24.2))
     assert "healed" in broken([create(20), touch(3, sidecar=1)], ending(24.2))
+    # Where the machine stood still to the last, nobody can say.
+    assert "healed" not in broken([create(20), touch(3, sidecar=1)], ending(24.2), [Fault("store-kill", "", 1, 5), Fault("starved", "", 44, 45)])
 
 
 def test_unasked():

@@ -4,10 +4,11 @@ A *life* is one ref. A rotation ends a life and begins the next one, which inher
 authenticated anew. Bounds come from send and receive times alone: whatever a call did, it did between the two.
 """
 
+from bisect import bisect_right
 from collections import defaultdict
 from dataclasses import dataclass, field
 
-from .history import Call, History, Message, Policy
+from .history import Call, Fault, History, Message, Policy
 
 # The store counts in milliseconds.
 TICK = 0.002
@@ -58,6 +59,11 @@ class Lives:
         self._rotations: dict[str, float] = {}  # when each new name was first asked for
         self._kills = [fault for fault in history.faults if fault.sidecar >= 0]
         self._rollbacks = [fault for fault in history.faults if fault.rollback]
+        # When calls were sent that the store stood behind, by sidecar.
+        self._answered: dict[int, list[float]] = defaultdict(list)
+        for call in history.calls:
+            if call.acknowledged:
+                self._answered[call.sidecar].append(call.sent)
         for call in history.calls:
             self._read_call(call)
         for message in history.messages:
@@ -72,6 +78,10 @@ class Lives:
                 life.before = self.named(life.by.name)
                 if life.before is not None:
                     life.policy = life.policy or life.before.policy
+        for call in history.calls:
+            # Whoever is told of a successor is told that the old name is over.
+            if call.verb == "Rotate" and call.successor and (life := self.named(call.name)):
+                life.ends.append(End(call.got, "ROTATED", call.sidecar, True))
 
     def named(self, name: str) -> Life | None:
         """The life of an id."""
@@ -124,14 +134,22 @@ class Lives:
         """Whether an acknowledgement binds: unless a failover rolled it back and the sidecar that had it in its journal is gone."""
         for rollback in self._rollbacks:
             if rollback.began - ROLLBACK <= call.got <= rollback.ended:
-                if any(kill.sidecar == call.sidecar and call.sent <= kill.ended and kill.began <= rollback.ended + HEALING for kill in self._kills):
+                if any(call.sent <= kill.ended and self._takes_along(kill, rollback) for kill in self._kills if kill.sidecar == call.sidecar):
                     return False
         return True
 
-    # Not before.
+    def _takes_along(self, kill: Fault, rollback: Fault) -> bool:
+        """Whether a sidecar was killed before it can have told its journal: it does so before it answers anybody."""
+        if kill.began > rollback.ended + HEALING:
+            return False
+        answered = self._answered[kill.sidecar]
+        place = bisect_right(answered, rollback.ended)
+        return place == len(answered) or answered[place] >= kill.began
 
-    def idle_floor(self, life: Life) -> tuple[float, Call | None]:
-        """Before this moment it can't have ended by IDLE_TIMEOUT, and the call that promised so."""
+    # Not before. A promise that was sent after the end had been told is none: whether it may be given is for `revived` to say.
+
+    def idle_floor(self, life: Life, told: float = float("inf")) -> tuple[float, Call | None]:
+        """Before this moment it can't have ended by IDLE_TIMEOUT, and the call that promised so, before `told`."""
         best: tuple[float, Call | None] = (float("-inf"), None)
         policy = life.policy
         if policy is None:
@@ -140,8 +158,10 @@ class Lives:
         if life.by is not None and life.by.acknowledged and self.held(life.by) and life.by.authenticated:
             best = (life.tried + idle, life.by)
         elif life.before is not None and not (life.by and life.by.authenticated):
-            best = self.idle_floor(life.before)
+            best = self.idle_floor(life.before, told)
         for call in life.calls:
+            if call.sent >= told:
+                break
             if not (call.acknowledged and self.held(call)):
                 continue
             promised = float("-inf")
@@ -167,15 +187,17 @@ class Lives:
             return self.absolute_floor(life.before) if life.before else float("-inf")
         return life.tried + life.policy.absolute if life.born and self.held(life.born) else float("-inf")
 
-    def presence_floor(self, life: Life) -> tuple[float, Call | None]:
-        """Before this moment it can't have ended by BROWSER_CLOSED."""
+    def presence_floor(self, life: Life, told: float = float("inf")) -> tuple[float, Call | None]:
+        """Before this moment it can't have ended by BROWSER_CLOSED, and the call that promised so, before `told`."""
         best: tuple[float, Call | None] = (float("-inf"), None)
         policy = life.policy
         if policy is None:
             return best
         if life.before is not None:
-            best = self.presence_floor(life.before)
+            best = self.presence_floor(life.before, told)
         for call in life.calls:
+            if call.sent >= told:
+                break
             if not (call.acknowledged and self.held(call)):
                 continue
             promised = float("-inf")

@@ -9,7 +9,9 @@ import os
 import random
 import re
 import secrets
+import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -19,9 +21,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from chaos import history as past
 from chaos.faults import ALONE, FAULTS, World
-from chaos.fleet import Sidecar
+from chaos.fleet import Build, Sidecar
 from chaos.judge import RULES, Verdict, judged
 from chaos.lives import HEALING
+from chaos.machine import Machine
 from chaos.policies import LONGEST_LIFE, POLICIES, toml
 from chaos.proxy import Proxy
 from chaos.servers import STORES
@@ -40,8 +43,10 @@ AFTER = LONGEST_LIFE + 9.0
 EVERY = 1.0
 AT_ONCE = 2
 STORIES = 3  # of each rule
-# If the director is woken so much too late, the machine has no time for the sidecars either: calls run into their 250 ms.
-STARVED = 0.12
+# People stay so much longer at most, where the machine brings a fault into the calm.
+LONGEST_CALM = 60.0
+# For so long after a replica has taken over not all sentinels and sidecars have heard of it.
+SWITCH = 3.0
 
 
 class Client:
@@ -95,8 +100,9 @@ class Run:
         self.home: Path = options.home
         self.name = secrets.token_hex(4)
         self.crashes: list[str] = []
-        self.starved = 0
         self.store = None
+        binaries = [options.binary, *([options.beside] if options.beside else [])]
+        self.builds = [Build(letter, binary) for letter, binary in zip("AB", binaries, strict=False)]
         self.proxies: list[Proxy] = []
         self.sidecars: list[Sidecar] = []
 
@@ -120,8 +126,9 @@ class Run:
                 own = ["--store", self.store.url(self.proxies[-1].port)]
             elif self.store:
                 own = ["--store", self.store.url()]
-            binary = self.options.other_binary if self.options.other_binary and number % 2 else self.options.binary
-            self.sidecars.append(Sidecar(number, binary.resolve(), self.home, arguments + own + self.options.argument))
+            # Its own draws: those of the faults are the same with one build and with two.
+            rng = random.Random(self.options.seed + number)
+            self.sidecars.append(Sidecar(number, self.builds, self.home, arguments + own + self.options.argument, rng))
             self.sidecars[-1].start()
         for sidecar in self.sidecars:
             await asyncio.to_thread(sidecar.wait_until_ready)
@@ -138,27 +145,45 @@ class Run:
             await clients[part].order(what, "burst" if what["do"] == "burst" else "")
 
         self.world = World(self.store, self.sidecars, self.proxies, order, self.rng)
+        began = time.monotonic()
         with (home / "director.jsonl").open("w") as file:
             record = past.Recorder(file)
-            watchman = asyncio.create_task(_notice_starvation(record))
+            machine = Machine(record, home / "disk", self._processes)
             try:
                 for client in clients.values():
                     await client.start()
-                await asyncio.sleep(6)
-                await self._break(time.monotonic() + max(seconds - 6 - CALM - AFTER, 5), record)
-                record(past.Mark("calm", time.monotonic()))
-                await self._calm(CALM)
-                await clients["people"].order({"do": "stop"}, "stop")
-                record(past.Mark("stopped", time.monotonic()))
-                await self._calm(AFTER)
-                record(past.Mark("closed", time.monotonic()))
+                with machine:
+                    await asyncio.sleep(6)
+                    await self._break(time.monotonic() + max(seconds - 6 - CALM - AFTER, 5), record)
+                    record(past.Mark("calm", time.monotonic()))
+                    longest = time.monotonic() + LONGEST_CALM
+                    await self._calm(CALM)
+                    while (left := min(machine.last + CALM, longest) - time.monotonic()) > 0:
+                        await self._calm(left)
+                    await clients["people"].order({"do": "stop"}, "stop")
+                    record(past.Mark("stopped", time.monotonic()))
+                    await self._calm(AFTER)
+                    record(past.Mark("closed", time.monotonic()))
                 for client in clients.values():
                     await client.close()
+                self._note_takeovers(began, record)
             finally:
-                watchman.cancel()
                 for client in clients.values():
                     client.kill()
-        return judged(past.read(POLICIES, [*(client.out for client in clients.values()), home / "director.jsonl"]))
+        return verdict_on(home)
+
+    def _processes(self) -> dict[str, int]:
+        """All that run now, by name."""
+        named = {f"sidecar {sidecar.number}": sidecar.process for sidecar in self.sidecars}
+        named |= {f"server {server.port}": server.process for server in (self.store.servers if self.store else [])}
+        return {name: process.pid for name, process in named.items()}
+
+    def _note_takeovers(self, since: float, record: past.Recorder) -> None:
+        """A failover is a fault also where nobody drew one: a pause of the primary, or of what the sentinels ask it through, brings it about."""
+        for server in self.store.servers if self.store else []:
+            for at in server.promotions():
+                if at >= since:
+                    record(past.Fault("takeover", f"{server.port} became a primary", at, at + SWITCH, epoch=True, rollback=True))
 
     async def _calm(self, seconds: float) -> None:
         """Waits, and sees whether everything still runs."""
@@ -212,12 +237,14 @@ class Run:
             print(f"  {name} {happened.what} ({happened.ended - happened.began:.1f} s)", flush=True)
 
     def secrets_told(self) -> list[str]:
-        """Files of the sidecars and of the store in which a session's id can be read."""
+        """Logs and metrics of the sidecars and files of the store in which a session's id can be read."""
         own_ids = re.compile(rf"chaos-{self.name}\d+-\d+-\d+-id".encode())
         files = [sidecar.log for sidecar in self.sidecars] + [
             path for engine in ("redis", "valkey") for path in self.home.glob(f"{engine}-*/**/*") if path.is_file()
         ]
-        return [str(path) for path in files if own_ids.search(path.read_bytes())]
+        told = [str(path) for path in files if own_ids.search(path.read_bytes())]
+        pages = {sidecar.number: sidecar.get("/metrics") or "" for sidecar in self.sidecars}
+        return told + [f"metrics of sidecar {number}" for number, page in pages.items() if own_ids.search(page.encode())]
 
     def panics(self) -> list[str]:
         """Sidecars that panicked."""
@@ -234,13 +261,9 @@ class Run:
             self.store.close()
 
 
-async def _notice_starvation(record: past.Recorder) -> None:
-    """Records as a fault that everything on this machine stood still for a moment."""
-    while True:
-        began = time.monotonic()
-        await asyncio.sleep(0.05)
-        if (late := time.monotonic() - began - 0.05) > STARVED:
-            record(past.Fault("starved", f"the machine was busy for {late:.2f} s", began, time.monotonic()))
+def verdict_on(round_home: Path) -> Verdict:
+    """The verdict on the histories of one round."""
+    return judged(past.read(POLICIES, sorted(round_home.glob("*.jsonl"))))
 
 
 def _tail(path: Path) -> str:
@@ -257,8 +280,8 @@ def unit_checks() -> tuple[int, int]:
     return found.get("passed", 0), found.get("failed", 0) + found.get("error", 0) + (done.returncode != 0 and not found)
 
 
-def report(number: int, verdict: Verdict) -> None:
-    """What one round was, and the stories of what went wrong."""
+def report(number: int, verdict: Verdict) -> collections.Counter:
+    """What one round was, and the stories of what went wrong. Answers how much there was."""
     history = verdict.lives.history
     faults = collections.Counter(fault.kind for fault in history.faults)
     ends = collections.Counter(life.first_end().reason for life in verdict.lives.of.values() if life.ends)
@@ -271,10 +294,28 @@ def report(number: int, verdict: Verdict) -> None:
     for rule in RULES:
         for breach in verdict.of(rule)[:STORIES]:
             print(f"\n{story(verdict, breach)}")
+    sys.stdout.flush()
+    drawn = sum(faults.values()) - sum(faults[kind] for kind in past.UNDRAWN)
+    much = {"sessions": len(verdict.lives.of), "calls": len(history.calls), "messages": len(history.messages), "faults": drawn}
+    return collections.Counter(much | {kind: faults[kind] for kind in past.UNDRAWN})
 
 
-def table(verdicts: list[Verdict], others: dict[str, tuple[str, list[str]]]) -> int:
+def judge_again(home: Path) -> int:
+    """Judges the histories of an earlier run, all of it or one round. Answers the exit code."""
+    rounds = [home] if (home / "director.jsonl").exists() else sorted(home.glob("round-*"), key=lambda path: int(path.name.partition("-")[2]))
+    verdicts, much = [], collections.Counter()
+    for number, round_home in enumerate(rounds):
+        verdicts.append(verdict_on(round_home))
+        much += report(number, verdicts[-1])
+        verdicts[-1].lives = None
+    failed = table(verdicts, {}, much)
+    print(f"{len(RULES) - failed} passed, {failed} failed")
+    return int(failed > 0)
+
+
+def table(verdicts: list[Verdict], others: dict[str, tuple[str, list[str]]], much: collections.Counter) -> int:
     """The rules, how much each looked at and what it found. Answers how many failed."""
+    print(f"\nin all {len(verdicts)} rounds: {', '.join(f'{count} {what}' for what, count in much.items())}")
     print(f"\n{'rule':12} {'looked at':>10} {'breaches':>9}  promise")
     failed = 0
     for rule in RULES:
@@ -295,28 +336,29 @@ async def play(options: argparse.Namespace) -> int:
     passed, failed = unit_checks()
     print(f"chaos: mode {options.mode}, seed {options.seed}, {options.seconds:g} s; unit checks: {passed} passed, {failed} failed", flush=True)
     run = Run(options)
-    verdicts = []
+    for build in run.builds:
+        print(f"  build {build.letter}: {build.name}", flush=True)
+    verdicts, much = [], collections.Counter()
     try:
         await run.start()
         rounds = max(1, round(options.seconds / ROUND))
         for number in range(rounds):
             verdicts.append(await run.round(number, options.seconds / rounds))
-            report(number, verdicts[-1])
-            run.starved += sum(fault.kind == "starved" for fault in verdicts[-1].lives.history.faults)
+            much += report(number, verdicts[-1])
             verdicts[-1].lives = None  # an hour's histories would not fit
         others = {
             "crash": ("no sidecar ends by itself or panics", run.crashes + run.panics()),
-            "secret": ("no session id is in a log or in the store", run.secrets_told()),
+            "secret": ("no session id is in a log, a metric or the store", run.secrets_told()),
         }
-        broken = table(verdicts, others)
+        broken = table(verdicts, others, much)
     finally:
         await run.close()
     failed += broken
     passed += len(RULES) + len(others) - broken
-    if run.starved:
-        print(f"\nThe machine was too busy {run.starved} times: what happened then is excused. Run it alone to see more.")
+    if much["starved"]:
+        print(f"\nThe machine was too busy {much['starved']} times: what happened then is excused. Run it alone to see more.")
     if failed:
-        print(f"\nhistories and logs: {options.home}\nagain: ./dev chaos --mode {options.mode} --seed {options.seed} --seconds {options.seconds:g}")
+        print(f"\nhistories and logs: {options.home}\nagain: ./dev chaos {shlex.join(sys.argv[1:])} --seed {options.seed}")
     print(f"{passed} passed, {failed} failed")
     return int(failed > 0)
 
@@ -332,15 +374,20 @@ def main() -> int:
     parser.add_argument("--sidecars", type=int, help="how many; default 3")
     parser.add_argument("--visits", type=int, default=1200, help="how many people there are at once; default 1200")
     parser.add_argument("--binary", type=Path, default=DEFAULT_BINARY, help="the session-sidecar to test")
-    parser.add_argument("--other-binary", type=Path, help="what every second sidecar runs: an older or a newer version")
+    parser.add_argument("--beside", type=Path, help="another build: the sidecars take turns, and a restart may bring another one")
     parser.add_argument("--argument", action="append", default=[], help="a further argument of every sidecar, repeatable: --argument=--store-outage=fail-closed")
     parser.add_argument("--home", type=Path, default=REPOSITORY / "target/chaos", help="where histories and logs go; it is emptied first")
+    parser.add_argument("--judge", type=Path, metavar="HOME", help="run nothing: judge the histories of an earlier run, or of one of its rounds, again")
     parser.add_argument("--verbose", action="store_true", help="print each fault as it is over")
     options = parser.parse_args()
+    if options.judge:
+        return judge_again(options.judge)
     options.sidecars = options.sidecars or (1 if options.mode == "memory" else 3)
     unknown = set(options.faults) - set(FAULTS[options.mode]) - {"none"}
     if unknown:
         parser.error(f"mode {options.mode} has no {', '.join(sorted(unknown))}; it has {', '.join(sorted(FAULTS[options.mode]))}")
+    # What a run has started ends with it, also if somebody ends the run.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     return asyncio.run(play(options))
 
 

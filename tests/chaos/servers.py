@@ -2,10 +2,12 @@
 
 import atexit
 import os
+import re
 import signal
 import struct
 import subprocess
 import time
+from datetime import datetime
 from pathlib import Path
 
 from support import TOOLS
@@ -15,6 +17,8 @@ from . import resp
 
 # A killed primary is missed after this long.
 FAILURE = 1000  # milliseconds
+# How a server's log tells that it has become a primary, by its sentinels or by its cluster.
+_PROMOTED = re.compile(r"^\d+:\w (\d+ \w+ \d+ [\d:.]+) .*(?:(?:MASTER|PRIMARY) MODE enabled|I'm the new (?:master|primary))", re.MULTILINE)
 
 
 class Server:
@@ -33,6 +37,8 @@ class Server:
         common = ["bind 127.0.0.1", "protected-mode no", "daemonize no", f"port {self.port}", f"dir {self.home}"]
         if kind == "server":
             common += ['save ""', "maxmemory-policy noeviction", "repl-diskless-sync-delay 0", "enable-debug-command yes", *keep]
+            # What is in its files can be searched for session ids.
+            common += ["rdbcompression no"]
         pairs = [f"{options[i]} {options[i + 1]}" for i in range(0, len(options), 2)]
         self._configuration.write_text("\n".join(common + pairs) + "\n")
         self.process: subprocess.Popen | None = None
@@ -41,7 +47,7 @@ class Server:
 
     def start(self) -> None:
         """Starts it, and returns when it answers, with all its data."""
-        environment = os.environ | {"LD_PRELOAD": str(TOOLS / "clock.so"), "CLOCK_FILE": str(self._clock)}
+        environment = os.environ | {"LD_PRELOAD": str(TOOLS / "clock.so"), "CLOCK_FILE": str(self._clock), "TZ": "UTC"}
         with (self.home / "log").open("ab") as log:
             self.process = subprocess.Popen(
                 [self._program, str(self._configuration)], stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment
@@ -88,6 +94,11 @@ class Server:
         with self._clock.open("r+b") as file:  # in place: the server has this very file mapped
             file.write(struct.pack("=q", now + int(seconds * 1e9)))
 
+    def promotions(self) -> list[float]:
+        """When it became a primary, in the machine's monotonic time: also when nobody had asked for it."""
+        told = (datetime.strptime(found + " +0000", "%d %b %Y %H:%M:%S.%f %z") for found in _PROMOTED.findall((self.home / "log").read_text(errors="replace")))
+        return [moment.timestamp() - time.time() + time.monotonic() for moment in told]
+
     def clock(self) -> float:
         """How far its clock is from the machine's, in seconds."""
         seconds, micros = self.call("TIME")
@@ -116,14 +127,16 @@ class Single:
 
 
 class Sentinels(Single):
-    """A primary, two replicas and the three sentinels that watch them."""
+    """A primary, two replicas and the three sentinels that watch them; set up as docs/one-pod-or-many.md demands of two replicas."""
 
     NAME = "sessions"
+    # A primary that was replaced, and does not know it, takes no writes.
+    FENCED = ("min-replicas-to-write", 1, "min-replicas-max-lag", 2)
 
     def __init__(self, home: Path, engine: str = "redis") -> None:
-        super().__init__(home, engine)
+        self.servers = [Server(home, *self.FENCED, engine=engine)]
         first = self.servers[0]
-        self.servers += [Server(home, "replicaof", f"127.0.0.1 {first.port}", engine=engine) for _ in range(2)]
+        self.servers += [Server(home, "replicaof", f"127.0.0.1 {first.port}", *self.FENCED, engine=engine) for _ in range(2)]
         for replica in self.servers[1:]:
             eventually(lambda: resp.fields(replica.call("INFO", "replication")).get("master_link_status") == "up", "a replica follows")
         watch = [

@@ -1,5 +1,7 @@
 """The servers and their faults, with the real programs."""
 
+import time
+
 import pytest
 
 from chaos.servers import Cluster, Sentinels, Server, Single
@@ -24,23 +26,32 @@ def test_what_was_written_outlives_kill_9_and_the_clock_steps_both_ways(tmp_path
         store.close()
 
 
-def test_sentinels_name_another_primary(tmp_path):
-    store = Sentinels(tmp_path)
+def promoted(servers, since):
+    """Which of the servers became a primary after a moment, by their own word."""
+    return [server for server in servers if any(since < at < time.monotonic() for at in server.promotions())]
+
+
+@pytest.mark.parametrize("engine", ["redis", "valkey"])
+def test_sentinels_name_another_primary(tmp_path, engine):
+    store = Sentinels(tmp_path, engine)
     try:
         (first,) = store.primaries
         first.call("SET", "key", "value")
         first.call("WAIT", 2, 1000)
+        began = time.monotonic()
         first.kill()
         store.wait_for_another([first])
         (second,) = store.primaries
         assert second.call("GET", "key") == "value"
+        assert promoted(store.servers, began) == [second]
         first.start()
     finally:
         store.close()
 
 
-def test_a_cluster_fails_over_and_moves_a_slot(tmp_path):
-    store = Cluster(tmp_path)
+@pytest.mark.parametrize("engine", ["redis", "valkey"])
+def test_a_cluster_fails_over_and_moves_a_slot(tmp_path, engine):
+    store = Cluster(tmp_path, engine)
     try:
         first, second, third = store.primaries
         slot = int(first.call("CLUSTER", "KEYSLOT", "key"))
@@ -51,8 +62,10 @@ def test_a_cluster_fails_over_and_moves_a_slot(tmp_path):
         assert other.call("GET", "key") == "value"
         victim = owner
         victim.call("WAIT", 1, 1000)
+        began = time.monotonic()
         victim.kill()
         store.wait_for_another(victim)
+        assert len(promoted(store.servers, began)) == 1
         victim.start()
     finally:
         store.close()
