@@ -97,6 +97,7 @@ impl App {
                 Audit::start(setup, &mut registry).context("the audit log cannot be started")?
             }
         };
+        let other_key = config.store.as_ref().and_then(|store| store.other_key.clone());
         let sharing = match config.store {
             None => None,
             Some(store) => {
@@ -111,6 +112,7 @@ impl App {
         let setup = Setup {
             clock,
             master_key,
+            other_key,
             policies: config.policies,
             caps: MemoryCaps {
                 max_sessions: config.max_sessions,

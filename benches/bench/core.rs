@@ -58,6 +58,7 @@ pub(crate) fn started(max_watchers: usize) -> anyhow::Result<Arc<Sessions>> {
         Setup {
             clock: Clock::system(),
             master_key: vec![7; 32],
+            other_key: None,
             policies: BTreeMap::from([("default".to_owned(), policy)]),
             caps: MemoryCaps {
                 max_sessions: usize::MAX >> 3,

@@ -92,6 +92,7 @@ impl Sharing {
         keeps: Keeps,
         registry: &mut Registry,
     ) -> anyhow::Result<Self> {
+        let keys = store.fingerprints();
         let buckets = shared::buckets(&store.link.address);
         let (told, pokes) = mpsc::unbounded_channel();
         let link = Link::new(store.link, shared::channels(&store.namespace, buckets), told);
@@ -101,8 +102,8 @@ impl Sharing {
             wire: Arc::clone(&link) as Arc<dyn Wire>,
             pokes,
             buckets,
+            keys,
             namespace: store.namespace,
-            master_key: store.master_key,
             window: store.window,
             outage: store.outage,
             max_sessions: keeps.max_sessions,

@@ -15,7 +15,7 @@ use crate::{
     store::{
         Session,
         shared::{
-            self, Shared, StoreMeter, Wire,
+            self, Fingerprints, Shared, StoreMeter, Wire,
             inspect::{Inspection, Known, NamespaceFacts},
             link::{Fault, Link, Server, Status, Unfit},
             trial::{Fitness, ServerFacts, acl_line, try_out},
@@ -281,21 +281,14 @@ fn say_refused(page: &mut Page, config: &StoreConfig, refused: &[(String, Fault)
 
 fn say_namespace(page: &mut Page, config: &StoreConfig, found: Option<&NamespaceFacts>) {
     let (name, wanted) = (&config.namespace, buckets(config));
-    let ours = shared::fingerprint(&config.master_key);
+    let ours = config.fingerprints();
     let Some(found) = found else {
         page.good(format!(
             "the namespace {name} is not there yet: the first sidecar makes it, with {wanted} buckets and the key {ours}"
         ));
         return;
     };
-    if found.fingerprint == ours {
-        page.good(format!("the namespace {name} has the key of --store-key-file, {ours}"));
-    } else {
-        page.bad(format!(
-            "the namespace {name} has the key {} and --store-key-file is {ours}: give the file that the other sidecars have",
-            found.fingerprint
-        ));
-    }
+    say_keys(page, name, &ours, &found.keys);
     if found.buckets == wanted {
         page.good(format!("it has {wanted} buckets"));
     } else {
@@ -313,6 +306,43 @@ fn say_namespace(page: &mut Page, config: &StoreConfig, found: Option<&Namespace
             found.format,
             shared::FORMAT
         ));
+    }
+}
+
+fn say_keys(page: &mut Page, name: &str, ours: &Fingerprints, found: &Fingerprints) {
+    if !ours.may_enter(found) {
+        page.bad(format!(
+            "the namespace {name} has the key {found} and --store-key-file is {ours}: {}",
+            ours.advice(found)
+        ));
+        return;
+    }
+    page.good(format!(
+        "the namespace {name} has the key {}, {}",
+        found.own,
+        key_file(ours, &found.own)
+    ));
+    if let Some(other) = &found.other {
+        page.good(format!(
+            "beside it the key {other} is accepted, {}",
+            key_file(ours, other)
+        ));
+    }
+    if ours != found {
+        page.note(format!(
+            "once a sidecar starts with these files the namespace has the key {ours}"
+        ));
+    }
+}
+
+/// Which of our files a key is in.
+fn key_file(ours: &Fingerprints, key: &str) -> &'static str {
+    if key == ours.own {
+        "that of --store-key-file"
+    } else if ours.other.as_deref() == Some(key) {
+        "that of --store-other-key-file"
+    } else {
+        "of which no file was given"
     }
 }
 
@@ -361,7 +391,7 @@ async fn try_inspect(args: &InspectArgs, config: StoreConfig, session: Option<Se
         pokes,
         buckets: buckets(&config),
         namespace: config.namespace.clone(),
-        master_key: config.master_key.clone(),
+        keys: config.fingerprints(),
         window: None,
         outage: config.outage,
         max_sessions: 1,
@@ -397,13 +427,13 @@ fn inspection(config: &StoreConfig, found: &Inspection) -> String {
         config.namespace,
         namespace.buckets,
         namespace.format,
-        namespace.fingerprint,
-        if namespace.fingerprint == shared::fingerprint(&config.master_key) {
-            "that of --store-key-file"
-        } else {
-            "NOT that of --store-key-file"
-        }
+        namespace.keys.own,
+        key_file(&config.fingerprints(), &namespace.keys.own)
     );
+    if let Some(other) = &namespace.keys.other {
+        let file = key_file(&config.fingerprints(), other);
+        let _ = writeln!(page, "beside it the key {other} is accepted ({file})");
+    }
     let sum = |count: fn(&shared::inspect::BucketFacts) -> u64| found.buckets.iter().map(count).sum::<u64>();
     let _ = writeln!(
         page,

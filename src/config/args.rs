@@ -265,6 +265,12 @@ pub struct StoreArgs {
     #[arg(long, env = "SESSION_SIDECAR_STORE_KEY_FILE", value_name = "FILE")]
     pub store_key_file: Option<PathBuf>,
 
+    /// Another key file that is accepted, while the key is changed: sessions that began under it go on, and none begins under it.
+    /// Give the new key so to all sidecars first; then exchange the two; then, when the sessions of the old one are over, leave it
+    /// out.
+    #[arg(long, env = "SESSION_SIDECAR_STORE_OTHER_KEY_FILE", value_name = "FILE")]
+    pub store_other_key_file: Option<PathBuf>,
+
     /// Sidecars that share a store and a namespace share sessions. 1 to 64 letters, digits, `-`, `_` or `.`.
     #[arg(
         long,

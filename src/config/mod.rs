@@ -121,6 +121,7 @@ impl Config {
         let keys = [
             ("--key-file", &args.key_file),
             ("--store-key-file", &args.shared.store_key_file),
+            ("--store-other-key-file", &args.shared.store_other_key_file),
         ];
         warnings.extend(
             keys.into_iter()

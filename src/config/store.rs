@@ -5,7 +5,7 @@ use std::{fs, path::PathBuf, time::Duration};
 use anyhow::{Context as _, bail};
 
 use super::{ServeArgs, StoreArgs, read_key};
-use crate::store::shared::{Outage, link};
+use crate::store::shared::{Fingerprints, Outage, link};
 
 /// A shared store, resolved and checked.
 pub struct StoreConfig {
@@ -15,6 +15,8 @@ pub struct StoreConfig {
     pub namespace: String,
     /// The key that they have in common.
     pub master_key: Vec<u8>,
+    /// Another one that is accepted beside it, while it is changed.
+    pub other_key: Option<Vec<u8>>,
     /// How long one write of activity is good for; unset: by the policy.
     pub window: Option<Duration>,
     /// What is served while it is away.
@@ -37,6 +39,12 @@ const TIMEOUT: Duration = Duration::from_millis(250);
 const LONGEST: Duration = Duration::from_secs(10);
 
 impl StoreConfig {
+    /// What identifies its keys.
+    #[must_use]
+    pub fn fingerprints(&self) -> Fingerprints {
+        Fingerprints::of(&self.master_key, self.other_key.as_deref())
+    }
+
     /// What the arguments of `serve` say; `None`: sessions are kept in memory.
     pub fn resolve(args: &ServeArgs) -> anyhow::Result<Option<Self>> {
         let Some(config) = Self::of(&args.shared, || {
@@ -74,6 +82,7 @@ impl StoreConfig {
         if args.store == "memory" {
             for (flag, given) in [
                 ("--store-key-file", args.store_key_file.is_some()),
+                ("--store-other-key-file", args.store_other_key_file.is_some()),
                 ("--store-password-file", args.store_password_file.is_some()),
                 ("--store-ca-file", args.store_ca_file.is_some()),
             ] {
@@ -94,6 +103,7 @@ impl StoreConfig {
                  common (head -c 32 /dev/urandom > FILE)"
             );
         };
+        let (master_key, other_key) = keys(key, args.store_other_key_file.as_ref())?;
         let text = |flag: &str, path: &Option<PathBuf>| -> anyhow::Result<Option<String>> {
             let Some(path) = path else { return Ok(None) };
             let read = fs::read_to_string(path).with_context(|| format!("{flag} {} cannot be read", path.display()))?;
@@ -112,11 +122,24 @@ impl StoreConfig {
                 timeout: TIMEOUT,
             },
             namespace: namespace(&args.store_namespace)?,
-            master_key: read_key("--store-key-file", key)?,
+            master_key,
+            other_key,
             window: None,
             outage: Outage::Degraded,
         }))
     }
+}
+
+fn keys(own: &PathBuf, other: Option<&PathBuf>) -> anyhow::Result<(Vec<u8>, Option<Vec<u8>>)> {
+    let key = read_key("--store-key-file", own)?;
+    let other = other.map(|path| read_key("--store-other-key-file", path)).transpose()?;
+    if other.as_ref() == Some(&key) {
+        bail!(
+            "--store-other-key-file has the same key as --store-key-file: give the one that takes its place, or that it took the \
+             place of, or leave it out"
+        );
+    }
+    Ok((key, other))
 }
 
 fn namespace(name: &str) -> anyhow::Result<String> {

@@ -180,7 +180,8 @@ impl AdminService {
             }
             Some(Wire::SessionId(id)) => {
                 let name = name::id(&self.sessions, &tenant, "session_id".to_owned(), &id).await?;
-                Target::Id(*call.session.insert(self.sessions.session_ref(name)))
+                let known = self.sessions.known_as(name).await?;
+                Target::Id(*call.session.insert(known))
             }
             Some(Wire::SessionRef(text)) => Target::Ref(*call.session.insert(read::session_ref("session_ref", &text)?)),
             Some(Wire::SubjectPeriod(period)) => {

@@ -33,12 +33,28 @@ pub(super) async fn reference(
     match name {
         Some(Wire::SessionId(text)) => {
             let name = id(sessions, tenant, format!("{prefix}session_id"), text).await?;
-            Ok(sessions.session_ref(name))
+            Ok(sessions.known_as(name).await?)
         }
         Some(Wire::SessionRef(text)) => Ok(read::session_ref(&format!("{prefix}session_ref"), text)?),
         None => Err(CallError::invalid(
             format!("{prefix}session_id"),
             "is required, or session_ref in its place",
         )),
+    }
+}
+
+/// The refs of which one is that of the session that a watch names.
+pub(super) async fn watched(
+    sessions: &Sessions,
+    tenant: &str,
+    prefix: &str,
+    name: Option<&Wire>,
+) -> Called<Vec<SessionRef>> {
+    match name {
+        Some(Wire::SessionId(text)) => {
+            let name = id(sessions, tenant, format!("{prefix}session_id"), text).await?;
+            Ok(sessions.may_be_known_as(name).await?)
+        }
+        other => Ok(vec![reference(sessions, tenant, prefix, other).await?]),
     }
 }

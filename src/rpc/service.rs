@@ -387,14 +387,16 @@ impl Service {
                 let mut by_ref = BTreeMap::new();
                 for (place, session) in names.names.into_iter().enumerate() {
                     let prefix = format!("scope.sessions.names[{place}].");
-                    let reference = name::reference(&self.sessions, &tenant, &prefix, session.name.as_ref()).await?;
+                    let refs = name::watched(&self.sessions, &tenant, &prefix, session.name.as_ref()).await?;
                     let id = match session.name {
                         Some(v1::session_name::Name::SessionId(id)) => Some(id),
                         _ => None,
                     };
-                    // Named twice, by id and by ref: the id is echoed.
-                    let known = by_ref.entry(reference).or_insert(None);
-                    *known = known.take().or(id);
+                    for reference in refs {
+                        // Named twice, by id and by ref: the id is echoed.
+                        let known: &mut Option<String> = by_ref.entry(reference).or_insert(None);
+                        *known = known.take().or_else(|| id.clone());
+                    }
                 }
                 Ok(Scope::Sessions(tenant, by_ref))
             }

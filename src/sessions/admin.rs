@@ -144,7 +144,7 @@ impl Sessions {
         let binding = filter.binding();
         let mut after = match page_token {
             None => None,
-            Some(token) => Some(self.pages.open(token, &binding).ok_or_else(|| Error::Invalid {
+            Some(token) => Some(self.keyring.open_page(token, &binding).ok_or_else(|| Error::Invalid {
                 field: "page_token",
                 problem:
                     "is not a token of this list; begin without one, and keep the filter from page to page".to_owned(),
@@ -173,7 +173,7 @@ impl Sessions {
                 let last = reports.last().map(|report| report.status.reference);
                 return Ok(Listed {
                     reports,
-                    next_page: last.map(|last| self.pages.issue(last, &binding)),
+                    next_page: last.map(|last| self.keyring.issue_page(last, &binding)),
                 });
             }
             if exhausted {

@@ -10,11 +10,15 @@ use std::{
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use tokio::sync::{Mutex, MutexGuard};
 
-use super::{Error, Examined, Report, Request, Sessions, random, too_short};
+use super::{
+    Error, Examined, Report, Request, Sessions,
+    keyring::{Beginning, Newcomer},
+    random, too_short,
+};
 use crate::{
     sabotage::{self, Fault},
     state::{
-        Actor, AtSubjectCap, End, EndReason, Identity, Limits, Next, Origin, Outcome, Policy, Recalled, RequestId,
+        Actor, Asked, AtSubjectCap, End, EndReason, Identity, Limits, Next, Origin, Outcome, Policy, Recalled,
         SessionRef,
     },
     store::{Commit, Committed, Expected, Found, Session, Unavailable},
@@ -100,23 +104,20 @@ impl Admission<'_> {
 impl Sessions {
     /// Starts a session.
     pub async fn create(&self, create: Create<'_>) -> Result<Created, Error> {
-        let session_id = match (create.session_id, create.request) {
-            (Some(own), _) => own.to_owned(),
-            (None, Some(request)) => self.keys.id_for_request(&create.tenant, request.id),
-            (None, None) => new_id(),
+        let tenant = &create.tenant;
+        let newcomer = match (create.session_id, create.request) {
+            (Some(own), _) => self.keyring.newcomer(tenant, |_| own.to_owned()),
+            (None, Some(request)) => self
+                .keyring
+                .newcomer(tenant, |keys| keys.id_for_request(tenant, request.id)),
+            (None, None) => self.keyring.stranger(tenant, new_id()),
         };
-        let reference = self.keys.session_ref(&create.tenant, &session_id);
-        if sabotage::on(Fault::IdLogged) {
-            tracing::debug!(session_id, "to be created");
-        }
-        let request = create
-            .request
-            .map(|request| self.keys.request(request.id, request.content));
+        let request = create.request.map(|request| self.keyring.request(request));
         // A retry is answered with what was created, even if a limit has changed its mind since.
         if let Some(request) = request
-            && let Found::Live(session) = self.store.find(reference).await?
+            && let Found::Live(session) = self.store.find(self.newcomer_is_known_as(&newcomer).await?).await?
         {
-            return self.created_before(session_id, session, request).await;
+            return self.created_before(&newcomer, session, request).await;
         }
         let policy = self.policies.get(create.policy).ok_or_else(|| Error::PolicyUnknown {
             known: self.policies.names().join(", "),
@@ -140,6 +141,14 @@ impl Sessions {
             let bound = limits.absolute_timeout;
             return Err(already_past("authenticated_ago", "absolute timeout", bound));
         }
+        let Beginning {
+            session_id,
+            reference,
+            not_after,
+        } = self.begins_as(&newcomer).await?;
+        if sabotage::on(Fault::IdLogged) {
+            tracing::debug!(session_id, "to be created");
+        }
         let admission = self.admit(&policy, &create.tenant, create.subject, reference).await?;
         let moment = self.moment();
         let level = create.authentication_level;
@@ -160,6 +169,7 @@ impl Sessions {
                 next,
                 moment,
                 supersedes: admission.losers(),
+                not_after,
             })
             .await?;
         match committed {
@@ -174,7 +184,7 @@ impl Sessions {
                 })
             }
             Committed::Lost(Found::Live(session)) => match request {
-                Some(request) => self.created_before(session_id, session, request).await,
+                Some(request) => self.created_before(&newcomer, session, request).await,
                 None => match self.examine(session, moment).await? {
                     Examined::Live(_) => Err(Error::Exists(reference)),
                     Examined::Ended(tombstone) => Err(Error::Ended(reference, tombstone)),
@@ -190,9 +200,9 @@ impl Sessions {
 
     async fn created_before(
         &self,
-        session_id: String,
+        newcomer: &Newcomer,
         session: Arc<Session>,
-        request: RequestId,
+        request: Asked,
     ) -> Result<Created, Error> {
         let reference = session.reference();
         let moment = self.moment();
@@ -202,7 +212,7 @@ impl Sessions {
         };
         session.read(|view| match view.rest.recall(request, moment.now) {
             Some(Recalled::Same(Outcome::Created)) => Ok(Created {
-                session_id,
+                session_id: newcomer.id_of(reference).unwrap_or_default().to_owned(),
                 report: Report::live(reference, view, moment),
                 superseded: Vec::new(),
             }),
@@ -415,6 +425,7 @@ mod tests {
         let setup = Setup {
             clock: Clock::of_runtime(),
             master_key: vec![7; 32],
+            other_key: None,
             policies: BTreeMap::from([("default".to_owned(), policy)]),
             caps: MemoryCaps {
                 max_sessions: 100,

@@ -38,6 +38,15 @@ pub(super) struct Changed {
     pub(super) happenings: Happenings,
 }
 
+/// On what terms a session goes on under another name.
+#[derive(Default)]
+pub(super) struct Terms {
+    /// Those that must end because it does.
+    pub(super) supersedes: Vec<SessionRef>,
+    /// Not after this.
+    pub(super) not_after: Option<Time>,
+}
+
 type Happenings = Vec<(u32, Happening)>;
 
 impl Sessions {
@@ -139,16 +148,16 @@ impl Sessions {
         command: &Command,
         moment: Moment,
     ) -> Result<Changed, Error> {
-        self.change_for(session, command, moment, &[]).await
+        self.change_on(session, command, moment, &Terms::default()).await
     }
 
-    /// The same; these sessions must end because this one goes on.
-    pub(super) async fn change_for(
+    /// The same for a Rotate, on the terms on which the session may go on.
+    pub(super) async fn change_on(
         &self,
         session: &Arc<Session>,
         command: &Command,
         moment: Moment,
-        supersedes: &[SessionRef],
+        terms: &Terms,
     ) -> Result<Changed, Error> {
         let reference = session.reference();
         let mut session = Arc::clone(session);
@@ -188,7 +197,8 @@ impl Sessions {
                 },
                 next,
                 moment,
-                supersedes: supersedes.to_vec(),
+                supersedes: terms.supersedes.clone(),
+                not_after: terms.not_after,
             };
             session = match self.store.commit(commit).await? {
                 Committed::Done(done) => {

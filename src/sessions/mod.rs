@@ -9,6 +9,7 @@ mod create;
 mod end_many;
 mod explain;
 mod judge;
+mod keyring;
 mod local;
 mod meter;
 mod page;
@@ -40,8 +41,8 @@ pub use watch::{Scope, Subscriber, Watch, WatchContent, WatchError, WatchMessage
 use crate::{
     audit::Audit,
     driver::Alarm,
-    event::{Log, Router, Tokens},
-    state::{Keys, Moment, Policy, Rest, SessionRef, Tombstone},
+    event::{Log, Router},
+    state::{Moment, Policy, Rest, SessionRef, Tombstone},
     store::{
         Levels, Memory, MemoryCaps, Session, Store,
         shared::{Elsewhere, HELD_FOR, Shared},
@@ -53,7 +54,7 @@ use crate::{
 
 use create::Admissions;
 use judge::Backlog;
-use page::Pages;
+use keyring::Keyring;
 use vigil::Vigil;
 
 /// How the core is set up.
@@ -62,6 +63,8 @@ pub struct Setup {
     pub clock: Clock,
     /// The key of refs, generated ids and tokens: at least 32 bytes.
     pub master_key: Vec<u8>,
+    /// Another one that is accepted, while the key of a shared store is changed.
+    pub other_key: Option<Vec<u8>>,
     /// The policies by name.
     pub policies: BTreeMap<String, Policy>,
     /// How much may be kept.
@@ -80,7 +83,7 @@ pub struct Setup {
 pub struct Sessions {
     clock: Clock,
     vigil: Vigil,
-    keys: Keys,
+    keyring: Keyring,
     policies: Policies,
     admissions: Admissions,
     /// What is known in this process alone, unless sidecars share a store.
@@ -88,7 +91,6 @@ pub struct Sessions {
     store: Arc<dyn Store>,
     log: Arc<Log>,
     router: Arc<Router>,
-    tokens: Tokens,
     watcher_slots: Arc<Semaphore>,
     max_watchers: usize,
     timeline: Mutex<Timeline<Arc<Session>>>,
@@ -97,7 +99,6 @@ pub struct Sessions {
     alarm: Arc<Alarm>,
     meter: Meter,
     audit: Audit,
-    pages: Pages,
 }
 
 /// The caller's name for a session.
@@ -158,15 +159,12 @@ impl Sessions {
         epoch: Arc<parking_lot::Mutex<[u8; 16]>>,
     ) -> Arc<Self> {
         let clock = setup.clock;
-        let keys = Keys::derive(&setup.master_key);
         let policies = effective(&*store, setup.policies);
         announce(&*store, &policies);
         Arc::new(Self {
             vigil,
-            tokens: Tokens::sharing(keys.tokens(), epoch),
-            pages: Pages::new(keys.pages()),
+            keyring: Keyring::new(&setup.master_key, setup.other_key.as_deref(), &epoch),
             audit: setup.audit,
-            keys,
             policies: Policies::new(policies),
             admissions: Admissions::default(),
             store,
@@ -257,10 +255,10 @@ impl Sessions {
         &self.alarm
     }
 
-    /// The ref of a session.
+    /// The ref of a session that begins here. One that is there already may have another: ask [`Sessions::known_as`].
     #[must_use]
     pub fn session_ref(&self, name: Name<'_>) -> SessionRef {
-        self.keys.session_ref(name.tenant, name.session_id)
+        self.keyring.own_ref(name)
     }
 
     fn moment(&self) -> Moment {

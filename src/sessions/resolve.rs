@@ -175,7 +175,7 @@ impl Sessions {
 
     /// Asks for everything about the session that an id stands for.
     pub async fn report_by_id(&self, name: Name<'_>) -> Result<Report, Error> {
-        let reference = self.session_ref(name);
+        let reference = self.known_as(name).await?;
         let own = self.report(name.tenant, reference).await?;
         let end = own.details.as_ref().and_then(|details| details.end.as_ref());
         if end.is_none_or(|end| end.successor.is_none()) {

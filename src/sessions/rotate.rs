@@ -5,11 +5,13 @@ use std::{sync::Arc, time::Duration};
 use super::{
     Error, Name, Report, Request, Sessions,
     create::{self, new_id},
+    judge::Terms,
+    keyring::{Beginning, Newcomer},
     resolve::Resolved,
     too_short,
 };
 use crate::{
-    state::{Command, Limits, Reply, RequestId, Rotation, SessionRef, Tombstone},
+    state::{Asked, Command, Limits, Reply, Rotation, SessionRef, Tombstone},
     store::Found,
 };
 
@@ -44,9 +46,9 @@ pub struct Rotated {
 impl Sessions {
     /// Gives a session a new id.
     pub async fn rotate(&self, rotate: Rotate<'_>) -> Result<Rotated, Error> {
-        let from = self.session_ref(rotate.name);
+        let from = self.known_as(rotate.name).await?;
         loop {
-            let done = self.try_rotate(&rotate).await;
+            let done = self.try_rotate(&rotate, from).await;
             // Somebody else rotated it meanwhile: this is a retry of the same request, or it goes on from the successor, if
             // that has not ended since.
             if let Err(Error::Ended(_, tombstone)) = &done
@@ -59,24 +61,22 @@ impl Sessions {
         }
     }
 
-    async fn try_rotate(&self, rotate: &Rotate<'_>) -> Result<Rotated, Error> {
+    async fn try_rotate(&self, rotate: &Rotate<'_>, from: SessionRef) -> Result<Rotated, Error> {
         let Name { tenant, .. } = rotate.name;
-        let from = self.session_ref(rotate.name);
-        let request = rotate
-            .request
-            .map(|request| self.keys.request(request.id, request.content));
-        let session_id = match (rotate.new_session_id, rotate.request) {
+        let request = rotate.request.map(|request| self.keyring.request(request));
+        let newcomer = match (rotate.new_session_id, rotate.request) {
             (Some(own), _) => {
                 let refused = self.refuse_ref(tenant, own).await;
                 refused.map_err(Error::about_the_new_id)?;
-                own.to_owned()
+                self.keyring.newcomer(tenant, |_| own.to_owned())
             }
-            (None, Some(request)) => self.keys.id_for_rotation(tenant, from, request.id),
-            (None, None) => new_id(),
+            (None, Some(request)) => self
+                .keyring
+                .newcomer(tenant, |keys| keys.id_for_rotation(tenant, from, request.id)),
+            (None, None) => self.keyring.stranger(tenant, new_id()),
         };
-        let to = self.keys.session_ref(tenant, &session_id);
         if let Some(request) = request
-            && let Some(done) = self.rotated_before(from, to, &session_id, tenant, request).await?
+            && let Some(done) = self.rotated_before(from, &newcomer, tenant, request).await?
         {
             return Ok(done);
         }
@@ -85,9 +85,14 @@ impl Sessions {
         let limits = Arc::clone(&resolved.session.limits());
         let policy = self.policies.get(&limits.policy);
         let min = policy.as_ref().map_or(1, |policy| policy.min_id_length);
-        if session_id.len() < min {
+        if newcomer.id_length() < min {
             return Err(too_short(min).about_the_new_id());
         }
+        let Beginning {
+            session_id,
+            reference: to,
+            not_after,
+        } = self.begins_as(&newcomer).await?;
         let identity = resolved.session.origin().identity.clone();
         let new_subject = rotate.subject.is_some_and(|subject| subject != identity.subject());
         let admission = match (&policy, rotate.subject) {
@@ -106,13 +111,16 @@ impl Sessions {
         };
         let moment = self.moment();
         let command = Command::Rotate(Box::new(rotation));
-        let losers: Vec<_> = admission.iter().flat_map(create::Admission::losers).collect();
-        let previous = match self.rotate_live(resolved, &command, &losers).await? {
+        let terms = Terms {
+            supersedes: admission.iter().flat_map(create::Admission::losers).collect(),
+            not_after,
+        };
+        let previous = match self.rotate_live(resolved, &command, &terms).await? {
             Reply::Rotated(tombstone) => tombstone,
             _ => {
                 // The machine remembers the request: either it was done just now, or not by this id.
                 let done = match request {
-                    Some(request) => self.rotated_before(from, to, &session_id, tenant, request).await?,
+                    Some(request) => self.rotated_before(from, &newcomer, tenant, request).await?,
                     None => None,
                 };
                 return done.ok_or(Error::RequestIdReused(from));
@@ -132,11 +140,9 @@ impl Sessions {
         })
     }
 
-    async fn rotate_live(&self, resolved: Resolved, command: &Command, losers: &[SessionRef]) -> Result<Reply, Error> {
+    async fn rotate_live(&self, resolved: Resolved, command: &Command, terms: &Terms) -> Result<Reply, Error> {
         let reference = resolved.session.reference();
-        let changed = self
-            .change_for(&resolved.session, command, self.moment(), losers)
-            .await?;
+        let changed = self.change_on(&resolved.session, command, self.moment(), terms).await?;
         changed.reply.map_err(|refusal| Error::refused(reference, refusal))
     }
 
@@ -145,23 +151,23 @@ impl Sessions {
     async fn rotated_before(
         &self,
         from: SessionRef,
-        to: SessionRef,
-        session_id: &str,
+        newcomer: &Newcomer,
         tenant: &str,
-        request: RequestId,
+        request: Asked,
     ) -> Result<Option<Rotated>, Error> {
         let mut at = from;
-        let tombstone = loop {
+        let (tombstone, to, session_id) = loop {
             let Found::Ended(tombstone) = self.store.find(at).await? else {
                 return Ok(None);
             };
             let Some(succession) = tombstone.successor else {
                 return Ok(None);
             };
-            match tombstone.request.filter(|known| known.key == request.key) {
-                Some(known) if known.content == request.content && succession.reference == to => break tombstone,
+            let to = succession.reference;
+            match tombstone.request.and_then(|known| request.repeats(known)) {
+                Some(true) if let Some(session_id) = newcomer.id_of(to) => break (tombstone, to, session_id),
                 Some(_) if at == from => return Err(Error::RequestIdReused(from)),
-                _ => at = succession.reference,
+                _ => at = to,
             }
         };
         let report = self.report(tenant, to).await?;

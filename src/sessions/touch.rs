@@ -21,9 +21,8 @@ impl Sessions {
         hints: Option<&Hints<'_>>,
         ago: Duration,
     ) -> Result<TouchAnswer, Error> {
-        let reference = self.session_ref(name);
         let moment = self.moment();
-        let known = self.store.at_hand(reference, moment.now);
+        let known = self.at_hand(name, moment.now);
         let plain = known.and_then(|session| {
             let (answer, first) = touch_plainly(&session, activity, hints, ago, moment)?;
             if first {
@@ -34,10 +33,7 @@ impl Sessions {
         let answer = match plain {
             Some(answer) => Ok(answer),
             // In a box: the short way should not pay for the size of the long one.
-            None => match Box::pin(self.touch_slowly(name, reference, activity, hints, ago, moment)).await {
-                Err(Error::Unavailable(_)) => self.touch_locally(reference, activity, hints, ago, self.moment()),
-                answer => answer,
-            },
+            None => Box::pin(self.touch_known(name, activity, hints, ago, moment)).await,
         };
         let touches = &self.meter.touches;
         match &answer {
@@ -54,7 +50,23 @@ impl Sessions {
         answer
     }
 
-    /// A touch on which more than the pulse has a say: the state machine decides.
+    /// A touch of a session that is not at hand, or on which more than the pulse has a say.
+    async fn touch_known(
+        &self,
+        name: Name<'_>,
+        activity: Activity,
+        hints: Option<&Hints<'_>>,
+        ago: Duration,
+        moment: Moment,
+    ) -> Result<TouchAnswer, Error> {
+        let reference = self.known_as(name).await?;
+        match self.touch_slowly(name, reference, activity, hints, ago, moment).await {
+            Err(Error::Unavailable(_)) => self.touch_locally(reference, activity, hints, ago, self.moment()),
+            answer => answer,
+        }
+    }
+
+    /// The state machine decides.
     async fn touch_slowly(
         &self,
         name: Name<'_>,

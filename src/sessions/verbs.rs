@@ -27,10 +27,10 @@ impl Sessions {
         wanted: Option<Duration>,
         request: Option<Request<'_>>,
     ) -> Result<ExtendAnswer, Error> {
-        let resolved = self.live(name, self.session_ref(name)).await?;
+        let resolved = self.live(name, self.known_as(name).await?).await?;
         let command = Command::Extend {
             wanted,
-            request: request.map(|request| self.keys.request(request.id, request.content)),
+            request: request.map(|request| self.keyring.request(request)),
             newer: self.newer(&resolved.session.limits()),
         };
         let acted = self.act(resolved, &command, self.moment()).await?;
@@ -80,7 +80,7 @@ impl Sessions {
     /// The live session of a name; for a hold that lives, also by a former id whose grace is over, if that id led to the
     /// session when the hold began: as its name or as its alias.
     async fn holder(&self, name: Name<'_>, hold: &str) -> Result<Resolved, Error> {
-        let reference = self.session_ref(name);
+        let reference = self.known_as(name).await?;
         let over = match self.live(name, reference).await {
             Err(Error::Ended(ended, tombstone)) if tombstone.successor.is_some() => Error::Ended(ended, tombstone),
             other => return other,
@@ -101,8 +101,8 @@ impl Sessions {
 
     /// Ends a session. On an ended one it answers the first end.
     pub async fn end(&self, name: Name<'_>, end: End, request: Option<Request<'_>>) -> Result<EndAnswer, Error> {
-        let request = request.map(|request| self.keys.request(request.id, request.content));
-        let reference = self.session_ref(name);
+        let request = request.map(|request| self.keyring.request(request));
+        let reference = self.known_as(name).await?;
         let command = Command::End { end, request };
         let outcome = match self.live(name, reference).await {
             Ok(resolved) => self.act(resolved, &command, self.moment()).await,
@@ -117,11 +117,10 @@ impl Sessions {
             Ok(acted) => return Err(Error::unknown(acted.session.reference())),
             Err(Error::Ended(ended, tombstone)) => {
                 // A retry is told what the first call was told.
-                let same_key =
-                    |known: &&crate::state::RequestId| request.is_some_and(|request| request.key == known.key);
-                let retried = match tombstone.request.as_ref().filter(same_key) {
-                    Some(known) if Some(*known) != request => return Err(Error::RequestIdReused(ended)),
-                    known => known.is_some(),
+                let repeats = request.zip(tombstone.request);
+                let retried = match repeats.and_then(|(request, known)| request.repeats(known)) {
+                    Some(false) => return Err(Error::RequestIdReused(ended)),
+                    same => same.is_some(),
                 };
                 (ended, tombstone, retried, ended != reference)
             }

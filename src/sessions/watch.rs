@@ -13,7 +13,7 @@ use super::{Report, Sessions, State};
 use crate::{
     event::{Event, Places, Position, Route, Subscription, TokenError, Trimmed},
     sabotage::{self, Fault},
-    state::{Happening, SessionRef},
+    state::{Happening, Keys, SessionRef},
     store::{Extent, NotResumed, Resumed, Seen, Unavailable},
     time::Time,
 };
@@ -24,7 +24,7 @@ const READ: usize = 256;
 /// Which sessions a watch is about.
 #[derive(Debug, Clone)]
 pub enum Scope {
-    /// Sessions of a tenant by name, with the ids that the caller named them by.
+    /// Sessions of a tenant by name, with the ids that the caller named them by. An id may stand at more than one ref.
     Sessions(Arc<str>, BTreeMap<SessionRef, Option<String>>),
     /// All sessions of a tenant's subject.
     Subject(Arc<str>, String),
@@ -154,7 +154,7 @@ impl Sessions {
         let max = self.max_watchers;
         let slot = Arc::clone(&self.watcher_slots).try_acquire_owned();
         let slot = slot.map_err(|_| WatchError::TooMany { max })?;
-        let binding = subscriber.binding();
+        let binding = self.keyring.bind(|keys| subscriber.binding(keys));
         // Before the sessions are listed: what happens to them from here on is sent as an event.
         if subscriber.resume_token.is_none() && !subscriber.initial_state {
             // What has happened before is nothing new, also where it is not known here yet.
@@ -162,12 +162,12 @@ impl Sessions {
             level.map_err(|Unavailable| WatchError::Unavailable)?;
             self.router.caught_up().await;
         }
-        let epoch = self.tokens.epoch();
+        let epoch = self.keyring.tokens().epoch();
         let (now, routed) = self.router.places();
         let mut before = Vec::new();
         let (seq, places, initial, resumes, known) = match &subscriber.resume_token {
             None => (now, routed, subscriber.initial_state, false, Some(Vec::new())),
-            Some(token) => match self.open_token(token, &binding).await? {
+            Some(token) => match self.open_token(token, &subscriber).await? {
                 // The state was not complete: all of it again, without what led to it.
                 (position, _) if position.initial => (now, routed, true, false, position.followed),
                 (position, resumed) => {
@@ -233,11 +233,12 @@ impl Sessions {
         })
     }
 
-    async fn open_token(&self, token: &str, binding: &[u8; 32]) -> Result<(Position, Resumed), WatchError> {
+    async fn open_token(&self, token: &str, subscriber: &Subscriber) -> Result<(Position, Resumed), WatchError> {
         if !self.store.is_ready() {
             return Err(WatchError::Unavailable);
         }
-        let position = self.tokens.open(token, binding).map_err(|error| match error {
+        let position = self.keyring.open_token(token, |keys| subscriber.binding(keys));
+        let position = position.map_err(|error| match error {
             TokenError::Invalid => WatchError::TokenInvalid,
             TokenError::OtherEpoch => WatchError::TokenExpired,
         })?;
@@ -373,7 +374,7 @@ impl Watch {
                 let again = *again;
                 let routed = self.sessions.router.routed();
                 let read = self.sessions.log.read(self.cursor, routed, READ);
-                let begins_anew = self.epoch != self.sessions.tokens.epoch();
+                let begins_anew = self.epoch != self.sessions.keyring.tokens().epoch();
                 let behind = |Trimmed| {
                     if again && !begins_anew {
                         WatchError::TooSlow
@@ -487,7 +488,8 @@ impl Watch {
             content,
             resume_token: self
                 .sessions
-                .tokens
+                .keyring
+                .tokens()
                 .issue(&self.places, initial, followed, &self.binding),
             at: self.sessions.clock.now(),
         }
@@ -525,8 +527,8 @@ impl Subscriber {
             }
     }
 
-    /// What its tokens are bound to: the scope and all tenants of the caller, in one order.
-    fn binding(&self) -> [u8; 32] {
+    /// What its tokens are bound to under a key: the scope and all tenants of the caller, in one order.
+    fn binding(&self, keys: &Keys) -> [u8; 32] {
         let mut hasher = blake3::Hasher::new();
         let mut add = |text: &str| {
             hasher.update(&text.len().to_le_bytes()).update(text.as_bytes());
@@ -538,7 +540,12 @@ impl Subscriber {
             Scope::Sessions(tenant, names) => {
                 add("sessions");
                 add(tenant);
-                names.keys().for_each(|name| add(&name.to_string()));
+                let refs = names.iter().map(|(name, id)| match id {
+                    Some(id) => keys.session_ref(tenant, id),
+                    None => *name,
+                });
+                let refs: BTreeSet<_> = refs.collect();
+                refs.iter().for_each(|name| add(&name.to_string()));
             }
             Scope::Subject(tenant, subject) => {
                 add("subject");

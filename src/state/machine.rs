@@ -16,7 +16,7 @@ use super::{
     happening::{Cause, Happening},
     policy::Limits,
     pulse::{Pulse, Touched},
-    record::{Limit, Moment, Origin, Outcome, Recalled, RequestId},
+    record::{Asked, Limit, Moment, Origin, Outcome, Recalled},
     view::View,
 };
 use crate::{
@@ -141,7 +141,7 @@ impl Next {
         &mut self,
         view: &View<'_>,
         wanted: Option<Duration>,
-        request: Option<RequestId>,
+        request: Option<Asked>,
         newer: Option<&Arc<Limits>>,
         moment: Moment,
     ) -> Result<Reply, Refusal> {
@@ -177,9 +177,9 @@ impl Next {
         let granted = self.view(origin).deadlines(moment).expire().0.since(expire_before);
         let clamped = wanted_until > absolute;
         self.happened(Happening::Extended { granted, clamped });
-        if let Some(request) = request {
+        if let Some(asked) = request {
             self.rest
-                .remember(request, moment.now, Outcome::Extended { granted, clamped });
+                .remember(asked.request, moment.now, Outcome::Extended { granted, clamped });
         }
         self.revive(origin, moment);
         self.deadlines_moved(origin, before, Cause::Extended, moment);
@@ -190,7 +190,7 @@ impl Next {
         &mut self,
         view: &View<'_>,
         end: &End,
-        request: Option<RequestId>,
+        request: Option<Asked>,
         moment: Moment,
     ) -> Result<Reply, Refusal> {
         if request.is_some_and(|request| view.rest.recall(request, moment.now).is_some()) {
@@ -201,7 +201,7 @@ impl Next {
             ..end.clone()
         };
         let how = HowEnded {
-            request,
+            request: request.map(|asked| asked.request),
             ..HowEnded::default()
         };
         Ok(Reply::Ended(self.end(view.origin, end, moment.now, how)))

@@ -24,6 +24,6 @@ pub use machine::{Command, Decision, Next, Refusal, Reply, Rotation, Successor, 
 pub use name::{Keys, SessionRef};
 pub use policy::{AtSubjectCap, Limits, Policy, PresenceLimits, Superseded, WorkLimits};
 pub use pulse::{Pulse, Touched};
-pub use record::{Extra, Fired, Limit, Moment, Origin, Outcome, Recalled, Remembered, RequestId, Rest};
+pub use record::{Asked, Extra, Fired, Limit, Moment, Origin, Outcome, Recalled, Remembered, RequestId, Rest};
 pub use rules::{Activity, Hints, OneOf, Pattern, Rule, RuleName, Rules, Unmatched, Verdict, Visibility, When, Word};
 pub use view::{Deadlines, Outlook, Record, View};

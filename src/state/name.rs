@@ -87,7 +87,6 @@ pub struct Keys {
     tokens: [u8; 32],
     pages: [u8; 32],
     subjects: [u8; 32],
-    lists: [u8; 32],
 }
 
 impl Keys {
@@ -102,7 +101,6 @@ impl Keys {
             tokens: blake3::derive_key("session-sidecar 2026 resume tokens", master),
             pages: blake3::derive_key("session-sidecar 2026 page tokens", master),
             subjects: blake3::derive_key("session-sidecar 2026 subjects in the audit log", master),
-            lists: blake3::derive_key("session-sidecar 2026 lists of subjects in a store", master),
         }
     }
 
@@ -143,12 +141,6 @@ impl Keys {
     #[must_use]
     pub fn subject_hash(&self, tenant: &str, subject: &str) -> String {
         URL_SAFE_NO_PAD.encode(&pair(&self.subjects, tenant, subject).as_bytes()[..16])
-    }
-
-    /// What stands for a subject in the name of the list of its sessions in a shared store.
-    #[must_use]
-    pub fn subject_list(&self, tenant: &str, subject: &str) -> String {
-        URL_SAFE_NO_PAD.encode(&pair(&self.lists, tenant, subject).as_bytes()[..16])
     }
 
     /// The key of page tokens.

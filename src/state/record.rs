@@ -249,15 +249,15 @@ impl Rest {
 
     /// What was answered to a request before, if it is remembered.
     #[must_use]
-    pub fn recall(&self, request: RequestId, now: Time) -> Option<Recalled> {
-        let remembered = self.extra.as_ref()?.requests.iter().find(|known| {
-            known.request.key == request.key
-                && (known.outcome == Outcome::Created || now.since(known.at) <= REQUEST_MEMORY)
-        })?;
-        Some(if remembered.request.content == request.content {
-            Recalled::Same(remembered.outcome)
-        } else {
-            Recalled::OtherContent
+    pub fn recall(&self, asked: Asked, now: Time) -> Option<Recalled> {
+        let remembered =
+            |known: &&Remembered| known.outcome == Outcome::Created || now.since(known.at) <= REQUEST_MEMORY;
+        let mut requests = self.extra.as_ref()?.requests.iter().filter(remembered);
+        requests.find_map(|known| {
+            Some(match asked.repeats(known.request)? {
+                true => Recalled::Same(known.outcome),
+                false => Recalled::OtherContent,
+            })
         })
     }
 
@@ -276,6 +276,33 @@ pub struct RequestId {
     pub key: u64,
     /// Hash of the content.
     pub content: u64,
+}
+
+/// A request as it comes: as it is remembered from now on and, where another key is accepted beside ours, as those may have
+/// remembered it whose key that is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Asked {
+    /// Under our key.
+    pub request: RequestId,
+    /// Under the other one.
+    pub other: Option<RequestId>,
+}
+
+impl Asked {
+    /// Whether it says the same as a remembered request of its id; `None` if that has another id.
+    #[must_use]
+    pub fn repeats(&self, known: RequestId) -> Option<bool> {
+        let mut forms = [Some(self.request), self.other].into_iter().flatten();
+        forms
+            .find(|form| form.key == known.key)
+            .map(|form| form.content == known.content)
+    }
+}
+
+impl From<RequestId> for Asked {
+    fn from(request: RequestId) -> Self {
+        Self { request, other: None }
+    }
 }
 
 /// A request that is remembered.

@@ -345,6 +345,7 @@ impl Store for Memory {
             next,
             moment,
             supersedes: _,
+            not_after: _,
         } = commit;
         let at = moment.now;
         let committed = match expected {

@@ -64,6 +64,17 @@ pub struct Commit {
     pub moment: Moment,
     /// The sessions that must end because this one begins.
     pub supersedes: Vec<SessionRef>,
+    /// A session that begins does so until then, or not at all; unset: at any time.
+    pub not_after: Option<Time>,
+}
+
+/// Which of two names a session gets, and until when it must begin: after that it may be the other one.
+#[derive(Debug, Clone, Copy)]
+pub struct Claim {
+    /// The name.
+    pub name: SessionRef,
+    /// The last moment.
+    pub not_after: Time,
 }
 
 /// What became of a commit.
@@ -171,6 +182,12 @@ pub trait Store: Send + Sync {
     /// What is known of a session. Within tombstone time an ended session is never unknown, not for an instant (G10).
     async fn find(&self, reference: SessionRef) -> Result<Found, Unavailable>;
 
+    /// Whether there is a copy by which a session is known to be live, so that nobody need be asked.
+    fn has_copy(&self, reference: SessionRef, now: Time) -> bool {
+        let _ = (reference, now);
+        false
+    }
+
     /// What was known of a live session before the store went away, if it may still be served.
     fn remembered_live(&self, reference: SessionRef, now: Time) -> Option<Arc<Session>> {
         let _ = (reference, now);
@@ -235,6 +252,15 @@ pub trait Store: Send + Sync {
     ) -> Result<bool, Unavailable> {
         let _ = (tenant, subject, place, newcomer);
         Ok(true)
+    }
+
+    /// Decides which of two names a session gets that is about to begin, for all who are about to: the first one's choice holds.
+    async fn claim(&self, wanted: SessionRef, other: SessionRef) -> Result<Claim, Unavailable> {
+        let _ = other;
+        Ok(Claim {
+            name: wanted,
+            not_after: Time::FAR,
+        })
     }
 
     /// Notes that the sessions which were to end because this one began have ended.

@@ -7,8 +7,8 @@ use std::{
 
 use session_sidecar::{
     state::{
-        Command, End, Happening, HoldWish, Identity, Keys, Limits, Moment, PresenceLimits, Refusal, Reply, RequestId,
-        Rotation, SessionRef, Tombstone, Unmatched, WorkLimits, policy::warning_points,
+        Asked, Command, End, Happening, HoldWish, Identity, Keys, Limits, Moment, PresenceLimits, Refusal, Reply,
+        RequestId, Rotation, SessionRef, Tombstone, Unmatched, WorkLimits, policy::warning_points,
     },
     time::Time,
 };
@@ -224,6 +224,6 @@ pub(crate) fn as_nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-pub(crate) fn request_id((key, content): Request) -> RequestId {
-    RequestId { key, content }
+pub(crate) fn request_id((key, content): Request) -> Asked {
+    RequestId { key, content }.into()
 }

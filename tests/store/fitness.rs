@@ -27,7 +27,7 @@ async fn a_store_that_is_fit() {
     let pod = site.pod(&server.url(), &[]).await;
     let (code, said) = site.store(&["check"], &server.url(), &[]);
     assert!(
-        code == 0 && said.contains("has the key of --store-key-file") && said.contains("it has 16 buckets"),
+        code == 0 && said.contains("that of --store-key-file") && said.contains("it has 16 buckets"),
         "{said}"
     );
     let mut client = pod.client().await;
@@ -83,7 +83,7 @@ async fn what_no_waiting_mends_is_said_clearly() {
     fs::write(other.folder.path().join("key"), [8; 32]).expect("a key");
     let (code, said) = other.store(&["check"], &server.url(), &[]);
     assert!(
-        code == 1 && said.contains("give the file that the other sidecars have"),
+        code == 1 && said.contains("give the key file that the other sidecars have"),
         "{said}"
     );
     server.ask(&["hset", "ss1:{main}:n", "p", "64"]);

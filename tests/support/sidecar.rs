@@ -21,7 +21,7 @@ use session_sidecar::{
     state::Policy,
     store::{
         MemoryCaps,
-        shared::{self as store, Outage, Shared, StoreMeter},
+        shared::{self as store, Fingerprints, Outage, Shared, StoreMeter},
     },
     telemetry::{Levels, PREFIX},
     time::Clock,
@@ -46,6 +46,8 @@ pub struct Options {
     pub max_watchers: usize,
     pub driver: bool,
     pub key: u8,
+    /// Another key that is accepted, with a shared store.
+    pub other_key: Option<u8>,
     pub audit: Audit,
     /// The store that it shares; unset: the one that the environment names, if any.
     pub store: Option<shared::Place>,
@@ -68,6 +70,7 @@ impl Default for Options {
             max_watchers: 1_000,
             driver: true,
             key: 7,
+            other_key: None,
             audit: Audit::default(),
             store: None,
             namespace: None,
@@ -114,6 +117,7 @@ impl Sidecar {
         let setup = Setup {
             clock: clock.clone(),
             master_key: vec![options.key; 32],
+            other_key: options.other_key.map(|byte| vec![byte; 32]),
             policies,
             caps: options.caps,
             replay_events: options.replay_events,
@@ -131,7 +135,10 @@ impl Sidecar {
                 pokes,
                 buckets: 2,
                 namespace: options.namespace.unwrap_or_else(shared::fresh_namespace),
-                master_key: vec![options.key; 32],
+                keys: Fingerprints::of(
+                    &[options.key; 32],
+                    options.other_key.map(|byte| vec![byte; 32]).as_deref(),
+                ),
                 window: options.window,
                 outage: Outage::Degraded,
                 max_sessions: options.caps.max_sessions,

@@ -7,7 +7,7 @@ use super::{
         end::{End, Tombstone},
         hold::{Clamp, HoldKind, HoldWish},
         policy::Limits,
-        record::RequestId,
+        record::Asked,
     },
     Next, Rotation,
 };
@@ -35,7 +35,7 @@ pub enum Command {
         /// How long the session should live from now; one idle timeout if unset.
         wanted: Option<Duration>,
         /// The caller's request id.
-        request: Option<RequestId>,
+        request: Option<Asked>,
         /// A newer revision of the policy, if there is one.
         newer: Option<Arc<Limits>>,
     },
@@ -53,7 +53,7 @@ pub enum Command {
         /// The end.
         end: End,
         /// The caller's request id.
-        request: Option<RequestId>,
+        request: Option<Asked>,
     },
 }
 

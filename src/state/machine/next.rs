@@ -11,7 +11,7 @@ use super::{
         happening::{Cause, Happening},
         policy::Limits,
         pulse::Pulse,
-        record::{Fired, Limit, Moment, Origin, Outcome, RequestId, Rest},
+        record::{Asked, Fired, Limit, Moment, Origin, Outcome, RequestId, Rest},
         view::{Deadlines, View},
     },
     Successor,
@@ -47,7 +47,7 @@ impl Next {
         origin: &Origin,
         limits: Arc<Limits>,
         last_activity: Time,
-        request: Option<RequestId>,
+        request: Option<Asked>,
         moment: Moment,
     ) -> Self {
         let mut next = Self {
@@ -59,8 +59,8 @@ impl Next {
             lead: Duration::ZERO,
             successor: None,
         };
-        if let Some(request) = request {
-            next.rest.remember(request, moment.now, Outcome::Created);
+        if let Some(asked) = request {
+            next.rest.remember(asked.request, moment.now, Outcome::Created);
         }
         next.begin(origin, moment);
         next

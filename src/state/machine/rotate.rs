@@ -10,7 +10,7 @@ use super::{
         name::SessionRef,
         policy::Limits,
         pulse::Pulse,
-        record::{Fired, Limit, Moment, Origin, Outcome, Recalled, RequestId},
+        record::{Asked, Fired, Limit, Moment, Origin, Outcome, Recalled},
         view::{Record, View},
     },
     Next, Refusal, Reply,
@@ -34,7 +34,7 @@ pub struct Rotation {
     /// The policy's limits as they are now: they are in force from a new authentication on.
     pub current: Option<Arc<Limits>>,
     /// The caller's request id.
-    pub request: Option<RequestId>,
+    pub request: Option<Asked>,
 }
 
 /// The session that goes on.
@@ -71,7 +71,7 @@ impl Next {
                 alias_until: if trusted { moment.now + ALIAS_GRACE } else { Time::ZERO },
                 reauthenticated: rotation.authenticated_ago.is_some(),
             }),
-            request: rotation.request,
+            request: rotation.request.map(|asked| asked.request),
             silent: false,
         };
         let end = End {
@@ -125,8 +125,8 @@ impl Next {
                 extra.unenforced = None;
             }
         }
-        if let Some(request) = rotation.request {
-            next.rest.remember(request, now, Outcome::Rotated);
+        if let Some(asked) = rotation.request {
+            next.rest.remember(asked.request, now, Outcome::Rotated);
         }
         next.settle();
         let record = Record {

@@ -27,6 +27,11 @@ impl Scale {
         micros.saturating_add(self.skew)
     }
 
+    /// A last moment as scripts are told it: 0 if there is none.
+    pub(super) fn latest(self, at: Option<Time>) -> i64 {
+        at.map_or(0, |at| self.write(at))
+    }
+
     pub(super) fn read(self, micros: i64) -> Time {
         let since_start = micros.saturating_sub(self.skew).saturating_mul(1000);
         let nanos = as_i64(Time::START).saturating_add(since_start);

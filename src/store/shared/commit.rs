@@ -36,7 +36,7 @@ pub(super) struct Change {
     pub(super) expected: Option<(u32, i64)>,
     /// The deadline that must have passed, if any, and whether ends of this kind are held.
     pub(super) deadline: Option<(i64, bool)>,
-    /// Not after this.
+    /// Not after this, or 0.
     pub(super) latest: i64,
     /// When to look at it next.
     pub(super) due: Option<i64>,
@@ -201,6 +201,7 @@ impl Shared {
             next,
             moment,
             supersedes,
+            not_after,
         } = commit
         else {
             return Err(Unavailable);
@@ -252,6 +253,7 @@ impl Shared {
         let answer = self
             .run(Change {
                 by: Some(scale),
+                latest: scale.latest(not_after),
                 due: Some(due),
                 keep,
                 set,

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use redis::Value;
 
 use super::{
-    Names, Session, Shared, Unavailable, Wire,
+    Fingerprints, Names, Session, Shared, Unavailable, Wire,
     ask::{bytes, int, list},
     body, codec,
     link::Fault,
@@ -20,8 +20,8 @@ use crate::{
 pub struct NamespaceFacts {
     /// How many buckets it has.
     pub buckets: usize,
-    /// The fingerprint of its key.
-    pub fingerprint: String,
+    /// What identifies its keys.
+    pub keys: Fingerprints,
     /// The format of what is written there.
     pub format: i64,
 }
@@ -100,7 +100,7 @@ pub(super) fn wall_micros(clock: &Clock, at: Time) -> i64 {
 pub(super) async fn namespace_facts(wire: &dyn Wire, names: &Names) -> Result<Option<NamespaceFacts>, Fault> {
     let key = names.namespace();
     let mut get = redis::cmd("HMGET");
-    get.arg(&key).arg("p").arg("key").arg("format");
+    get.arg(&key).arg("p").arg("key").arg("format").arg("other");
     let reply = wire.command(&key, get).await?;
     let parts = list(&reply);
     let Some(buckets) = parts.first().and_then(int) else {
@@ -108,9 +108,17 @@ pub(super) async fn namespace_facts(wire: &dyn Wire, names: &Names) -> Result<Op
     };
     Ok(Some(NamespaceFacts {
         buckets: usize::try_from(buckets).unwrap_or(0),
-        fingerprint: word(parts.get(1)),
+        keys: fingerprints(parts.get(1), parts.get(3)),
         format: parts.get(2).and_then(int).unwrap_or(0),
     }))
+}
+
+/// The keys of a namespace, as it has them written down.
+pub(super) fn fingerprints(own: Option<&Value>, other: Option<&Value>) -> Fingerprints {
+    Fingerprints {
+        own: word(own),
+        other: Some(word(other)).filter(|other| !other.is_empty()),
+    }
 }
 
 /// A short word that may be shown, whoever wrote it.

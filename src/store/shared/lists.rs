@@ -27,7 +27,7 @@ const COMING: Duration = Duration::from_secs(5);
 
 impl Shared {
     fn subject_keys(&self, tenant: &str, subject: &str) -> Vec<Vec<u8>> {
-        self.names.subject(&self.keys.subject_list(tenant, subject)).into()
+        self.names.subject(tenant, subject).into()
     }
 
     /// A subject's list: its ticket, all names in it, and those whose place was just taken.
@@ -143,10 +143,7 @@ impl Shared {
 
     /// A record, without keeping a copy: a scan must not drive out what is in use.
     async fn look(&self, session: SessionRef) -> Result<Found, Unavailable> {
-        if let Some(known) = self.near.get(session)
-            && self.bucket_of(session).is_healthy(self.clock.now())
-            && super::near::is_known_live(&known, self.clock.now())
-        {
+        if let Some(known) = self.copy(session, self.clock.now()) {
             return Ok(Found::Live(known));
         }
         let answer = self.ask_record(session).await;
@@ -184,6 +181,7 @@ impl Shared {
     }
 }
 
-fn read_ref(value: &Value) -> Option<SessionRef> {
+/// A ref in an answer.
+pub(super) fn read_ref(value: &Value) -> Option<SessionRef> {
     std::str::from_utf8(bytes(value)?).ok()?.parse().ok()
 }

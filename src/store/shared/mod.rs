@@ -5,6 +5,7 @@
 mod ask;
 mod body;
 mod bucket;
+mod claim;
 mod codec;
 mod commit;
 mod due;
@@ -12,6 +13,7 @@ mod feed;
 mod fleet;
 pub mod inspect;
 mod journal;
+mod keys;
 mod limits;
 pub mod link;
 mod lists;
@@ -43,19 +45,20 @@ use tokio::sync::mpsc;
 
 pub use due::{Due, DueSession};
 pub use fleet::Elsewhere;
+pub use keys::Fingerprints;
 pub use meter::StoreMeter;
 pub use names::{buckets, channels};
 pub use outage::Outage;
-pub use settings::{FORMAT, Setup, Unjoined, fingerprint};
+pub use settings::{FORMAT, Setup, Unjoined};
 pub use wire::Wire;
 
 use super::{
-    Commit, Committed, Expected, Extent, Found, Levels, NotResumed, Place, Raised, Resumed, Session, Store, Story,
-    Unavailable, Wanted,
+    Claim, Commit, Committed, Expected, Extent, Found, Levels, NotResumed, Place, Raised, Resumed, Session, Store,
+    Story, Unavailable, Wanted,
 };
 use crate::{
     event::{Event, Log, Places, Router},
-    state::{Keys, Limits, SessionRef},
+    state::{Limits, SessionRef},
     time::{Clock, Time},
 };
 use bucket::Bucket;
@@ -71,8 +74,8 @@ pub struct Shared {
     namespace: String,
     names: Names,
     channels: Vec<Vec<u8>>,
-    keys: Keys,
-    fingerprint: String,
+    /// What identifies this sidecar's keys.
+    keys: Fingerprints,
     buckets: Vec<Bucket>,
     joining: tokio::sync::Mutex<()>,
     /// When it was last looked at how far all events are.
@@ -188,14 +191,14 @@ impl Store for Shared {
     }
 
     async fn find(&self, reference: SessionRef) -> Result<Found, Unavailable> {
-        let now = self.clock.now();
-        if let Some(session) = self.near.get(reference)
-            && self.bucket_of(reference).is_healthy(now)
-            && near::is_known_live(&session, now)
-        {
-            return Ok(Found::Live(session));
+        match self.copy(reference, self.clock.now()) {
+            Some(session) => Ok(Found::Live(session)),
+            None => self.read(reference).await,
         }
-        self.read(reference).await
+    }
+
+    fn has_copy(&self, reference: SessionRef, now: Time) -> bool {
+        self.copy(reference, now).is_some()
     }
 
     fn remembered_live(&self, reference: SessionRef, now: Time) -> Option<Arc<Session>> {
@@ -270,6 +273,10 @@ impl Store for Shared {
         newcomer: SessionRef,
     ) -> Result<bool, Unavailable> {
         self.list(tenant, subject, newcomer, Some(place.ticket)).await
+    }
+
+    async fn claim(&self, wanted: SessionRef, other: SessionRef) -> Result<Claim, Unavailable> {
+        self.claim_name(wanted, other).await
     }
 
     async fn superseded(&self, newcomer: SessionRef) -> Result<(), Unavailable> {

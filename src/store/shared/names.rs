@@ -1,5 +1,7 @@
 //! The names of keys. What is in braces decides the slot of a cluster: all of a bucket lies in one.
 
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+
 use super::link::Address;
 use crate::state::SessionRef;
 
@@ -121,8 +123,19 @@ impl Names {
         format!("ss1:{{{}}}:{name}", self.namespace).into_bytes()
     }
 
-    /// The list of a subject's sessions and its ticket, in a slot of their own.
-    pub(super) fn subject(&self, hash: &str) -> [Vec<u8>; 2] {
+    /// Which of two names a session gets that has not begun: of either order the same.
+    pub(super) fn claim(&self, one: SessionRef, other: SessionRef) -> Vec<u8> {
+        let first = one.min(other);
+        self.of(self.bucket(first), &format!("t:{first}"))
+    }
+
+    /// The list of a subject's sessions and its ticket, in a slot of their own. They outlive the key of the store, and do not come
+    /// from it: whoever may read a record knows its subject.
+    pub(super) fn subject(&self, tenant: &str, subject: &str) -> [Vec<u8>; 2] {
+        let mut hasher = blake3::Hasher::new_derive_key("session-sidecar 2026 lists of subjects in a store");
+        hasher.update(&tenant.len().to_le_bytes()).update(tenant.as_bytes());
+        let hash = hasher.update(subject.as_bytes()).finalize();
+        let hash = URL_SAFE_NO_PAD.encode(&hash.as_bytes()[..16]);
         ["u", "v"].map(|name| format!("ss1:{{{}.{hash}}}:{name}", self.namespace).into_bytes())
     }
 }

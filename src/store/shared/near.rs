@@ -46,7 +46,7 @@ impl Near {
 }
 
 /// Whether a copy says for sure that a session is live: it is young, and its deadline has not passed.
-pub(super) fn is_known_live(session: &Session, now: Time) -> bool {
+fn is_known_live(session: &Session, now: Time) -> bool {
     let Some(lease) = session.lease() else { return false };
     now.since(lease.read_at) < OLDEST
         && !session.pulse().is_dead()
@@ -54,6 +54,12 @@ pub(super) fn is_known_live(session: &Session, now: Time) -> bool {
 }
 
 impl Shared {
+    /// A copy that says for sure that a session is live.
+    pub(super) fn copy(&self, session: SessionRef, now: Time) -> Option<Arc<Session>> {
+        let known = self.near.get(session)?;
+        (self.bucket_of(session).is_healthy(now) && is_known_live(&known, now)).then_some(known)
+    }
+
     /// Keeps a copy of a record that was read or written when the bucket's last event had this number; unless more has happened
     /// since, perhaps to this very session.
     pub(super) fn keep(&self, session: &Arc<Session>, number: u64) {

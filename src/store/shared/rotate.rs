@@ -40,6 +40,7 @@ impl Shared {
             mut next,
             moment,
             supersedes,
+            not_after,
         } = commit
         else {
             return Err(Unavailable);
@@ -98,6 +99,7 @@ impl Shared {
         pending_set.push(("q", pending.waiting.clone()));
         let written = |before: Change| Change {
             by: Some(scale),
+            latest: scale.latest(not_after),
             due: Some(scale.write(moment.now + UNFINISHED)),
             keep,
             set: pending_set.clone(),
@@ -108,6 +110,9 @@ impl Shared {
             Err(Fault::Full(_)) => return Ok(Committed::StoreFull),
             Err(fault) => return Err(self.unavailable(&fault)),
         };
+        if answer.is("late") {
+            return Err(Unavailable);
+        }
         if !answer.is("ok") {
             let found = self.found(to, &answer).await?;
             let known = answer.fields().unwrap_or_default();

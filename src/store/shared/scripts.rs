@@ -59,6 +59,8 @@ pub(super) static RETOUCH: Script = of_bucket!("retouch", " flags=allow-oom", "s
 pub(super) static ANEW: Script = of_bucket!("anew", " flags=allow-oom", "scripts/anew.lua");
 pub(super) static PRESENCE: Script = alone!("presence", " flags=allow-oom", "scripts/presence.lua");
 pub(super) static JOIN: Script = alone!("join", " flags=allow-oom", "scripts/join.lua");
+pub(super) static REKEY: Script = alone!("rekey", " flags=allow-oom", "scripts/rekey.lua");
+pub(super) static CLAIM: Script = alone!("claim", " flags=allow-oom", "scripts/claim.lua");
 pub(super) static LIMITS: Script = alone!("limits", " flags=allow-oom", "scripts/limits.lua");
 pub(super) static POLICIES: Script = alone!("policies", " flags=allow-oom", "scripts/policies.lua");
 pub(super) static SUBJECT: Script = alone!("subject", "", "scripts/subject.lua");
@@ -66,7 +68,7 @@ pub(super) static LISTED: Script = alone!("listed", " flags=no-writes", "scripts
 
 /// All of them, for tests.
 #[cfg(test)]
-pub(super) static ALL: [&Script; 20] = [
+pub(super) static ALL: [&Script; 22] = [
     &BEAT, &READ, &RAISE, &COMMIT, &CREATE, &DROP, &REARM, &DUE, &CORRECT, &TALLY, &OPEN, &RESTORE, &RETOUCH, &ANEW,
-    &PRESENCE, &JOIN, &LIMITS, &POLICIES, &SUBJECT, &LISTED,
+    &PRESENCE, &JOIN, &REKEY, &CLAIM, &LIMITS, &POLICIES, &SUBJECT, &LISTED,
 ];

@@ -13,20 +13,23 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
 use super::{
-    Book, Bucket, Names, Near, Outage, Shared, StoreMeter, Wire,
-    ask::{bytes, int, list, text},
+    Book, Bucket, Fingerprints, Names, Near, Outage, Shared, StoreMeter, Wire,
+    ask::{int, list, text},
     limits::Written,
     link::{Fault, GETS_TO_KNOW, Poke},
     scripts,
 };
 use crate::{
     event::{Log, Places, Router},
-    state::{Keys, Limits},
+    state::Limits,
     time::Clock,
 };
 
 /// The format of records, events and scripts. Adjacent ones share a namespace.
 pub const FORMAT: u32 = 1;
+
+/// How often a sidecar that starts tries to give its keys to the namespace.
+const REKEYED: usize = 8;
 
 /// How the shared store is set up.
 pub struct Setup {
@@ -40,8 +43,8 @@ pub struct Setup {
     pub buckets: usize,
     /// The name that sidecars which share sessions have in common.
     pub namespace: String,
-    /// The key of refs, made ids and tokens: the same for all of them.
-    pub master_key: Vec<u8>,
+    /// What identifies the keys of refs, made ids and tokens.
+    pub keys: Fingerprints,
     /// How far ahead of activity a record may be written; unset: by the policy. Zero: each activity is written.
     pub window: Option<Duration>,
     /// What is served while the store is away.
@@ -77,16 +80,16 @@ pub enum Unjoined {
     },
     /// The namespace has another key.
     #[error(
-        "the namespace {namespace:?} belongs to another key: its fingerprint is {found}, that of --store-key-file is {ours}; give \
-         the key file that the other sidecars have, or choose another --store-namespace"
+        "the namespace {namespace:?} belongs to another key: its fingerprint is {found}, that of --store-key-file is {ours}; {}",
+        ours.advice(found)
     )]
     OtherKey {
         /// The namespace.
         namespace: String,
-        /// The fingerprint of its key.
-        found: String,
-        /// The fingerprint of ours.
-        ours: String,
+        /// What identifies its keys.
+        found: Fingerprints,
+        /// What identifies ours.
+        ours: Fingerprints,
     },
     /// The namespace is of a version that this one does not understand.
     #[error(
@@ -118,13 +121,6 @@ impl From<Fault> for Unjoined {
     }
 }
 
-/// What identifies a key without telling it.
-#[must_use]
-pub fn fingerprint(master_key: &[u8]) -> String {
-    let derived = blake3::derive_key("session-sidecar 2026 fingerprint of the store key", master_key);
-    blake3::hash(&derived).to_hex()[..16].to_owned()
-}
-
 impl Shared {
     /// A view of a store that is not connected yet.
     #[must_use]
@@ -142,8 +138,7 @@ impl Shared {
             link: setup.wire,
             names,
             channels,
-            keys: Keys::derive(&setup.master_key),
-            fingerprint: fingerprint(&setup.master_key),
+            keys: setup.keys,
             namespace: setup.namespace,
             buckets: (0..buckets).map(|_| Bucket::default()).collect(),
             joining: tokio::sync::Mutex::default(),
@@ -190,46 +185,7 @@ impl Shared {
 
     pub(super) async fn come_in(&self) -> Result<(), Unjoined> {
         let servers = self.connected();
-        let args = vec![
-            text(self.names.buckets()),
-            self.fingerprint.clone().into_bytes(),
-            text(FORMAT),
-        ];
-        let reply = self.call(&scripts::JOIN, vec![self.names.namespace()], args).await?;
-        let parts = list(&reply);
-        let number = |place: usize| parts.get(place).and_then(int).unwrap_or(0);
-        let namespace = || self.namespace.clone();
-        let found = usize::try_from(number(0)).unwrap_or(0);
-        if found != self.names.buckets() {
-            return Err(Unjoined::OtherBuckets {
-                namespace: namespace(),
-                found,
-                wanted: self.names.buckets(),
-                made_by: if found == 64 {
-                    "a cluster"
-                } else {
-                    "one server or sentinels"
-                },
-            });
-        }
-        let key = parts.get(1).and_then(bytes).unwrap_or_default();
-        if key != self.fingerprint.as_bytes() {
-            return Err(Unjoined::OtherKey {
-                namespace: namespace(),
-                found: String::from_utf8_lossy(key)
-                    .chars()
-                    .filter(char::is_ascii_hexdigit)
-                    .take(16)
-                    .collect(),
-                ours: self.fingerprint.clone(),
-            });
-        }
-        if number(2) != i64::from(FORMAT) {
-            return Err(Unjoined::OtherFormat {
-                namespace: namespace(),
-                found: number(2),
-            });
-        }
+        self.be_let_in().await?;
         self.publish_policies().await?;
         if self.entered.load(Ordering::Acquire) {
             let all: Vec<_> = (0..self.names.buckets()).collect();
@@ -250,6 +206,74 @@ impl Shared {
         self.entered.store(true, Ordering::Release);
         self.joined.store(true, Ordering::Release);
         Ok(())
+    }
+
+    /// Looks whether the namespace is the one that this sidecar is made for. When it starts, the namespace gets its keys: so they
+    /// are those of the sidecar that started last, and a change of the key can be taken back.
+    async fn be_let_in(&self) -> Result<(), Unjoined> {
+        for _ in 0..REKEYED {
+            let found = self.ask_namespace().await?;
+            if !self.keys.may_enter(&found) {
+                return Err(Unjoined::OtherKey {
+                    namespace: self.namespace.clone(),
+                    found,
+                    ours: self.keys.clone(),
+                });
+            }
+            let starts = !self.entered.load(Ordering::Acquire);
+            if !starts || found == self.keys || self.rekey(&found).await? {
+                return Ok(());
+            }
+        }
+        Err(Unjoined::Store(
+            "others change the namespace's keys all the time".to_owned(),
+        ))
+    }
+
+    /// The keys of the namespace, if the rest of it is right.
+    async fn ask_namespace(&self) -> Result<Fingerprints, Unjoined> {
+        let args = vec![
+            text(self.names.buckets()),
+            self.keys.own.clone().into_bytes(),
+            text(FORMAT),
+            self.keys.other.clone().unwrap_or_default().into_bytes(),
+        ];
+        let reply = self.call(&scripts::JOIN, vec![self.names.namespace()], args).await?;
+        let parts = list(&reply);
+        let number = |place: usize| parts.get(place).and_then(int).unwrap_or(0);
+        let found = usize::try_from(number(0)).unwrap_or(0);
+        if found != self.names.buckets() {
+            return Err(Unjoined::OtherBuckets {
+                namespace: self.namespace.clone(),
+                found,
+                wanted: self.names.buckets(),
+                made_by: if found == 64 {
+                    "a cluster"
+                } else {
+                    "one server or sentinels"
+                },
+            });
+        }
+        if number(2) != i64::from(FORMAT) {
+            return Err(Unjoined::OtherFormat {
+                namespace: self.namespace.clone(),
+                found: number(2),
+            });
+        }
+        Ok(super::inspect::fingerprints(parts.get(1), parts.get(3)))
+    }
+
+    /// Gives the namespace the keys of this sidecar; not if it has others by now.
+    async fn rekey(&self, known: &Fingerprints) -> Result<bool, Unjoined> {
+        let words = |keys: &Fingerprints| [keys.own.clone(), keys.other.clone().unwrap_or_default()];
+        let args = [words(known), words(&self.keys)].concat();
+        let args = args.into_iter().map(String::into_bytes).collect();
+        let reply = self.call(&scripts::REKEY, vec![self.names.namespace()], args).await?;
+        let done = int(&reply) == Some(1);
+        if done {
+            tracing::info!(was = %known, is = %self.keys, "the namespace has other keys now");
+        }
+        Ok(done)
     }
 
     /// These are this sidecar's policies from now on.

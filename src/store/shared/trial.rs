@@ -220,9 +220,13 @@ impl Trial<'_> {
         self.script(
             &scripts::JOIN,
             vec![names.namespace()],
-            &["1", "none", &FORMAT.to_string()],
+            &["1", "none", &FORMAT.to_string(), ""],
         )
         .await;
+        let keys = ["none", "", "none", "other"];
+        self.script(&scripts::REKEY, vec![names.namespace()], &keys).await;
+        self.script(&scripts::CLAIM, vec![names.claim(session, session)], &[&name, "60000"])
+            .await;
         self.script(&scripts::OPEN, vec![names.meta(0)], &["scratch"]).await;
         self.script(&scripts::BEAT, look(), &[]).await;
         let far = "4000000000000000";
@@ -268,7 +272,7 @@ impl Trial<'_> {
             &["scratch", "1000", "0", "", ""],
         )
         .await;
-        let subject: Vec<_> = names.subject("scratch").into();
+        let subject: Vec<_> = names.subject("", "scratch").into();
         self.script(&scripts::SUBJECT, subject.clone(), &["0", &name, "60000"])
             .await;
         self.script(&scripts::LISTED, subject, &["5000"]).await;
@@ -300,8 +304,9 @@ impl Trial<'_> {
             names.record(session),
             names.timeline(session),
             names.tallies(session),
+            names.claim(session, session),
         ];
-        keys.extend(names.subject("scratch"));
+        keys.extend(names.subject("", "scratch"));
         for end in ["h", "z", "x", "l", "n"] {
             keys.push([&names.meta(0)[..], b".", end.as_bytes()].concat());
         }

@@ -89,6 +89,7 @@ impl World {
         let setup = Setup {
             clock: clock.clone(),
             master_key: vec![7; 32],
+            other_key: None,
             policies: policies(0, IDLE),
             caps: MemoryCaps {
                 max_sessions: 1,
