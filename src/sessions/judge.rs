@@ -38,6 +38,22 @@ pub(super) struct Changed {
     pub(super) happenings: Happenings,
 }
 
+impl Changed {
+    /// Nothing: the session has ended meanwhile, or was forgotten.
+    fn over(session: Arc<Session>, found: Found, moment: Moment) -> Result<Self, Error> {
+        let reference = session.reference();
+        let Found::Ended(tombstone) = found else {
+            return Err(Error::unknown(reference));
+        };
+        Ok(Self {
+            session,
+            status: Status::ended(reference, &tombstone, moment.now),
+            reply: Err(Refusal::Ended(tombstone)),
+            happenings: Vec::new(),
+        })
+    }
+}
+
 /// On what terms a session goes on under another name.
 #[derive(Default)]
 pub(super) struct Terms {
@@ -162,6 +178,7 @@ impl Sessions {
         let reference = session.reference();
         let mut session = Arc::clone(session);
         let mut moment = moment;
+        let asked = moment.now;
         for tries in 0..MOST_TRIES {
             if tries > 0 {
                 // It took a while to find out: ends may be held since.
@@ -170,6 +187,16 @@ impl Sessions {
             let (pulse, version, decision) =
                 session.read(|view| (view.pulse, view.version, decide(view, command, moment)));
             let Some(next) = decision.next else {
+                // That nothing is to be done must not be said of a copy that others have changed meanwhile.
+                if command.is_asked_for()
+                    && let Some(found) = self.store.latest(&session, asked).await?
+                {
+                    session = match found {
+                        Found::Live(found) => found,
+                        over => return Changed::over(session, over, moment),
+                    };
+                    continue;
+                }
                 let status = session.read(|view| match view.rest.end() {
                     Some(tombstone) => Status::ended(reference, tombstone, moment.now),
                     None => Status::live(reference, view, moment),
@@ -223,21 +250,12 @@ impl Sessions {
                     });
                 }
                 Committed::Lost(Found::Live(session)) => session,
-                Committed::Lost(Found::Ended(tombstone)) => {
-                    return Ok(Changed {
-                        session,
-                        status: Status::ended(reference, &tombstone, moment.now),
-                        reply: Err(Refusal::Ended(tombstone)),
-                        happenings: Vec::new(),
-                    });
-                }
+                Committed::Lost(over) => return Changed::over(session, over, moment),
                 Committed::Taken(Found::Live(taken)) => return Err(Error::Exists(taken.reference())),
                 Committed::Taken(Found::Ended(tombstone)) => return Err(Error::NewEnded(tombstone)),
                 Committed::Taken(Found::Unknown { .. }) => return Err(Unavailable.into()),
                 Committed::StoreFull => return Err(Error::StoreFull),
-                Committed::Lost(Found::Unknown { .. }) | Committed::Full { .. } => {
-                    return Err(Error::unknown(reference));
-                }
+                Committed::Full { .. } => return Err(Error::unknown(reference)),
             };
         }
         // Others change it all the time.

@@ -214,6 +214,12 @@ pub trait Store: Send + Sync {
         let _ = session;
     }
 
+    /// What a session is now, where a copy of it may be older than `moment`; `None`: it is no copy, or a fresh one.
+    async fn latest(&self, session: &Session, moment: Time) -> Result<Option<Found>, Unavailable> {
+        let _ = (session, moment);
+        Ok(None)
+    }
+
     /// Whether this process must look at sessions when their time comes ([`crate::timeline`]); else the store does.
     fn needs_timeline(&self) -> bool;
 

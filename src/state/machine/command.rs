@@ -58,6 +58,12 @@ pub enum Command {
 }
 
 impl Command {
+    /// Whether somebody asks for a change: neither the passing of time nor activity.
+    #[must_use]
+    pub fn is_asked_for(&self) -> bool {
+        !matches!(self, Self::Judge | Self::Touch { .. })
+    }
+
     /// Whether it does no more than raise the pulse, if only that has a say in the session.
     #[must_use]
     pub fn raises_only(&self) -> bool {

@@ -279,7 +279,7 @@ impl Shared {
             timed: Timed::No,
         };
         let answer = self.ask(question).await?;
-        self.buckets[bucket].count(answer.int(0), answer.int(1));
+        self.buckets[bucket].count(&answer.head, answer.int(0), answer.int(1));
         Ok(answer)
     }
 

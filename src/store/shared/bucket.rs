@@ -22,6 +22,8 @@ pub(super) struct Bucket {
     neglected: AtomicBool,
     pub(super) live: AtomicU64,
     pub(super) remembered: AtomicU64,
+    /// What time it was there when the sessions were as many as that.
+    counted: Mutex<i64>,
 }
 
 /// How far events are known.
@@ -153,19 +155,28 @@ impl Bucket {
         self.healthy_until.store(0, Ordering::Release);
     }
 
-    /// A session began in it since they were counted.
-    pub(super) fn one_more(&self) {
+    /// A session began in it.
+    pub(super) fn one_more(&self, head: &Head) {
+        let mut counted = self.counted.lock();
+        *counted = (*counted).max(head.now);
         self.live.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A session ended in it since they were counted.
-    pub(super) fn one_less(&self) {
+    /// A session ended in it.
+    pub(super) fn one_less(&self, head: &Head) {
+        let mut counted = self.counted.lock();
+        *counted = (*counted).max(head.now);
         let less = |live: u64| Some(live.saturating_sub(1));
         let _ = self.live.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
     }
 
-    /// So many sessions were counted in it.
-    pub(super) fn count(&self, live: Option<i64>, remembered: Option<i64>) {
+    /// So many sessions were counted in it. An answer that others have overtaken says nothing new.
+    pub(super) fn count(&self, head: &Head, live: Option<i64>, remembered: Option<i64>) {
+        let mut counted = self.counted.lock();
+        if head.now < *counted {
+            return;
+        }
+        *counted = head.now;
         let to = |count: Option<i64>| count.and_then(|count| u64::try_from(count).ok()).unwrap_or(0);
         self.live.store(to(live), Ordering::Relaxed);
         self.remembered.store(to(remembered), Ordering::Relaxed);

@@ -269,7 +269,7 @@ impl Shared {
         if !answer.is("ok") {
             return Ok(Committed::Lost(self.found(reference, &answer).await?));
         }
-        self.buckets[bucket].one_more();
+        self.buckets[bucket].one_more(&answer.head);
         Ok(Committed::Done(self.written(reference, origin, &next, scale, &answer)))
     }
 
@@ -357,7 +357,7 @@ impl Shared {
             return self.lost(reference, &answer).await.map(Committed::Lost);
         }
         if end.is_some() {
-            self.bucket_of(reference).one_less();
+            self.bucket_of(reference).one_less(&answer.head);
             self.unlist(origin, reference).await;
         }
         Ok(Committed::Done(self.written(

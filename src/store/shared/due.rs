@@ -82,7 +82,7 @@ impl Shared {
             timed: Timed::Now,
         };
         let answer = self.ask(question).await.map_err(|fault| self.unavailable(&fault))?;
-        self.buckets[bucket].count(answer.int(1), answer.int(2));
+        self.buckets[bucket].count(&answer.head, answer.int(1), answer.int(2));
         let mut sessions = Vec::new();
         for pair in answer.rest.get(3..).unwrap_or_default().chunks_exact(2) {
             let name = super::ask::bytes(&pair[0]).and_then(|name| std::str::from_utf8(name).ok()?.parse().ok());

@@ -8,7 +8,10 @@ use std::{
 };
 
 use redis::Value;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::{
+    task::JoinSet,
+    time::{MissedTickBehavior, interval},
+};
 
 use super::{
     Shared, Unavailable,
@@ -51,17 +54,13 @@ impl Shared {
         let mut beat = interval(BEAT);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut status = self.link.status();
-        let mut meeting = None;
+        // A task of its own: this one waits for what it does now and then.
+        let mut meeting = JoinSet::new();
         loop {
-            if meeting.is_none() && self.joined.load(Ordering::Acquire) && !self.strangers().is_empty() {
-                meeting = Some(Box::pin(self.meet()));
+            if meeting.is_empty() && self.joined.load(Ordering::Acquire) && !self.strangers().is_empty() {
+                let this = Arc::clone(&self);
+                meeting.spawn(async move { this.meet().await });
             }
-            let met = async {
-                match &mut meeting {
-                    Some(meeting) => meeting.await,
-                    None => std::future::pending().await,
-                }
-            };
             let mut poked = BTreeSet::new();
             tokio::select! {
                 poke = pokes.recv() => match poke {
@@ -82,11 +81,15 @@ impl Shared {
                     self.status_changed().await;
                     continue;
                 }
-                met = met => {
-                    meeting = None;
-                    if let Err(problem) = met {
-                        self.meter.not_joined(&problem);
-                        tokio::time::sleep(AGAIN).await;
+                Some(met) = meeting.join_next() => {
+                    match met {
+                        Ok(Ok(())) => {}
+                        Ok(Err(problem)) => {
+                            self.meter.not_joined(&problem);
+                            tokio::time::sleep(AGAIN).await;
+                        }
+                        // The owner of this task must know.
+                        Err(ended) => std::panic::resume_unwind(ended.into_panic()),
                     }
                     self.beat().await;
                     continue;

@@ -182,11 +182,16 @@ impl StoreMeter {
 
     /// Says why the sidecar is not in its namespace: once, until it is another reason.
     pub(super) fn not_joined(&self, problem: &Unjoined) {
-        let problem = problem.to_string();
+        let (transient, problem) = (problem.is_transient(), problem.to_string());
         let mut said = self.said.lock();
-        if said.1.as_ref() != Some(&problem) {
-            tracing::error!(%problem, "the sidecar cannot come into its namespace; it goes on trying");
-            said.1 = Some(problem);
+        if said.1.as_ref() == Some(&problem) {
+            return;
         }
+        if transient {
+            tracing::warn!(%problem, "the sidecar cannot come into its namespace yet; it goes on trying");
+        } else {
+            tracing::error!(%problem, "the sidecar cannot come into its namespace; it goes on trying");
+        }
+        said.1 = Some(problem);
     }
 }

@@ -213,6 +213,13 @@ impl Store for Shared {
         self.raise_pulse(session, ago, now).await
     }
 
+    async fn latest(&self, session: &Session, moment: Time) -> Result<Option<Found>, Unavailable> {
+        if session.lease().is_some_and(|lease| lease.read_at >= moment) {
+            return Ok(None);
+        }
+        self.read(session.reference()).await.map(Some)
+    }
+
     async fn commit(&self, commit: Commit) -> Result<Committed, Unavailable> {
         match &commit.expected {
             Expected::Nothing(_) => self.create(commit).await,

@@ -174,8 +174,8 @@ impl Shared {
         {
             Found::Live(session) => {
                 // It takes the place of the old one.
-                self.bucket_of(reference).one_less();
-                self.buckets[bucket].one_more();
+                self.bucket_of(reference).one_less(&ended.head);
+                self.buckets[bucket].one_more(&answer.head);
                 Ok(Committed::Done(session))
             }
             // Somebody else has finished it, and it has ended since.

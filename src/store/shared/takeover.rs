@@ -16,6 +16,9 @@ use super::{
 /// How long to wait for the other sidecars to tell again what they wrote: after that they count as gone.
 const OTHERS: Duration = Duration::from_secs(3);
 
+/// After so long it is begun anew.
+const LONGEST: Duration = Duration::from_secs(15);
+
 /// How often it is looked whether they have.
 const LOOK: Duration = Duration::from_millis(30);
 
@@ -41,7 +44,11 @@ impl Shared {
         if strangers.is_empty() || !self.joined.load(Ordering::Acquire) {
             return Ok(());
         }
-        GETS_TO_KNOW.scope((), self.get_to_know(strangers)).await
+        let met = GETS_TO_KNOW.scope((), self.get_to_know(strangers));
+        match tokio::time::timeout(LONGEST, met).await {
+            Ok(met) => met,
+            Err(_) => Err(Unjoined::Store("getting to know a server took too long".to_owned())),
+        }
     }
 
     async fn get_to_know(&self, strangers: BTreeSet<String>) -> Result<(), Unjoined> {
