@@ -15,7 +15,7 @@ use std::{sync::Arc, time::Duration};
 
 use redis::Value;
 use servers::{PATIENCE, wait_for};
-use session_sidecar::store::shared::link::{Call, Fault, Link, Poke, Script, Settings, Status};
+use session_sidecar::store::shared::link::{Call, Fault, GETS_TO_KNOW, Link, Poke, Script, Settings, Status};
 use tokio::{
     sync::{mpsc, watch},
     task::JoinHandle,

@@ -1,4 +1,4 @@
-use std::{cell::RefCell, io};
+use std::{cell::RefCell, collections::BTreeSet, io};
 
 use super::*;
 use crate::servers::Server;
@@ -28,6 +28,27 @@ async fn a_call_ends_in_time_and_three_in_vain_mean_that_the_store_is_gone() {
     server.freeze(false);
     running.after(first).await;
     assert_eq!(running.answer(|| call(&ECHO, "k", "a")).await, text("a"));
+}
+
+/// What a server that was started again, or took over, has forgotten must be told before anybody asks it.
+#[tokio::test]
+async fn a_server_that_is_not_known_is_asked_only_by_those_who_get_to_know_it() {
+    let server = Server::start(&[]).await;
+    let mut running = link(settings(&server.url()), &[]);
+    let first = running.up().await;
+    let known = running.link.server(b"k").expect("it is connected").identity();
+    running.link.admit(BTreeSet::from([known.clone()]));
+    assert_eq!(running.link.call(call(&ECHO, "k", "a")).await, text("a"));
+    server.restart().await;
+    running.after(first).await;
+    let stranger = running.link.server(b"k").expect("it is connected").identity();
+    assert_ne!(stranger, known);
+    assert_eq!(running.link.call(call(&ECHO, "k", "a")).await, Err(Fault::Down));
+    let asked = GETS_TO_KNOW.scope((), running.link.call(call(&ECHO, "k", "a")));
+    assert_eq!(asked.await, text("a"));
+    assert_eq!(running.link.call(call(&ECHO, "k", "a")).await, Err(Fault::Down));
+    running.link.admit(BTreeSet::from([known, stranger]));
+    assert_eq!(running.link.call(call(&ECHO, "k", "a")).await, text("a"));
 }
 
 #[tokio::test]

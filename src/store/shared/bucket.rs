@@ -127,6 +127,12 @@ impl Bucket {
         reckoning.first.is_none_or(|first| now.since(first) < UNSURE)
     }
 
+    /// For how long that may come to be so: nobody has looked for a while.
+    pub(super) fn doubt_ahead(&self, now: Time) -> Duration {
+        let soon = STEP - i64::try_from(NEWCOMER.as_micros()).unwrap_or(0);
+        self.reckoning.lock().doubt_at(soon, now)
+    }
+
     /// The bounds of the bucket's time minus ours.
     pub(super) fn bounds(&self) -> (i64, i64) {
         let reckoning = self.reckoning.lock();
@@ -197,12 +203,17 @@ impl Reckoning {
     }
 
     fn doubt(&self, now: Time) -> Duration {
+        self.doubt_at(STEP, now)
+    }
+
+    /// The same for a clock that may seem to have been set by so much.
+    fn doubt_at(&self, step: i64, now: Time) -> Duration {
         let age = self.first.map_or(Duration::ZERO, |first| now.since(first));
         match self.ahead {
-            // Nobody looked for a while, or it was set.
-            STEP.. => NEWCOMER.saturating_sub(age),
             // It was set: time does not go back.
             ..=BACK => UNSURE.saturating_sub(age),
+            // Nobody looked for a while, or it was set.
+            ahead if ahead >= step => NEWCOMER.saturating_sub(age),
             _ => Duration::ZERO,
         }
     }

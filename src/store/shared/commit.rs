@@ -26,6 +26,9 @@ const GARBAGE: Duration = Duration::from_secs(30 * 24 * 3600);
 /// How long to wait before an end that was held back is looked at again.
 pub(super) const HELD: Duration = Duration::from_millis(20);
 
+/// The place of the number of fields among the arguments of the script `commit`, without the time.
+const FIELDS: usize = 10;
+
 /// One run of the script `commit`.
 pub(super) struct Change {
     pub(super) session: SessionRef,
@@ -95,14 +98,24 @@ impl Change {
         }
     }
 
+    /// How many fields are set in the arguments of a run.
+    fn fields_in(args: &[Vec<u8>]) -> usize {
+        let count = args.get(FIELDS);
+        let count = count.and_then(|count| std::str::from_utf8(count).ok()?.parse().ok());
+        count.unwrap_or(0)
+    }
+
+    /// What a field is set to in the arguments of a run.
+    pub(super) fn field_of<'a>(args: &'a [Vec<u8>], name: &[u8]) -> Option<&'a [u8]> {
+        let set = args.get(FIELDS + 1..FIELDS + 1 + 2 * Self::fields_in(args))?;
+        let mut pairs = set.chunks_exact(2);
+        pairs.find(|pair| pair[0] == name).map(|pair| pair[1].as_slice())
+    }
+
     /// The bodies of the events in the arguments of a run.
     pub(super) fn events_of(args: &[Vec<u8>]) -> impl Iterator<Item = &[u8]> {
-        const SET: usize = 10;
-        let fields = args
-            .get(SET)
-            .and_then(|count| std::str::from_utf8(count).ok()?.parse::<usize>().ok());
-        let first = fields.map_or(args.len(), |fields| SET + 2 + 2 * fields);
-        args.iter().skip(first).skip(1).step_by(2).map(Vec::as_slice)
+        let first = FIELDS + 2 + 2 * Self::fields_in(args);
+        args.iter().skip(first + 1).step_by(2).map(Vec::as_slice)
     }
 
     fn args(self, events_kept: usize) -> Vec<Vec<u8>> {

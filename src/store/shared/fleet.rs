@@ -69,6 +69,11 @@ impl Shared {
             text(u8::from(leaves)),
             told.join(" ").into_bytes(),
             strangers.join(" ").into_bytes(),
+            if strangers.is_empty() {
+                Vec::new()
+            } else {
+                self.others.lock().clone()
+            },
         ];
         let keys = vec![self.names.presence(), self.names.told()];
         let reply = self.call(&scripts::PRESENCE, keys, args).await.ok()?;
@@ -80,6 +85,9 @@ impl Shared {
         };
         if let (Some(rank), Some(count)) = (number(0), number(1)) {
             *self.rank.lock() = (rank, count);
+        }
+        if strangers.is_empty() {
+            *self.others.lock() = list(&reply).get(3).and_then(bytes).unwrap_or_default().to_vec();
         }
         number(2)
     }

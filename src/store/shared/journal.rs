@@ -46,6 +46,16 @@ pub(super) enum Entry {
     Ended(Box<body::Event>),
 }
 
+impl Entry {
+    /// Whether a successor was written that was not live yet.
+    fn waits(&self) -> bool {
+        match self {
+            Self::Written(args) => Change::field_of(args, b"f") == Some(PENDING.to_string().as_bytes()),
+            Self::Raised(..) | Self::Ended(_) => false,
+        }
+    }
+}
+
 impl Journal {
     pub(super) fn note(&self, now: Time, session: SessionRef, entry: Entry) {
         let mut entries = self.0.lock();
@@ -76,8 +86,12 @@ impl Shared {
         }
         futures_util::stream::iter(sessions.into_iter().map(Ok::<_, Fault>))
             .try_for_each_concurrent(AT_ONCE, |(session, entries)| async move {
-                for entry in entries {
-                    self.tell_again(session, entry).await?;
+                // A successor that waited was written anew: only the last time counts.
+                let last = entries.iter().rposition(Entry::waits);
+                for (place, entry) in entries.into_iter().enumerate() {
+                    if !entry.waits() || Some(place) == last {
+                        self.tell_again(session, entry).await?;
+                    }
                 }
                 Ok(())
             })

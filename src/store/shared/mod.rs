@@ -113,6 +113,8 @@ pub struct Shared {
     /// This sidecar's name among those that are there.
     name: String,
     rank: Mutex<(usize, usize)>,
+    /// The names of those that are there and say which servers they have told.
+    others: Mutex<Vec<u8>>,
     max_sessions: usize,
     events_per_bucket: usize,
     meter: StoreMeter,

@@ -161,6 +161,7 @@ impl Shared {
             pokes: Mutex::new(Some(setup.pokes)),
             name: format!("{:016x}", u64::from_le_bytes(name)),
             rank: Mutex::new((0, 1)),
+            others: Mutex::default(),
             max_sessions: setup.max_sessions,
             events_per_bucket: (setup.replay_events / buckets).max(1024),
             meter,
@@ -198,7 +199,7 @@ impl Shared {
         }
         // Where nobody looked for a while it takes a moment to say what time it is.
         let now = self.clock.now();
-        let doubt = self.buckets.iter().map(|bucket| bucket.doubt(now)).max();
+        let doubt = self.buckets.iter().map(|bucket| bucket.doubt_ahead(now)).max();
         tokio::time::sleep(doubt.unwrap_or_default()).await;
         self.wait_for_others(&servers).await;
         self.near.clear();

@@ -17,7 +17,7 @@ use super::{
 const OTHERS: Duration = Duration::from_secs(3);
 
 /// After so long it is begun anew.
-const LONGEST: Duration = Duration::from_secs(15);
+const LONGEST: Duration = Duration::from_secs(8);
 
 /// How often it is looked whether they have.
 const LOOK: Duration = Duration::from_millis(30);
@@ -108,10 +108,10 @@ impl Shared {
     /// that a session is not there.
     pub(super) async fn wait_for_others(&self, strangers: &BTreeSet<String>) {
         let began = self.clock.now();
-        while let Some(behind @ 1..) = self.be_there(false, strangers).await {
+        // No answer is none.
+        while self.be_there(false, strangers).await != Some(0) {
             if self.clock.now().since(began) >= OTHERS {
                 tracing::warn!(
-                    sidecars = behind,
                     "other sidecars have not told a new server what they wrote; what only they know may be lost"
                 );
                 return;

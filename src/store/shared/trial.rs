@@ -269,7 +269,7 @@ impl Trial<'_> {
         self.script(
             &scripts::PRESENCE,
             vec![names.presence(), names.told()],
-            &["scratch", "1000", "0", "", ""],
+            &["scratch", "1000", "0", "", "", ""],
         )
         .await;
         let subject: Vec<_> = names.subject("", "scratch").into();

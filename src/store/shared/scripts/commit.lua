@@ -40,14 +40,23 @@ if latest > 0 and now > latest then
 end
 must_be_sound()
 local at = 13
-local set = {}
+local set, gone = {}, {}
 for _ = 1, tonumber(ARGV[12]) do
     if ARGV[at + 1] == '' then
-        redis.call('HDEL', KEYS[2], ARGV[at])
+        gone[#gone + 1] = ARGV[at]
     else
         set[#set + 1], set[#set + 2] = ARGV[at], ARGV[at + 1]
     end
     at = at + 2
+end
+for _, name in ipairs(gone) do
+    -- What waits for a session to go live is told once, by whoever comes first.
+    if name == 'q' and not redis.call('HGET', KEYS[2], 'q') then
+        return with('lost', KEYS[2])
+    end
+end
+for _, name in ipairs(gone) do
+    redis.call('HDEL', KEYS[2], name)
 end
 if #set > 0 then
     redis.call('HSET', KEYS[2], unpack(set))

@@ -21,13 +21,12 @@ local due = redis.call('ZRANGE', KEYS[2], '-inf', int(now - tonumber(ARGV[3])), 
 local found = {}
 for _, ref in ipairs(due) do
     local fields = redis.pcall('HMGET', ARGV[5] .. ref, unpack(FIELDS))
-    if fields.err then
-        -- Another program has put something else there. It must not keep others from their turn.
-        redis.call('ZADD', KEYS[2], int(now + 60000000), ref)
-    elseif fields[1] then
+    if not fields.err and fields[1] then
         found[#found + 1], found[#found + 2] = ref, fields
     else
-        redis.call('ZREM', KEYS[2], ref)
+        -- It is about to come, with its slot, from another server; or another program has put something else there. It must not keep
+        -- others from their turn.
+        redis.call('ZADD', KEYS[2], int(now + 5000000), ref)
     end
 end
 local first = redis.call('ZRANGE', KEYS[2], '(' .. int(now - tonumber(ARGV[3])), '+inf', 'BYSCORE', 'LIMIT', 0, 1, 'WITHSCORES')

@@ -1,7 +1,9 @@
 -- A sidecar says that it is there, and is told its rank among those that are.
 -- KEYS: presence, told. ARGV: 1 its name; 2 for how many milliseconds it counts as there; 3 '1' if it leaves; 4 the servers that it
--- has told what they may have forgotten, and 5 those of them of which it asks whether others have too, with spaces between.
--- Reply: rank from 0 (-1 if it left), how many there are, how many have not told one of the servers in question.
+-- has told what they may have forgotten, 5 those of them of which it asks whether others have too, and 6 the others that it knows of,
+-- for a server may have forgotten them; with spaces between.
+-- Reply: rank from 0 (-1 if it left), how many there are, how many have not told one of the servers in question, and the names of all
+-- that say what they have told: one of an older version never does, and is not waited for.
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 local far = tonumber(ARGV[2])
@@ -17,7 +19,7 @@ gone(now + far, '+inf')
 if ARGV[3] == '1' then
     redis.call('ZREM', KEYS[1], ARGV[1])
     redis.call('HDEL', KEYS[2], ARGV[1])
-    return {-1, redis.call('ZCARD', KEYS[1]), 0}
+    return {-1, redis.call('ZCARD', KEYS[1]), 0, ''}
 end
 redis.call('ZADD', KEYS[1], now, ARGV[1])
 redis.call('PEXPIRE', KEYS[1], far * 10)
@@ -25,19 +27,26 @@ redis.call('HSET', KEYS[2], ARGV[1], ARGV[4])
 redis.call('PEXPIRE', KEYS[2], far * 10)
 local all = redis.call('ZRANGE', KEYS[1], 0, -1)
 table.sort(all)
-local rank, behind = 0, 0
+local rank, behind, waited, names = 0, 0, {}, {}
 for place, name in ipairs(all) do
     if name == ARGV[1] then
         rank = place - 1
     end
-    -- One of an older version never says it, and is not waited for.
-    local told = redis.call('HGET', KEYS[2], name)
-    local lacks = false
-    for server in string.gmatch(told and ARGV[5] or '', '%S+') do
-        lacks = lacks or not string.find(' ' .. told .. ' ', ' ' .. server .. ' ', 1, true)
-    end
-    if lacks then
-        behind = behind + 1
+    if redis.call('HGET', KEYS[2], name) then
+        names[#names + 1], waited[name] = name, true
     end
 end
-return {rank, #all, behind}
+for name in string.gmatch(ARGV[6], '%S+') do
+    waited[name] = true
+end
+for name in pairs(waited) do
+    local told = ' ' .. (redis.call('HGET', KEYS[2], name) or '') .. ' '
+    local lacks = 0
+    for server in string.gmatch(ARGV[5], '%S+') do
+        if not string.find(told, ' ' .. server .. ' ', 1, true) then
+            lacks = 1
+        end
+    end
+    behind = behind + lacks
+end
+return {rank, #all, behind, table.concat(names, ' ')}

@@ -17,6 +17,10 @@ if known[1] then
     local theirs = tonumber(known[1])
     local finishes = theirs == ours and known[3] == '8' and fields.f ~= '8'
     local ends = fields.f == '4'
+    if fields.f == '8' and known[3] ~= '8' then
+        -- It has gone live since.
+        return head('kept')
+    end
     if known[3] == '4' or (theirs >= ours and not finishes and not ends) then
         if known[3] == '0' and fields.t and tonumber(fields.t) > tonumber(known[2]) then
             redis.call('HSET', KEYS[2], 't', fields.t, 'l', fields.l)
