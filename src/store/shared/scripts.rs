@@ -2,7 +2,23 @@
 
 use super::link::Script;
 
-/// A script of a bucket: the bucket's time stands before it.
+/// A script of buckets, which turns to each itself: what time it is in one stands before it.
+macro_rules! of_buckets {
+    ($name:literal, $flags:literal, $file:literal) => {
+        Script::new(
+            $name,
+            concat!(
+                "#!lua",
+                $flags,
+                "\n",
+                include_str!("scripts/time.lua"),
+                include_str!($file)
+            ),
+        )
+    };
+}
+
+/// A script of a bucket: what time it is there stands before it.
 macro_rules! of_bucket {
     ($name:literal, $flags:literal, $file:literal) => {
         Script::new(
@@ -12,6 +28,7 @@ macro_rules! of_bucket {
                 $flags,
                 "\n",
                 include_str!("scripts/time.lua"),
+                include_str!("scripts/one.lua"),
                 include_str!($file)
             ),
         )
@@ -28,6 +45,7 @@ macro_rules! of_record {
                 $flags,
                 "\n",
                 include_str!("scripts/time.lua"),
+                include_str!("scripts/one.lua"),
                 include_str!("scripts/write.lua"),
                 include_str!($file)
             ),
@@ -43,7 +61,7 @@ macro_rules! alone {
 }
 
 // Without a flag a script is refused when the store is full: only what makes it fuller may be. No-writes ones also run then.
-pub(super) static BEAT: Script = of_bucket!("beat", " flags=no-writes", "scripts/beat.lua");
+pub(super) static BEAT: Script = of_buckets!("beat", " flags=no-writes", "scripts/beat.lua");
 pub(super) static READ: Script = of_bucket!("read", " flags=no-writes", "scripts/read.lua");
 pub(super) static RAISE: Script = of_bucket!("raise", " flags=allow-oom", "scripts/raise.lua");
 pub(super) static COMMIT: Script = of_record!("commit", " flags=allow-oom", "scripts/commit.lua");
