@@ -15,6 +15,7 @@ mod pair;
 mod raise;
 mod rights;
 mod secrets;
+mod writes;
 
 use std::{
     fs,

@@ -237,8 +237,13 @@ impl Trial<'_> {
         ];
         self.script(&scripts::CREATE, commit(), &create).await;
         self.script(&scripts::READ, short(bucket()), &[]).await;
+        let raise = vec![names.meta(0), names.record(session), names.tallies(session)];
         let raised = self
-            .script(&scripts::RAISE, short(bucket()), &["0", "0", "0", "1"])
+            .script(
+                &scripts::RAISE,
+                raise,
+                &["0", "0", "0", "1", "60000", "+scratch", "1", "1", "1"],
+            )
             .await;
         let keys = vec![names.meta(0), names.tallies(session), names.record(session)];
         self.script(&scripts::TALLY, keys, &["60000", "+scratch", "1", "1", "1"])
