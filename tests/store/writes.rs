@@ -57,7 +57,10 @@ async fn an_active_session_costs_one_call_a_window_and_all_its_touches_are_told_
     assert!((9.0..=11.0).contains(&raised), "{raised} in ten windows");
     assert!(!a.metrics().contains("operation=\"tally\""), "told with the writes");
     let known = explained(&b, "alice").await;
-    assert!((170..=200).contains(&known), "{known} touches are known elsewhere meanwhile");
+    assert!(
+        (170..=200).contains(&known),
+        "{known} touches are known elsewhere meanwhile"
+    );
     // Nothing more is written: what is left is told by itself.
     pass(2 * WINDOW + secs(6)).await;
     assert_eq!(explained(&b, "alice").await, 200);
