@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""Measures the sidecar against its floor (an empty handler of the same build) and its peer (Redis), and prints a table.
+"""Measures the sidecar against its floor (an empty handler of the same build) and its peer (Redis), alone and in a fleet that shares
+a store, and prints a table.
 
-    benches/run.py             all of it, medians of three interleaved rounds: about 15 minutes
+    benches/run.py             all of it, medians of three interleaved rounds: about 20 minutes
     benches/run.py --quick     a look: one small round, about a minute and a half
     benches/run.py --only T7   some of it (comma-separated)
 
@@ -102,7 +103,7 @@ class Bench:
         quick = args.quick
         self.rounds = args.rounds or (1 if quick else 3)
         self.seconds = 1 if quick else 4
-        self.million = 200_000 if quick else 1_000_000
+        self.million = 100_000 if quick else 1_000_000
 
     # Processes.
 
@@ -251,7 +252,7 @@ class Bench:
 
     def redis_peer(self):
         keys = self.million
-        count = 400_000 if self.args.quick else 1_500_000
+        count = 200_000 if self.args.quick else 1_500_000
         with self.redis() as redis, self.sidecar() as ours:
             self.fill(ours, keys)
             value = "012345678901234567890123"
@@ -327,7 +328,7 @@ class Bench:
 
     def lateness(self):
         quick = self.args.quick
-        sessions = 100_000 if quick else 1_000_000
+        sessions = 50_000 if quick else 1_000_000
         spread, lead = sessions / (1_000_000 / 60), (4 if quick else 30)
         measured = {}
         for saturated in (False, True):
@@ -379,7 +380,7 @@ class Bench:
             with self.redis("--notify-keyspace-events", "Ex") as redis:
                 spread = keys / (1_000_000 / 60)
                 told = self.tool("redis", "--port", redis.port, "--keys", keys, "--first-end", time.time() + keys / 100_000 + 3,
-                                 "--spread", spread, "--patience", 10 if quick else 60)["ends"]
+                                 "--spread", spread, "--patience", 5 if quick else 60)["ends"]
                 say(f"  {json.dumps(told)}")
                 ratio = told["p99"] / measured[False]
                 self.row("T10", f"Ended p99 at the client / Redis `expired` events, {keys:,} keys over {spread:.0f} s "
@@ -402,6 +403,94 @@ class Bench:
             more = statistics.median(y - x for x, y in zip(a, b))
             self.row("T12", "the same, with 1 % of the streams never reading", f"{median(a):.1f} ms", f"{median(b):.1f} ms",
                      f"{more:+.1f} ms", "0", "0 (±1 ms)", more <= 1)
+
+    # A shared store.
+
+    @contextlib.contextmanager
+    def pods(self, redis, count, lead, *more):
+        """Sidecars that share a store."""
+        key = self.folder / "store-key"
+        key.write_bytes(bytes(range(32)))
+        key.chmod(0o600)
+        store = ["--store", f"redis://127.0.0.1:{redis.port}", "--store-key-file", key, *more]
+        with contextlib.ExitStack() as stack:
+            yield [stack.enter_context(self.sidecar(lead, *store)) for _ in range(count)]
+
+    def store_writes(self):
+        quick = self.args.quick
+        for sidecars, touches, held in [(1, 20, False), (3, 20, False)] if quick else [
+            (1, 2, False), (1, 20, False), (1, 200, False), (3, 20, False), (1, 4, True),
+        ]:
+            with self.redis() as redis:
+                told = self.tool("store-writes", "--port", redis.port, "--sidecars", sidecars, "--touches", touches,
+                                 "--window", 0.5, "--windows", 4 if quick else 20, *(["--held"] if held else []))
+            say(f"  {json.dumps(told)}")
+            if held:
+                self.row("T15", f"the same, sessions that somebody holds, {touches} touches a window: calls", "–",
+                         f"{told['calls']:.2f}", "–", "–", "–", None)
+                continue
+            where = "at one sidecar" if sidecars == 1 else f"at {sidecars} sidecars in turn"
+            self.row("T15", f"writes of activity for each session and window, {touches} touches {where}; calls of all kinds", "–",
+                     f"{told['writes']:.2f}; {told['calls']:.2f}", "–", "~1", "≤ 1.1", told["writes"] <= 1.1)
+
+    def warm_leases(self):
+        # A session is written every ten seconds: of a few thousand sessions that is next to no touch.
+        quick = self.args.quick
+        for sessions in [1_000] if quick else [1_000, 10_000]:
+            with self.redis() as redis, self.sidecar() as embedded, self.pods(redis, 1, 120) as (ours,):
+                self.fill(embedded, sessions)
+                self.fill(ours, sessions)
+                self.touch(ours, sessions, 10, 32)
+                for streams in [32] if quick else [1, 32]:
+                    a, b = self.compare([
+                        lambda: self.touch(embedded, sessions, 10, streams)["per_second"],
+                        lambda: self.touch(ours, sessions, 10, streams)["per_second"],
+                    ])
+                    ratio = median_ratio(a, b)
+                    what = f"unary Touch, shared store, leases of 10 s, 10 connections × {streams}, {sessions:,} random ids / memory mode"
+                    self.row("T15", what, f"{median(a):,.0f}/s", f"{median(b):,.0f}/s", f"{ratio:.2f}", "–", "≥ 0.95", ratio >= 0.95)
+
+    def elsewhere(self):
+        quick = self.args.quick
+        # From the last touch at one sidecar to what another one's watcher is told.
+        sessions, idle, lead, window = (500, 3, 1, 0.25) if quick else (5_000, 16, 6, 1)
+        with self.redis() as redis:
+            told = self.tool("elsewhere", "--port", redis.port, "--sidecars", 3, "--sessions", sessions, "--idle-timeout", idle,
+                             "--lead", lead, "--window", window)
+        say(f"  {json.dumps(told)}")
+        bound = 1e3 * window + 250
+        for name, late in [("Warning", told["warnings"]), ("Ended", told["ends"])]:
+            beyond = late["p99"] - bound
+            self.row("T16", f"{name}, at another sidecar's watcher, after the last touch and its time, {sessions:,} sessions: p50; p99; max",
+                     f"window {1e3 * window:.0f} + 250 ms", f"{late['p50']:.0f}; {late['p99']:.0f}; {late['max']:.0f} ms",
+                     f"{beyond:+.0f} ms", "–", "p99 ≤ +20 ms", beyond <= 20 and late["min"] >= 0)
+        # From the deadline that is written to a client of another pod.
+        sessions, spread, lead = (400, 2, 1) if quick else (4_000, 20, 3)
+        with self.redis() as redis, self.pods(redis, 2, lead, "--watch-queue", 262_144) as (near, far):
+            first_end = time.time() + sessions / 1_500 + lead + 1
+            self.fill(near, sessions, "--idle-timeout", 3600, "--first-end", first_end, "--spread", spread)
+            if time.time() > first_end - lead - 0.5:
+                say("  the sessions were created too slowly: some were late from the start")
+            told = self.tool("lateness", "--target", far.target, "--sessions", sessions, "--at-most", 240)
+        say(f"  {json.dumps(told)}")
+        for name, late in [("Warning", told["warnings"]), ("Ended", told["ends"])]:
+            beyond = late["p99"] - 250
+            self.row("T16", f"{name}, at a client of another pod, after the deadline in the store, {sessions:,} sessions over {spread} s: "
+                     "p50; p99; max", "250 ms", f"{late['p50']:.1f}; {late['p99']:.1f}; {late['max']:.1f} ms", f"{beyond:+.0f} ms",
+                     "< 1; 13 ms", "p99 ≤ +20 ms", beyond <= 20)
+
+    def fleet(self):
+        seconds, sizes = (1, (1, 20)) if self.args.quick else (10, (1, 20, 100))
+        for sidecars in sizes:
+            with self.redis() as redis:
+                told = self.tool("store-cost", "--port", redis.port, "--pid", redis.pid, "--sidecars", sidecars, "--seconds", seconds)
+            say(f"  {json.dumps(told)}")
+            if told["failed_calls"]:
+                say("  calls failed: the machine is too busy for this")
+            idle, busy = told["idle"], told["busy"]
+            self.row("Fleet", f"{sidecars} sidecar{'s' if sidecars > 1 else ''}: CPU of Redis, idle; with 50 ends a second", "–",
+                     f"{idle['cpu']:.1%}; {busy['cpu']:.1%} of a core",
+                     f"{idle['looks']:.0f} looks, {idle['beats']:.0f} heartbeats a second", "–", "looks stay constant", None)
 
     def idle(self):
         port = free_port()
@@ -431,14 +520,20 @@ class Bench:
             (("T7", "T11"), self.memory),
             (("T12",), self.fan_out),
             (("T8", "T9", "T10", "T11"), self.lateness),
+            (("T15",), self.store_writes),
+            (("T15",), self.warm_leases),
+            (("T16",), self.elsewhere),
+            (("Fleet",), self.fleet),
         ]:
             if self.wants(*targets):
+                begin = time.time()
                 say(", ".join(targets))
                 measure()
+                say(f"  ({time.time() - begin:.0f} s)")
 
     def table(self):
         head = ("Target", "What", "Floor or peer", "Ours", "Ratio", "Prototype", "Goal", "Verdict")
-        lines = [head, ("---",) * len(head), *sorted(self.rows, key=lambda row: int(row[0][1:]))]
+        lines = [head, ("---",) * len(head), *sorted(self.rows, key=lambda row: int(row[0][1:]) if row[0][1:].isdigit() else 99)]
         return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 

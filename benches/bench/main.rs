@@ -9,10 +9,12 @@
 
 mod audience;
 mod core;
+mod fleet;
 mod floor;
 mod http2;
 mod load;
 mod redis;
+mod shared;
 mod start;
 mod watch;
 
@@ -45,6 +47,12 @@ enum Tool {
     Audience(audience::AudienceArgs),
     /// Tell how long a server takes to its first answer.
     Start(start::StartArgs),
+    /// Tell what a fleet of sidecars asks of its store.
+    StoreCost(shared::CostArgs),
+    /// Count what touches write to a store.
+    StoreWrites(shared::WritesArgs),
+    /// Tell how late other sidecars of a store hear of warnings and ends.
+    Elsewhere(shared::ElsewhereArgs),
     /// Tell how late Redis's `expired` events are.
     Redis(redis::RedisArgs),
 }
@@ -63,6 +71,9 @@ fn main() -> anyhow::Result<()> {
         Tool::FanOut(args) => watch::fan_out(&args),
         Tool::Audience(args) => audience::run(&args),
         Tool::Start(args) => start::run(&args),
+        Tool::StoreCost(args) => shared::cost(&args),
+        Tool::StoreWrites(args) => shared::writes(&args),
+        Tool::Elsewhere(args) => shared::elsewhere(&args),
         Tool::Redis(args) => redis::run(&args),
     }
 }

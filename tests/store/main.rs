@@ -16,6 +16,7 @@ mod raise;
 mod rights;
 mod secrets;
 mod takeover;
+mod writes;
 
 use std::{
     fs,

@@ -133,6 +133,36 @@ async fn g5_an_end_is_known_elsewhere_within_a_second_and_a_half_though_no_messa
 }
 
 #[tokio::test]
+async fn g12_a_bucket_whose_keys_are_spoilt_keeps_no_other_from_being_heard() {
+    let (server, site) = (Server::start(&[]).await, Site::new());
+    let deaf = proxy(server.port, Way::Deaf).await;
+    let a = site.pod(&server.url(), &[]).await;
+    let b = site.pod(&format!("redis://127.0.0.1:{deaf}"), &[]).await;
+    let (on_a, on_b) = (&mut a.client().await, &mut b.client().await);
+    let (spoilt, whole) = (begin(on_a, "spoilt", "default").await, &mut Vec::new());
+    let (_, bucket) = record_key(&server, &spoilt);
+    // In each of several other buckets one.
+    for number in 0..10 {
+        let name = format!("whole-{number}");
+        let reference = begin(on_a, &name, "default").await;
+        if record_key(&server, &reference).1 != bucket {
+            whole.push(name);
+        }
+    }
+    let watcher = &mut Watcher::open(on_b, everything()).await;
+    for key in ["m", "d", "g"] {
+        let key = format!("{bucket}{key}");
+        server.ask(&["del", &key]);
+        server.ask(&["set", &key, "lunch"]);
+        // No message says so: it is found at the next look.
+        let name = whole.pop().expect("one of another bucket");
+        end(on_a, &name).await.expect("ended");
+        let told = tokio::time::timeout(PATIENCE, watcher.next()).await;
+        assert_eq!(word(&told.expect("the end is told")), "ended LOGOUT", "{key}");
+    }
+}
+
+#[tokio::test]
 async fn g5_an_end_is_known_elsewhere_at_once_where_messages_come() {
     let Pair {
         mut on_a,

@@ -18,8 +18,10 @@ const AT_ONCE: usize = 2_000;
 /// The script as it is, but for the time, which stands before its arguments.
 fn source() -> String {
     let time = include_str!("../../src/store/shared/scripts/time.lua");
+    let one = include_str!("../../src/store/shared/scripts/one.lua");
+    let counts = include_str!("../../src/store/shared/scripts/counts.lua");
     let raise = include_str!("../../src/store/shared/scripts/raise.lua");
-    let body = format!("{time}{raise}").replace("redis.call('TIME')", "TEST_CLOCK");
+    let body = format!("{time}{one}{counts}{raise}").replace("redis.call('TIME')", "TEST_CLOCK");
     format!("#!lua flags=allow-oom\nlocal TEST_CLOCK = {{table.remove(ARGV, 1), table.remove(ARGV, 1)}}\n{body}")
 }
 

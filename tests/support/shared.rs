@@ -157,7 +157,7 @@ fn script(call: &Call) -> Arc<redis::Script> {
 impl Wire for VirtualWire {
     async fn call(&self, call: Call) -> Result<Value, Fault> {
         let now = self.micros();
-        let channel = call.keys.get(4).cloned();
+        let channel = call.keys.get(4).filter(|key| key.ends_with(b":c")).cloned();
         let pokes = self.pokes.clone();
         let value = self
             .run(move |connection| {
@@ -190,6 +190,10 @@ impl Wire for VirtualWire {
 
     async fn command(&self, _key: &[u8], command: Cmd) -> Result<Value, Fault> {
         self.run(move |connection| command.query(connection)).await
+    }
+
+    fn is_cluster(&self) -> bool {
+        false
     }
 
     fn status(&self) -> watch::Receiver<Status> {

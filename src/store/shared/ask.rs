@@ -1,7 +1,11 @@
 //! Questions to the store: each goes out with the time that it is, and each answer tells what time it is there.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    ops::Range,
+    sync::{Arc, atomic::Ordering},
+};
 
+use futures_util::future::join_all;
 use redis::Value;
 
 use super::{
@@ -25,7 +29,8 @@ pub(super) struct Answer {
     pub(super) head: Head,
     /// What comes after the head.
     pub(super) rest: Vec<Value>,
-    /// When it came.
+    /// When it was asked for, and when it came.
+    pub(super) sent: Time,
     pub(super) received: Time,
 }
 
@@ -138,14 +143,18 @@ fn head(values: &[Value]) -> Option<Head> {
 /// How many values come first in every answer.
 const HEAD: usize = 7;
 
+fn gets_to_know() -> bool {
+    GETS_TO_KNOW.try_with(|()| ()).is_ok()
+}
+
+fn disagrees() -> Fault {
+    Fault::Transient("the store's clock does not agree with itself".to_owned())
+}
+
 impl Shared {
     /// Asks, and asks again if the time was another one.
     pub(super) async fn ask(&self, question: Question) -> Result<Answer, Fault> {
-        // Nobody reads or writes in a namespace that may be another's, or that may have forgotten the last moments.
-        let gets_to_know = GETS_TO_KNOW.try_with(|()| ()).is_ok();
-        if !self.joined.load(Ordering::Acquire) && !gets_to_know {
-            return Err(Fault::Down);
-        }
+        self.may_ask()?;
         for _ in 0..TRIES {
             let sent = self.clock.now();
             let mut args = Vec::with_capacity(question.args.len() + 1);
@@ -166,21 +175,32 @@ impl Shared {
                 .await;
             self.meter
                 .called(question.script.name, &reply, self.clock.now().since(sent));
-            let answer = self.answered(question.bucket, reply?, sent)?;
-            if let Some(at) = self.stepped(question.bucket, &answer, sent) {
-                self.correct(question.bucket, at, answer.head.corrections).await?;
-                continue;
-            }
-            if !gets_to_know && !self.buckets[question.bucket].doubt(answer.received).is_zero() {
-                break;
-            }
-            if !answer.is("clock") || matches!(question.timed, Timed::By(_)) {
+            if let Some(answer) = self.learn(question.bucket, reply?, sent).await?
+                && (!answer.is("clock") || matches!(question.timed, Timed::By(_)))
+            {
                 return Ok(answer);
             }
         }
-        Err(Fault::Transient(
-            "the store's clock does not agree with itself".to_owned(),
-        ))
+        Err(disagrees())
+    }
+
+    /// Nobody reads or writes in a namespace that may be another's, or that may have forgotten the last moments.
+    fn may_ask(&self) -> Result<(), Fault> {
+        let may = self.joined.load(Ordering::Acquire) || gets_to_know();
+        may.then_some(()).ok_or(Fault::Down)
+    }
+
+    /// Learns from a reply what time it is; nothing if it was another one, so that it must be asked again.
+    async fn learn(&self, bucket: usize, reply: Value, sent: Time) -> Result<Option<Answer>, Fault> {
+        let answer = self.answered(bucket, reply, sent)?;
+        if let Some(at) = self.stepped(bucket, &answer, sent) {
+            self.correct(bucket, at, answer.head.corrections).await?;
+            return Ok(None);
+        }
+        if !gets_to_know() && !self.buckets[bucket].doubt(answer.received).is_zero() {
+            return Err(disagrees());
+        }
+        Ok(Some(answer))
     }
 
     fn answered(&self, bucket: usize, reply: Value, sent: Time) -> Result<Answer, Fault> {
@@ -198,6 +218,7 @@ impl Shared {
         Ok(Answer {
             head,
             rest: values,
+            sent,
             received,
         })
     }
@@ -269,18 +290,70 @@ impl Shared {
         .await
     }
 
-    /// Asks how far the events of a bucket are, and takes note of how many sessions it has.
+    /// Asks how far the events of a bucket are.
     pub(super) async fn ask_beat(&self, bucket: usize) -> Result<Answer, Fault> {
-        let question = Question {
+        let mut answers = self.ask_beats(bucket..bucket + 1).await;
+        answers.pop().map_or(Err(Fault::Down), |(_, answer)| answer)
+    }
+
+    /// Asks how far the events of some buckets are, in one call, and takes note of how many sessions they have. What is amiss with
+    /// one is nothing to the others.
+    pub(super) async fn ask_beats(&self, buckets: Range<usize>) -> Vec<(usize, Result<Answer, Fault>)> {
+        let mut answers = Vec::with_capacity(buckets.len());
+        let mut waiting: Vec<_> = buckets.collect();
+        for _ in 0..TRIES {
+            if waiting.is_empty() {
+                break;
+            }
+            let sent = self.clock.now();
+            let replies = waiting.iter().zip(self.look_at(&waiting).await);
+            let learned = replies.map(|(bucket, reply)| async move {
+                match reply {
+                    Ok(reply) => (*bucket, self.learn(*bucket, reply, sent).await),
+                    Err(fault) => (*bucket, Err(fault)),
+                }
+            });
+            let mut again = Vec::new();
+            for (bucket, learned) in join_all(learned).await {
+                match learned.transpose() {
+                    Some(answer) => answers.push((bucket, answer)),
+                    None => again.push(bucket),
+                }
+            }
+            waiting = again;
+        }
+        answers.extend(waiting.into_iter().map(|bucket| (bucket, Err(disagrees()))));
+        for (bucket, answer) in &answers {
+            if let Ok(answer) = answer {
+                self.buckets[*bucket].count(&answer.head, answer.int(0), answer.int(1));
+            }
+        }
+        answers
+    }
+
+    /// Looks at some buckets at once: what is said of each.
+    async fn look_at(&self, buckets: &[usize]) -> Vec<Result<Value, Fault>> {
+        let of_all = |said: Result<Value, Fault>| vec![said; buckets.len()];
+        if let Err(fault) = self.may_ask() {
+            return of_all(Err(fault));
+        }
+        let sent = self.clock.now();
+        let call = Call {
             script: &scripts::BEAT,
-            bucket,
-            keys: self.names.indexes(bucket),
+            keys: buckets.iter().flat_map(|bucket| self.names.indexes(*bucket)).collect(),
             args: Vec::new(),
-            timed: Timed::No,
         };
-        let answer = self.ask(question).await?;
-        self.buckets[bucket].count(&answer.head, answer.int(0), answer.int(1));
-        Ok(answer)
+        let said = match self.link.call(call).await {
+            Ok(Value::Array(replies)) if replies.len() == buckets.len() => {
+                replies.into_iter().map(Fault::instead).collect()
+            }
+            other => of_all(other),
+        };
+        if let Some(outcome) = said.iter().find(|said| said.is_err()).or(said.first()) {
+            self.meter
+                .called(scripts::BEAT.name, outcome, self.clock.now().since(sent));
+        }
+        said
     }
 
     /// What an answer with a record behind it says of a session. A live one is at hand from now on.

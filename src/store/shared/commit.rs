@@ -9,6 +9,7 @@ use super::{
     ask::{Answer, Question, Timed, text},
     body, codec,
     codec::{Fields, Scale, Writer},
+    fleet::HOUSE,
     journal::Entry,
     limits::Written,
     link::{Call, Fault, Script},
@@ -427,12 +428,20 @@ impl Shared {
             text(version)
         };
         let window = self.window(&session.limits());
+        let mut args = vec![text(ago.as_micros()), text(window.as_micros()), known];
+        if self.is_up() {
+            args.extend(self.take_tallies(session, HOUSE));
+        }
         let answer = self
             .ask(Question {
                 script: &scripts::RAISE,
                 bucket,
-                keys: vec![self.names.meta(bucket), self.names.record(reference)],
-                args: vec![text(ago.as_micros()), text(window.as_micros()), known],
+                keys: vec![
+                    self.names.meta(bucket),
+                    self.names.record(reference),
+                    self.names.tallies(reference),
+                ],
+                args,
                 timed: Timed::Now,
             })
             .await

@@ -3,10 +3,12 @@
 
 use std::{
     collections::BTreeSet,
+    ops::Range,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
+use futures_util::future::join_all;
 use redis::Value;
 use tokio::{
     task::JoinSet,
@@ -15,7 +17,7 @@ use tokio::{
 
 use super::{
     Shared, Unavailable,
-    ask::{Question, Timed, bytes, list},
+    ask::{Answer, Question, Timed, bytes, list},
     body,
     codec::{self, Reader, Scale, Unread},
     link::{Fault, Poke, Status},
@@ -146,8 +148,20 @@ impl Shared {
                 }
             }
         }
-        let buckets = 0..self.names.buckets();
-        futures_util::future::join_all(buckets.map(|bucket| self.beat_one(bucket))).await;
+        join_all(self.groups().map(|group| self.beat_group(group))).await;
+    }
+
+    /// The buckets that one call may look at: in a cluster each lies in a slot of its own.
+    fn groups(&self) -> impl Iterator<Item = Range<usize>> + use<> {
+        let buckets = self.names.buckets();
+        let together = if self.link.is_cluster() { 1 } else { buckets };
+        (0..buckets).step_by(together).map(move |first| first..first + together)
+    }
+
+    async fn beat_group(&self, group: Range<usize>) {
+        let answers = self.ask_beats(group).await.into_iter();
+        let heard = answers.filter_map(|(bucket, answer)| Some(self.hear(bucket, answer.ok()?)));
+        join_all(heard).await;
     }
 
     /// All that has happened up to now is in the log of this process when this is done.
@@ -166,11 +180,7 @@ impl Shared {
         level.then_some(()).ok_or(Unavailable)
     }
 
-    async fn beat_one(&self, bucket: usize) {
-        let sent = self.clock.now();
-        let Ok(answer) = self.ask_beat(bucket).await else {
-            return;
-        };
+    async fn hear(&self, bucket: usize, answer: Answer) {
         let same = self.buckets[bucket].gate().epoch == answer.head.epoch;
         let applied = self.applied(bucket);
         if !same || answer.head.number < applied {
@@ -181,7 +191,7 @@ impl Shared {
             return;
         }
         if self.applied(bucket) >= answer.head.number {
-            self.buckets[bucket].heard(sent);
+            self.buckets[bucket].heard(answer.sent);
         }
     }
 

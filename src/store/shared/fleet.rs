@@ -25,7 +25,7 @@ pub type Elsewhere = BTreeMap<Option<u64>, u32>;
 const THERE: Duration = Duration::from_secs(15);
 
 /// How often this sidecar says that it is there.
-const HOUSE: Duration = Duration::from_secs(5);
+pub(super) const HOUSE: Duration = Duration::from_secs(5);
 
 impl Shared {
     /// Keeps this sidecar among those that are there, and tells what is only counted here.

@@ -122,8 +122,8 @@ pub struct Shared {
     elsewhere: Mutex<BTreeMap<String, Elsewhere>>,
     /// What was done in the last seconds, in case the store forgets it.
     journal: journal::Journal,
-    /// Sessions with touches that are not told yet.
-    tallied: Mutex<Vec<Arc<Session>>>,
+    /// Sessions with touches that are not told yet, by where they lie: one that is active comes by again and again.
+    tallied: Mutex<HashMap<usize, Arc<Session>>>,
     /// Events of which it is not told yet to how many watchers they went.
     telling: Mutex<VecDeque<(Time, Arc<Event>, u32)>>,
 }
@@ -231,7 +231,9 @@ impl Store for Shared {
     }
 
     fn touched(&self, session: &Arc<Session>) {
-        self.tallied.lock().push(Arc::clone(session));
+        self.tallied
+            .lock()
+            .insert(Arc::as_ptr(session).addr(), Arc::clone(session));
     }
 
     fn needs_timeline(&self) -> bool {

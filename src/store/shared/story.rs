@@ -97,11 +97,11 @@ impl Shared {
 
     /// Tells of touches that are only counted here, and to how many watchers events went.
     pub async fn flush(&self, all: bool) {
-        let sessions = std::mem::take(&mut *self.tallied.lock());
-        let mut calls = Vec::new();
-        for session in &sessions {
-            calls.extend(self.tallies_of(session));
-        }
+        let mut calls: Vec<_> = self
+            .to_be_told(all)
+            .iter()
+            .filter_map(|session| self.tally_call(session))
+            .collect();
         let old = self.clock.now() - Duration::from_secs(2);
         {
             let mut telling = self.telling.lock();
@@ -117,18 +117,50 @@ impl Shared {
         if calls.is_empty() {
             return;
         }
+        let sent = self.clock.now();
         for reply in self.link.calls(calls).await {
+            self.meter
+                .called(scripts::TALLY.name, &reply, self.clock.now().since(sent));
             if let Err(fault) = reply {
                 let _ = self.unavailable(&fault);
             }
         }
     }
 
-    fn tallies_of(&self, session: &Arc<Session>) -> Option<Call> {
-        let lease = session.lease()?;
+    /// The sessions of whose touches it is to be told: those that are active are told of when their activity is written.
+    fn to_be_told(&self, all: bool) -> Vec<Arc<Session>> {
+        let now = self.clock.now();
+        let is_quiet = |session: &Session| session.free_until() + self.window(&session.limits()) <= now;
+        let mut tallied = self.tallied.lock();
+        let told = tallied.extract_if(|_, session| all || is_quiet(session));
+        told.map(|(_, session)| session).collect()
+    }
+
+    fn tally_call(&self, session: &Arc<Session>) -> Option<Call> {
+        let args = self.take_tallies(session, Duration::ZERO);
+        let reference = session.reference();
+        (!args.is_empty()).then(|| Call {
+            script: &scripts::TALLY,
+            keys: vec![
+                self.names.meta(self.names.bucket(reference)),
+                self.names.tallies(reference),
+                self.names.record(reference),
+            ],
+            args,
+        })
+    }
+
+    /// What touches of a session came to that is not told yet, as `scripts/counts.lua` wants it; nothing if there were none, or
+    /// none so long ago.
+    pub(super) fn take_tallies(&self, session: &Session, ago: Duration) -> Vec<Vec<u8>> {
+        let Some(lease) = session.lease() else {
+            return Vec::new();
+        };
+        let now = self.clock.now();
+        let is_old = |tally: &Tally| tally.first + ago <= now;
         let scale = Scale { skew: lease.skew };
         let tallies: SmallVec<[Tally; 1]> = session.story(|story| {
-            let Some(story) = story.as_mut() else {
+            let Some(story) = story.as_mut().filter(|story| story.tallies.iter().any(is_old)) else {
                 return SmallVec::new();
             };
             let ignored = story.last_ignored();
@@ -138,9 +170,9 @@ impl Shared {
             std::mem::take(&mut story.tallies)
         });
         if tallies.is_empty() {
-            return None;
+            return Vec::new();
         }
-        let keep = session.read(|view| view.origin.absolute_deadline(view.limits).since(self.clock.now()));
+        let keep = session.read(|view| view.origin.absolute_deadline(view.limits).since(now));
         let mut args = vec![text(
             (keep + session.limits().tombstone_ttl + Duration::from_secs(86_400)).as_millis(),
         )];
@@ -150,16 +182,7 @@ impl Shared {
             args.push(text(scale.write(tally.first)));
             args.push(text(scale.write(tally.last)));
         }
-        let bucket = self.names.bucket(session.reference());
-        Some(Call {
-            script: &scripts::TALLY,
-            keys: vec![
-                self.names.meta(bucket),
-                self.names.tallies(session.reference()),
-                self.names.record(session.reference()),
-            ],
-            args,
-        })
+        args
     }
 
     /// Tells to how many more watchers an event went than were told of before.

@@ -130,7 +130,8 @@ pub async fn try_out(link: &Link, clock: &Clock, namespace: &str, scratch: &str,
     let mut servers: Vec<ServerFacts> = Vec::new();
     let mut times = Vec::new();
     for place in 0..if cluster { PLACES } else { 1 } {
-        let names = Names::new(&format!("{scratch}.{place}"), 1);
+        // One server looks at several buckets at once.
+        let names = Names::new(&format!("{scratch}.{place}"), if cluster { 1 } else { 2 });
         trial.commands(&names).await;
         trial.scripts(&names).await;
         trial.clean(&names).await;
@@ -143,7 +144,7 @@ pub async fn try_out(link: &Link, clock: &Clock, namespace: &str, scratch: &str,
             let sent = clock.now();
             let call = Call {
                 script: &scripts::BEAT,
-                keys: vec![names.meta(0), names.due(0), names.ended(0)],
+                keys: beats(&names),
                 args: Vec::new(),
             };
             if link.call(call).await.is_ok() {
@@ -228,7 +229,7 @@ impl Trial<'_> {
         self.script(&scripts::CLAIM, vec![names.claim(session, session)], &[&name, "60000"])
             .await;
         self.script(&scripts::OPEN, vec![names.meta(0)], &["scratch"]).await;
-        self.script(&scripts::BEAT, look(), &[]).await;
+        self.script(&scripts::BEAT, beats(names), &[]).await;
         let far = "4000000000000000";
         let create = [
             "0", "", "", "0", "0", "0", far, "", "60000", &name, "1024", "7", "v", "1", "t", "1", "l", "0", "f", "0",
@@ -236,8 +237,13 @@ impl Trial<'_> {
         ];
         self.script(&scripts::CREATE, commit(), &create).await;
         self.script(&scripts::READ, short(bucket()), &[]).await;
+        let raise = vec![names.meta(0), names.record(session), names.tallies(session)];
         let raised = self
-            .script(&scripts::RAISE, short(bucket()), &["0", "0", "0", "1"])
+            .script(
+                &scripts::RAISE,
+                raise,
+                &["0", "0", "0", "1", "60000", "+scratch", "1", "1", "1"],
+            )
             .await;
         let keys = vec![names.meta(0), names.tallies(session), names.record(session)];
         self.script(&scripts::TALLY, keys, &["60000", "+scratch", "1", "1", "1"])
@@ -280,7 +286,8 @@ impl Trial<'_> {
 
     async fn script(&mut self, script: &'static Script, keys: Vec<Vec<u8>>, args: &[&str]) -> Option<Value> {
         let args = args.iter().map(text).collect();
-        match self.link.call(Call { script, keys, args }).await {
+        let reply = self.link.call(Call { script, keys, args }).await;
+        match reply.and_then(whole) {
             Ok(value) => Some(value),
             Err(fault) => {
                 self.note(&format!("script {}", script.name), fault);
@@ -321,6 +328,23 @@ impl Trial<'_> {
                 let _ = self.link.command(&key, forget).await;
             }
         }
+    }
+}
+
+/// The keys of a look at all buckets.
+fn beats(names: &Names) -> Vec<Vec<u8>> {
+    (0..names.buckets()).flat_map(|bucket| names.indexes(bucket)).collect()
+}
+
+/// A reply in which no part is an error.
+fn whole(reply: Value) -> Result<Value, Fault> {
+    match reply {
+        Value::Array(parts) => parts
+            .into_iter()
+            .map(Fault::instead)
+            .collect::<Result<_, _>>()
+            .map(Value::Array),
+        other => Ok(other),
     }
 }
 

@@ -20,6 +20,9 @@ pub trait Wire: Send + Sync {
     /// Sends a command to the server that is responsible for a key.
     async fn command(&self, key: &[u8], command: Cmd) -> Result<Value, Fault>;
 
+    /// Whether it is a cluster, where keys of one call must share a slot.
+    fn is_cluster(&self) -> bool;
+
     /// Whether the store is there, and whenever that changes.
     fn status(&self) -> watch::Receiver<Status>;
 
@@ -42,6 +45,10 @@ impl Wire for Link {
 
     async fn command(&self, key: &[u8], command: Cmd) -> Result<Value, Fault> {
         Self::command(self, key, command).await
+    }
+
+    fn is_cluster(&self) -> bool {
+        Self::is_cluster(self)
     }
 
     fn status(&self) -> watch::Receiver<Status> {

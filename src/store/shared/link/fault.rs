@@ -1,6 +1,6 @@
 //! What can go wrong with a call, and what start-up refuses.
 
-use redis::RedisError;
+use redis::{RedisError, Value};
 
 /// No error message of a server is told at more length: it may repeat what it was sent.
 const MOST_CHARS: usize = 200;
@@ -42,6 +42,14 @@ impl Fault {
             | "NOREPLICAS" | "MISCONF" | "UNBLOCKED" | "NOSCRIPT" => Self::Transient(said),
             "OOM" => Self::Full(said),
             _ => Self::Refused(said),
+        }
+    }
+
+    /// A part of a reply, or the error that stands in its place.
+    pub(in super::super) fn instead(part: Value) -> Result<Value, Self> {
+        match part {
+            Value::ServerError(error) => Err(Self::of_reply(error.code(), error.details().unwrap_or_default())),
+            part => Ok(part),
         }
     }
 

@@ -242,6 +242,12 @@ impl Link {
         self.one(Job::Command { key, command }).await
     }
 
+    /// Whether it is a cluster, where keys of one call must share a slot.
+    #[must_use]
+    pub fn is_cluster(&self) -> bool {
+        self.settings.address.is_cluster()
+    }
+
     /// Whether the store is there, and whenever that changes.
     #[must_use]
     pub fn status(&self) -> watch::Receiver<Status> {

@@ -1,13 +1,16 @@
 -- Activity of a session on which only its pulse has a say: never creates, never revives, never touches the due index.
--- KEYS: meta, record.
+-- KEYS: meta, record, tallies.
 -- ARGV: 1 the caller's time; 2 how long ago the activity was, and 3 how far ahead it may be written, in microseconds; 4 the version
--- that the caller knows, or '' to be sent the record anyway.
+-- that the caller knows, or '' to be sent the record anyway; 5 and on what touches came to that is not told yet, if any: see `add_up`.
 -- Reply: `ok` head, t, l, v, and the record if v is another one; `decide` head, record: it is warned of, ended, due, or has
 -- holds; the caller lets the state machine decide.
 --
 -- The deadline of such a session, min(t + i, a), is the one rule that a script knows.
 if off(ARGV[1]) then
     return head('clock')
+end
+if ARGV[5] then
+    add_up(KEYS[3], KEYS[2], 5)
 end
 local record = redis.call('HMGET', KEYS[2], 'v', 't', 'l', 'f', 'i', 'a')
 if not record[1] or record[4] ~= '0' then
