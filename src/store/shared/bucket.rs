@@ -81,6 +81,8 @@ const STEP: i64 = 1_000_000;
 const BACK: i64 = -STEP;
 /// A bucket at which nobody has looked for so long, in microseconds, is neglected.
 const NEGLECTED: i64 = 2_000_000;
+/// What is known here may be answered for so long.
+const TRUSTED: Duration = Duration::from_millis(1200);
 /// How long bounds are narrowed: clocks drift.
 const FRESH: Duration = Duration::from_secs(10);
 /// Who has known a clock for less than this does not say that it is the right one: it may have been set just before, and those who
@@ -151,9 +153,13 @@ impl Bucket {
 
     /// All that happened until `at` is known here.
     pub(super) fn heard(&self, at: Time) {
-        const LONGEST: Duration = Duration::from_millis(1200);
         self.healthy_until
-            .fetch_max((at + LONGEST).as_nanos(), Ordering::AcqRel);
+            .fetch_max((at + TRUSTED).as_nanos(), Ordering::AcqRel);
+    }
+
+    /// Whether all that happened until `at` is known here.
+    pub(super) fn is_heard_since(&self, at: Time) -> bool {
+        (at + TRUSTED).as_nanos() <= self.healthy_until.load(Ordering::Acquire)
     }
 
     /// Something is amiss: nothing is answered from what is known here.

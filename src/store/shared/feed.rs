@@ -175,8 +175,7 @@ impl Shared {
             *level_at = Some(began);
         }
         drop(level_at);
-        let now = self.clock.now();
-        let level = self.buckets.iter().all(|bucket| bucket.is_healthy(now));
+        let level = self.buckets.iter().all(|bucket| bucket.is_heard_since(asked));
         level.then_some(()).ok_or(Unavailable)
     }
 
