@@ -1,0 +1,339 @@
+"""The two clients. They hold a connection and carry out the calls of `_calls`."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import secrets
+import time
+from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import replace
+from datetime import timedelta
+from functools import wraps
+from types import TracebackType
+from typing import Any, Concatenate, Literal, ParamSpec, Self, TypeVar
+
+import grpc
+
+from . import _calls as calls
+from . import _wire as wire
+from ._calls import Call, Settings
+from ._channel import AioConnection, Connection, target_of
+from ._errors import Failure, InvalidRequestError, decode
+from ._holding import AsyncHolding, Holding
+from ._proto import session_service_pb2 as pb
+from ._types import Ended, EventKind, Fail, HoldKind, Ref, Unknown
+from ._watch import AsyncWatch, Watch
+
+logger = logging.getLogger("session_sidecar")
+
+P = ParamSpec("P")
+Result = TypeVar("Result")
+
+DEADLINE = timedelta(milliseconds=250)
+HEARTBEAT = timedelta(seconds=15)
+HOLD_TTL = timedelta(minutes=1)
+OnEnd = Callable[[Ended | Unknown], object]
+
+
+class _Attempts:
+    """How often to try one call, and how long."""
+
+    def __init__(self, call: Call[Any], deadline: timedelta) -> None:
+        self._until = time.monotonic() + deadline.total_seconds()
+        self._again = call.again
+
+    def left(self) -> float:
+        """Seconds for the next attempt."""
+        return max(self._until - time.monotonic(), 0.001)
+
+    def again(self, failure: Failure) -> bool:
+        """Whether to try once more: the connection was lost under a call that may be made twice."""
+        again, self._again = self._again and failure.lost_connection and self.left() > 0.001, False
+        return again
+
+
+class _Outage:
+    """Says once that the sidecar is away, and once that it is back."""
+
+    def __init__(self, target: str) -> None:
+        self._target = target
+        self._away = False
+
+    def away(self, failure: Failure) -> None:
+        """A call failed. Refusals do not mean that it is away."""
+        if not self._away and failure.code in ("UNAVAILABLE", "DEADLINE_EXCEEDED"):
+            self._away = True
+            logger.warning("session-sidecar at %s does not answer: %s: %s", self._target, failure.code, failure.message)
+
+    def back(self) -> None:
+        """A call was answered."""
+        if self._away:
+            self._away = False
+            logger.warning("session-sidecar at %s answers again", self._target)
+
+
+class _Client:
+    """What both clients have."""
+
+    def __init__(
+        self,
+        target: str | None = None,
+        *,
+        tenant: str = "",
+        fail: Fail | Literal["closed", "open"] = Fail.CLOSED,
+        deadline: timedelta = DEADLINE,
+    ) -> None:
+        self._target = target_of(target)
+        self._settings = Settings(wire.text("tenant", tenant), Fail(fail), deadline)
+        self._outage = _Outage(self._target)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._target!r}, tenant={self._settings.tenant!r}, fail={self._settings.fail.value!r})"
+
+    @property
+    def target(self) -> str:
+        """Where it connects to, in gRPC's words."""
+        return self._target
+
+    @property
+    def fails_open(self) -> bool:
+        """Whether `touch` and `check` allow while nobody knows."""
+        return self._settings.fail is Fail.OPEN
+
+    def with_options(
+        self,
+        *,
+        tenant: str | None = None,
+        fail: Fail | Literal["closed", "open"] | None = None,
+        deadline: timedelta | None = None,
+    ) -> Self:
+        """The same client, over the same connection, with other settings."""
+        changed = copy.copy(self)
+        changed._settings = replace(
+            self._settings,
+            tenant=self._settings.tenant if tenant is None else wire.text("tenant", tenant),
+            fail=self._settings.fail if fail is None else Fail(fail),
+            deadline=deadline or self._settings.deadline,
+        )
+        return changed
+
+    def _watch_request(
+        self,
+        sessions: Iterable[str | Ref],
+        subject: str | None,
+        whole_tenant: bool,
+        everything: bool,
+        kinds: Iterable[EventKind],
+        initial_state: bool,
+        heartbeat_interval: timedelta,
+        resume_token: str,
+    ) -> pb.WatchExpiryRequest:
+        names = [wire.session_name(each) for each in sessions]
+        if sum((bool(names), subject is not None, whole_tenant, everything)) != 1:
+            raise InvalidRequestError("scope: give exactly one of sessions, subject, whole_tenant, everything", ("scope",))
+        scope = pb.WatchScope(tenant="" if everything else self._settings.tenant)
+        if names:
+            scope.sessions.names.extend(names)
+        elif subject is not None:
+            scope.subject = wire.text("subject", subject)
+        elif whole_tenant:
+            scope.whole_tenant = True
+        else:
+            scope.everything = True
+        return pb.WatchExpiryRequest(
+            scope=scope,
+            kinds=[wire.number(pb.EventKind, "EVENT_KIND", kind) for kind in kinds],
+            resume_token=wire.text("resume_token", resume_token),
+            heartbeat_interval=wire.span("heartbeat_interval", heartbeat_interval),
+            include_initial_state=initial_state and not resume_token,
+        )
+
+
+def _verb(build: Callable[Concatenate[Settings, P], Call[Result]]) -> Callable[Concatenate[Sidecar, P], Result]:
+    @wraps(build)
+    def verb(self: Sidecar, /, *args: P.args, **kwargs: P.kwargs) -> Result:
+        return self._run(build(self._settings, *args, **kwargs))
+
+    return verb
+
+
+def _async_verb(
+    build: Callable[Concatenate[Settings, P], Call[Result]],
+) -> Callable[Concatenate[AsyncSidecar, P], Coroutine[Any, Any, Result]]:
+    @wraps(build)
+    async def verb(self: AsyncSidecar, /, *args: P.args, **kwargs: P.kwargs) -> Result:
+        return await self._run(build(self._settings, *args, **kwargs))
+
+    return verb
+
+
+class Sidecar(_Client):
+    """A client of the sidecar at `target` (default: SESSION_SIDECAR_TARGET, else 127.0.0.1:50151), for threads and forks: it
+    connects at its first call, each process for itself. Make one, at import, and share it."""
+
+    def __init__(
+        self,
+        target: str | None = None,
+        *,
+        tenant: str = "",
+        fail: Fail | Literal["closed", "open"] = Fail.CLOSED,
+        deadline: timedelta = DEADLINE,
+    ) -> None:
+        super().__init__(target, tenant=tenant, fail=fail, deadline=deadline)
+        self._connection = Connection(self._target)
+
+    def __enter__(self) -> Sidecar:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the connection. A later call opens another."""
+        self._connection.close()
+
+    create = _verb(calls.create)
+    touch = _verb(calls.touch)
+    touch_many = _verb(calls.touch_many)
+    check = _verb(calls.check)
+    check_many = _verb(calls.check_many)
+    extend = _verb(calls.extend)
+    hold = _verb(calls.hold)
+    release = _verb(calls.release)
+    rotate = _verb(calls.rotate)
+    end = _verb(calls.end)
+
+    def holding(
+        self,
+        session_id: str,
+        *,
+        purpose: str = "",
+        ttl: timedelta = HOLD_TTL,
+        kind: HoldKind = HoldKind.WORK,
+        hold_id: str | None = None,
+        on_end: OnEnd | None = None,
+    ) -> Holding:
+        """`with sidecar.holding(session_id, purpose="report") as hold:` keeps the session alive through the block: a thread renews
+        at a third of the granted TTL. If the session ends meanwhile, `hold.ended` tells, `hold.raise_if_ended()` raises, and
+        `on_end` is called in that thread. Entering raises what `hold` raises; an unreachable sidecar does not matter with
+        `fail="open"`."""
+        return Holding(self, session_id, hold_id or secrets.token_hex(8), ttl, kind, purpose, on_end)
+
+    def watch(
+        self,
+        sessions: Iterable[str | Ref] = (),
+        *,
+        subject: str | None = None,
+        whole_tenant: bool = False,
+        everything: bool = False,
+        kinds: Iterable[EventKind] = (),
+        initial_state: bool = True,
+        heartbeat_interval: timedelta = HEARTBEAT,
+        resume_token: str = "",
+    ) -> Watch:
+        """Events of sessions (by id or Ref), of a subject, of the tenant, or of everything, for ever: it reconnects and resumes by
+        itself, and tells BeginAnew where that cannot be without a gap. Raises NotPermittedError and InvalidRequestError only."""
+        request = self._watch_request(
+            sessions, subject, whole_tenant, everything, kinds, initial_state, heartbeat_interval, resume_token
+        )
+        return Watch(self._target, request)
+
+    def _run(self, call: Call[Result]) -> Result:
+        attempts = _Attempts(call, self._settings.deadline)
+        while True:
+            try:
+                message = self._connection.stub(call.verb)(call.request, timeout=attempts.left())
+            except grpc.RpcError as error:
+                failure = decode(error)
+                if attempts.again(failure):
+                    continue
+                self._outage.away(failure)
+                return call.failed(failure)
+            self._outage.back()
+            return call.answered(message)
+
+
+class AsyncSidecar(_Client):
+    """A client of the sidecar at `target` (default: SESSION_SIDECAR_TARGET, else 127.0.0.1:50151), for asyncio: it connects at its
+    first call, each event loop for itself. Make one, at import, and share it; use it only after a fork, not before."""
+
+    def __init__(
+        self,
+        target: str | None = None,
+        *,
+        tenant: str = "",
+        fail: Fail | Literal["closed", "open"] = Fail.CLOSED,
+        deadline: timedelta = DEADLINE,
+    ) -> None:
+        super().__init__(target, tenant=tenant, fail=fail, deadline=deadline)
+        self._connection = AioConnection(self._target)
+
+    async def __aenter__(self) -> AsyncSidecar:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Closes the connection of the running event loop. A later call opens another."""
+        await self._connection.close()
+
+    create = _async_verb(calls.create)
+    touch = _async_verb(calls.touch)
+    touch_many = _async_verb(calls.touch_many)
+    check = _async_verb(calls.check)
+    check_many = _async_verb(calls.check_many)
+    extend = _async_verb(calls.extend)
+    hold = _async_verb(calls.hold)
+    release = _async_verb(calls.release)
+    rotate = _async_verb(calls.rotate)
+    end = _async_verb(calls.end)
+
+    def holding(
+        self,
+        session_id: str,
+        *,
+        purpose: str = "",
+        ttl: timedelta = HOLD_TTL,
+        kind: HoldKind = HoldKind.WORK,
+        hold_id: str | None = None,
+        on_end: OnEnd | None = None,
+    ) -> AsyncHolding:
+        """`async with sidecar.holding(session_id, purpose="report") as hold:` keeps the session alive through the block: a task
+        renews at a third of the granted TTL. If the session ends meanwhile, `hold.ended` tells, `hold.raise_if_ended()` raises,
+        and `on_end` is called. Entering raises what `hold` raises; an unreachable sidecar does not matter with `fail="open"`."""
+        return AsyncHolding(self, session_id, hold_id or secrets.token_hex(8), ttl, kind, purpose, on_end)
+
+    def watch(
+        self,
+        sessions: Iterable[str | Ref] = (),
+        *,
+        subject: str | None = None,
+        whole_tenant: bool = False,
+        everything: bool = False,
+        kinds: Iterable[EventKind] = (),
+        initial_state: bool = True,
+        heartbeat_interval: timedelta = HEARTBEAT,
+        resume_token: str = "",
+    ) -> AsyncWatch:
+        """Events of sessions (by id or Ref), of a subject, of the tenant, or of everything, for ever: it reconnects and resumes by
+        itself, and tells BeginAnew where that cannot be without a gap. Raises NotPermittedError and InvalidRequestError only."""
+        request = self._watch_request(
+            sessions, subject, whole_tenant, everything, kinds, initial_state, heartbeat_interval, resume_token
+        )
+        return AsyncWatch(self._target, request)
+
+    async def _run(self, call: Call[Result]) -> Result:
+        attempts = _Attempts(call, self._settings.deadline)
+        while True:
+            try:
+                message = await self._connection.stub(call.verb)(call.request, timeout=attempts.left())
+            except grpc.RpcError as error:
+                failure = decode(error)
+                if attempts.again(failure):
+                    continue
+                self._outage.away(failure)
+                return call.failed(failure)
+            self._outage.back()
+            return call.answered(message)

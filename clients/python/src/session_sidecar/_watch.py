@@ -1,0 +1,282 @@
+"""A watch that never gives up: it reconnects for ever, with full jitter, and resumes after the last message that it received."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import threading
+import time
+from collections.abc import AsyncIterator, Generator, Iterator
+from datetime import timedelta
+from types import TracebackType
+
+import grpc
+import grpc.aio
+
+from . import _wire as wire
+from ._channel import open_aio_channel, open_channel, watch_call
+from ._errors import Failure, InvalidRequestError, NotPermittedError, decode, to_error
+from ._proto import session_service_pb2 as pb
+from .events import BeginAnew, Event, Snapshot, SnapshotEnd
+
+logger = logging.getLogger("session_sidecar")
+
+FIRST_PAUSE = 0.1
+LONGEST_PAUSE = 10.0
+# A stream is dead if nothing came for so many heartbeats.
+SILENT_HEARTBEATS = 3
+
+
+class Course:
+    """What a watch asks for next, and what it makes of what comes. It has no clock and does no I/O."""
+
+    def __init__(self, request: pb.WatchExpiryRequest, rng: random.Random | None = None) -> None:
+        self._request = request
+        self._rng = rng or random.Random()
+        self._failures = 0
+        # Whether the state that the watch began with was told to its end; a token from within it begins it again.
+        self._complete = bool(request.resume_token)
+        self._told_some = False
+        self.connected = False
+        self.silence = SILENT_HEARTBEATS * request.heartbeat_interval.ToTimedelta().total_seconds()
+
+    @property
+    def resume_token(self) -> str:
+        """Where to go on, after a restart of this program too."""
+        return self._request.resume_token
+
+    def request(self) -> pb.WatchExpiryRequest:
+        """What to ask for now."""
+        return self._request
+
+    def heard(self, message: pb.WatchExpiryResponse) -> Event | None:
+        """What a message tells, if it tells anything."""
+        event = wire.event(message)
+        self._complete |= isinstance(event, SnapshotEnd)
+        self._told_some |= isinstance(event, Snapshot)
+        self.connected = True
+        if self._complete:
+            self._request.resume_token = message.resume_token
+            self._request.include_initial_state = False
+        return event
+
+    def broke(self, failure: Failure | None, stood: float) -> tuple[BeginAnew | None, float]:
+        """After the stream ended, having stood for so many seconds: what to tell, and how long to wait before the next one.
+        Raises what no reconnecting can mend."""
+        anew = self._anew(failure)
+        if anew:
+            self._request.resume_token = ""
+            self._request.include_initial_state = True
+            self._complete = self._told_some = False
+        elif failure and isinstance(error := to_error(failure), InvalidRequestError | NotPermittedError):
+            raise error
+        if self.connected:
+            logger.warning("a watch was cut off (%s) and reconnects", failure.reason or failure.code if failure else "the stream ended")
+        self.connected = False
+        self._failures = 0 if stood >= LONGEST_PAUSE else self._failures
+        pause = self._rng.uniform(0, min(FIRST_PAUSE * 2**self._failures, LONGEST_PAUSE))
+        self._failures = min(self._failures + 1, 16)
+        asked = failure.retry_after if failure and failure.retry_after else timedelta()
+        return anew, pause + asked.total_seconds()
+
+    def _anew(self, failure: Failure | None) -> BeginAnew | None:
+        if failure and failure.code == "OUT_OF_RANGE":
+            return BeginAnew(failure.reason)
+        if failure and failure.code == "INVALID_ARGUMENT" and failure.fields == ("resume_token",):
+            return BeginAnew("RESUME_TOKEN_INVALID")
+        if not self._complete and self._told_some:
+            return BeginAnew("INITIAL_STATE_INCOMPLETE")
+        return None
+
+
+SILENT = Failure("UNAVAILABLE", "no heartbeat came in time", "SILENT")
+
+
+class _Watchdog:
+    """Calls `bark` when it has been armed for too long. One thread for a whole stream."""
+
+    def __init__(self, patience: float, call: grpc.Call) -> None:
+        self._patience = patience
+        self._call = call
+        self._deadline: float | None = None
+        self._stop = threading.Event()
+        self.barked = False
+        threading.Thread(target=self._run, name="session-sidecar-watchdog", daemon=True).start()
+
+    def arm(self) -> None:
+        self._deadline = time.monotonic() + self._patience
+
+    def disarm(self) -> None:
+        self._deadline = None
+
+    def stop(self) -> None:
+        self._stop.set()
+
+    def _run(self) -> None:
+        left = self._patience
+        while not self._stop.wait(left):
+            deadline = self._deadline
+            left = self._patience if deadline is None else deadline - time.monotonic()
+            if left <= 0:
+                self.barked = True
+                self._call.cancel()
+                return
+
+
+class Watch(Iterator[Event]):
+    """The events of a `Sidecar.watch`, for ever: iterate in a thread of its own. `close()`, from any thread, ends the iteration."""
+
+    def __init__(self, target: str, request: pb.WatchExpiryRequest) -> None:
+        self._target = target
+        self._course = Course(request)
+        self._closing = threading.Event()
+        self._call: grpc.Call | None = None
+        self._events = self._run()
+
+    @property
+    def resume_token(self) -> str:
+        """Give it to `watch` to go on here after a restart of this program. Empty until the initial state is complete."""
+        return self._course.resume_token
+
+    @property
+    def connected(self) -> bool:
+        """Whether a stream stands now."""
+        return self._course.connected
+
+    def __iter__(self) -> Watch:
+        return self
+
+    def __next__(self) -> Event:
+        return next(self._events)
+
+    def __enter__(self) -> Watch:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the watch."""
+        self._closing.set()
+        if call := self._call:
+            call.cancel()
+
+    def _run(self) -> Generator[Event, None, None]:
+        while not self._closing.is_set():
+            began = time.monotonic()
+            failure = yield from self._stream()
+            if self._closing.is_set():
+                return
+            anew, pause = self._course.broke(failure, time.monotonic() - began)
+            if anew:
+                yield anew
+            self._closing.wait(pause)
+
+    def _stream(self) -> Generator[Event, None, Failure | None]:
+        """One stream; answers how it ended."""
+        channel = open_channel(self._target)
+        call = self._call = watch_call(channel, self._course.request())
+        dog = _Watchdog(self._course.silence, call)
+        if self._closing.is_set():  # `close` may not have seen this call
+            call.cancel()
+        try:
+            while True:
+                dog.arm()
+                message = next(call, None)
+                dog.disarm()
+                if message is None:
+                    return None
+                if event := self._course.heard(message):
+                    yield event
+        except grpc.RpcError as error:
+            return SILENT if dog.barked else decode(error)
+        finally:
+            dog.stop()
+            call.cancel()
+            channel.close()
+
+
+class AsyncWatch(AsyncIterator[Event]):
+    """The events of an `AsyncSidecar.watch`, for ever. `close()` ends the iteration."""
+
+    def __init__(self, target: str, request: pb.WatchExpiryRequest) -> None:
+        self._target = target
+        self._course = Course(request)
+        self._closing = asyncio.Event()
+        self._call: grpc.aio.Call | None = None
+        self._failure: Failure | None = None
+        self._events = self._run()
+
+    @property
+    def resume_token(self) -> str:
+        """Give it to `watch` to go on here after a restart of this program. Empty until the initial state is complete."""
+        return self._course.resume_token
+
+    @property
+    def connected(self) -> bool:
+        """Whether a stream stands now."""
+        return self._course.connected
+
+    def __aiter__(self) -> AsyncWatch:
+        return self
+
+    async def __anext__(self) -> Event:
+        return await anext(self._events)
+
+    async def __aenter__(self) -> AsyncWatch:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the watch. On the event loop's thread only."""
+        self._closing.set()
+        if self._call:
+            self._call.cancel()
+
+    async def _run(self) -> AsyncIterator[Event]:
+        while not self._closing.is_set():
+            began = time.monotonic()
+            async for event in self._stream():
+                yield event
+            if self._closing.is_set():
+                return
+            anew, pause = self._course.broke(self._failure, time.monotonic() - began)
+            if anew:
+                yield anew
+            try:
+                async with asyncio.timeout(pause):
+                    await self._closing.wait()
+            except TimeoutError:
+                pass
+
+    async def _stream(self) -> AsyncIterator[Event]:
+        """One stream; leaves in `_failure` how it ended."""
+        self._failure = None
+        channel = open_aio_channel(self._target)
+        call = self._call = watch_call(channel, self._course.request())
+        try:
+            while (message := await self._read(call)) is not None:
+                if event := self._course.heard(message):
+                    yield event
+        finally:
+            call.cancel()
+            await channel.close()
+
+    async def _read(self, call: grpc.aio.UnaryStreamCall[pb.WatchExpiryRequest, pb.WatchExpiryResponse]) -> pb.WatchExpiryResponse | None:
+        try:
+            async with asyncio.timeout(self._course.silence):
+                message = await call.read()
+        except TimeoutError:
+            self._failure = SILENT
+        except grpc.aio.AioRpcError as error:
+            self._failure = decode(error)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if not self._closing.is_set() or (task and task.cancelling()):
+                raise
+        else:
+            return message if isinstance(message, pb.WatchExpiryResponse) else None
+        return None
