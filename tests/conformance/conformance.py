@@ -19,6 +19,7 @@ EXPECTED = HERE / "expected.txt"
 CLIENTS = {
     "grpcio": [str(TOOLS / "venv/bin/python"), str(HERE / "run.py")],
     "grpc-js": ["node", str(HERE / "run.mjs")],
+    "session_sidecar (Python)": [str(TOOLS / "venv/bin/python"), str(HERE.parents[1] / "clients/python/tests/conformance.py")],
 }
 TRANSPORTS = {"tcp": lambda sidecar: sidecar.tcp, "uds": lambda sidecar: sidecar.uds}
 VERBS = ["use", "issue", "end", "watch-own", "watch-all", "admin"]

@@ -229,11 +229,12 @@ class Runner:
         return [line for name in step["stop"] for line in self.read({"read": name, "count": 2})]
 
 
-def main() -> None:
-    runner = Runner(sys.argv[1])
+def main(kind: type[Runner] = Runner) -> None:
+    runner = kind(sys.argv[1])
     for step in json.loads(Path(__file__).with_name("scenario.json").read_text()):
         for line in getattr(runner, next(iter(step)))(step):
             print(line, flush=True)
 
 
-main()
+if __name__ == "__main__":
+    main()

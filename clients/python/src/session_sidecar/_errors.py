@@ -68,9 +68,10 @@ class NotPermittedError(SidecarError):
     """This listener does not serve this verb or tenant to this caller, or is none of session-sidecar: a mistake in the
     configuration."""
 
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(f"{code}: {message}")
+    def __init__(self, code: str, message: str, reason: str = "") -> None:
+        super().__init__(f"{reason or code}: {message}")
         self.code = code
+        self.reason = reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,5 +134,5 @@ def to_error(failure: Failure) -> SidecarError:
         case "INVALID_ARGUMENT":
             return InvalidRequestError(failure.message, failure.fields)
         case "PERMISSION_DENIED" | "UNAUTHENTICATED" | "UNIMPLEMENTED":
-            return NotPermittedError(failure.code, failure.message)
+            return NotPermittedError(failure.code, failure.message, failure.reason)
     return RefusedError(failure.code, failure.message, failure.reason, failure.metadata)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
+import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Generator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
 from datetime import timedelta
 from types import TracebackType
 
@@ -193,8 +195,10 @@ class Watch(Iterator[Event]):
             return SILENT if dog.barked else decode(error)
         finally:
             dog.stop()
-            call.cancel()
-            channel.close()
+            # At the end of the program gRPC's own threads stand still, and closing would wait for them.
+            if not sys.is_finalizing():
+                call.cancel()
+                channel.close()
 
 
 class AsyncWatch(AsyncIterator[Event]):
@@ -229,6 +233,8 @@ class AsyncWatch(AsyncIterator[Event]):
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
+        with contextlib.suppress(RuntimeError):  # Another task is reading: it ends by itself.
+            await self._events.aclose()
 
     def close(self) -> None:
         """Ends the watch. On the event loop's thread only."""
@@ -236,11 +242,12 @@ class AsyncWatch(AsyncIterator[Event]):
         if self._call:
             self._call.cancel()
 
-    async def _run(self) -> AsyncIterator[Event]:
+    async def _run(self) -> AsyncGenerator[Event, None]:
         while not self._closing.is_set():
             began = time.monotonic()
-            async for event in self._stream():
-                yield event
+            async with contextlib.aclosing(self._stream()) as stream:
+                async for event in stream:
+                    yield event
             if self._closing.is_set():
                 return
             anew, pause = self._course.broke(self._failure, time.monotonic() - began)
@@ -252,7 +259,7 @@ class AsyncWatch(AsyncIterator[Event]):
             except TimeoutError:
                 pass
 
-    async def _stream(self) -> AsyncIterator[Event]:
+    async def _stream(self) -> AsyncGenerator[Event, None]:
         """One stream; leaves in `_failure` how it ended."""
         self._failure = None
         channel = open_aio_channel(self._target)
