@@ -60,16 +60,15 @@ class _Outage:
         self._target = target
         self._away = False
 
-    def away(self, failure: Failure) -> None:
-        """A call failed. Refusals do not mean that it is away."""
-        if not self._away and failure.code in ("UNAVAILABLE", "DEADLINE_EXCEEDED"):
-            self._away = True
+    def heard(self, failure: Failure | None) -> None:
+        """A call was answered, or failed. Refusals are answers."""
+        away = failure is not None and failure.code in ("UNAVAILABLE", "DEADLINE_EXCEEDED")
+        if away == self._away:
+            return
+        self._away = away
+        if away and failure:
             logger.warning("session-sidecar at %s does not answer: %s: %s", self._target, failure.code, failure.message)
-
-    def back(self) -> None:
-        """A call was answered."""
-        if self._away:
-            self._away = False
+        else:
             logger.warning("session-sidecar at %s answers again", self._target)
 
 
@@ -248,9 +247,9 @@ class Sidecar(_Client):
                 failure = decode(error)
                 if attempts.again(failure):
                     continue
-                self._outage.away(failure)
+                self._outage.heard(failure)
                 return call.failed(failure)
-            self._outage.back()
+            self._outage.heard(None)
             return call.answered(message)
 
 
@@ -333,7 +332,7 @@ class AsyncSidecar(_Client):
                 failure = decode(error)
                 if attempts.again(failure):
                     continue
-                self._outage.away(failure)
+                self._outage.heard(failure)
                 return call.failed(failure)
-            self._outage.back()
+            self._outage.heard(None)
             return call.answered(message)
