@@ -1,8 +1,11 @@
 """When nobody knows: deadlines, the fail policy, and coming back."""
 
 import asyncio
+import contextlib
 import logging
 import os
+import socket
+import threading
 import time
 from datetime import timedelta
 
@@ -106,7 +109,6 @@ def test_a_sidecar_that_comes_back_is_found_and_the_outage_logged_once(serve, di
 
 
 def test_a_restart_between_two_calls_is_not_noticed(serve):
-    """The connection of the first process is dead; the call that finds that out is made once more."""
     listen = [f"tcp://127.0.0.1:{free_port()}"]
     first = serve("--dev", listen=listen)
     with Sidecar(listen[0].removeprefix("tcp://"), deadline=PATIENT) as sidecar:
@@ -114,15 +116,102 @@ def test_a_restart_between_two_calls_is_not_noticed(serve):
         first.process.kill()
         first.process.wait()
         serve("--dev", listen=listen)
-        created = eventually(lambda: _created(sidecar), "a session begins")
-        assert isinstance(sidecar.check(created.session_id), Live)
+        assert isinstance(sidecar.check(sidecar.create().session_id), Live)
 
 
-def _created(sidecar):
-    try:
-        return sidecar.create()
-    except SidecarUnreachableError:
-        return None
+class CutsOff:
+    """Goes between a client and a sidecar. After `cut`, the next call is passed on, and its connection is closed before the answer
+    comes."""
+
+    def __init__(self, port):
+        self._port = port
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.target = f"127.0.0.1:{self._listener.getsockname()[1]}"
+        self._cut = False
+        self.connections = 0
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def cut(self):
+        self._cut = True
+
+    def close(self):
+        self._listener.close()
+
+    def _accept(self):
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                self.connections += 1
+                server = socket.create_connection(("127.0.0.1", self._port))
+                threading.Thread(target=self._pump, args=(client, server, True), daemon=True).start()
+                threading.Thread(target=self._pump, args=(server, client, False), daemon=True).start()
+
+    def _pump(self, source, sink, asks):
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                if asks and self._cut and begins_a_call(data):
+                    self._cut = False
+                    source.shutdown(socket.SHUT_RDWR)
+                    sink.sendall(data)
+                    break
+                sink.sendall(data)
+        for end in (source, sink):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+
+def begins_a_call(data):
+    """Whether a HEADERS frame of HTTP/2 is among these; others, such as WINDOW_UPDATE, come at any time."""
+    data = data.removeprefix(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+    while len(data) >= 9:
+        if data[3] == 1:
+            return True
+        data = data[9 + int.from_bytes(data[:3]) :]
+    return False
+
+
+@pytest.fixture
+def between(process):
+    proxy = CutsOff(process.port)
+    yield proxy
+    proxy.close()
+
+
+def test_a_call_that_lost_its_connection_is_made_again(between):
+    with Sidecar(between.target, deadline=PATIENT) as sidecar:
+        session_id = sidecar.create().session_id
+        calls = [
+            lambda: sidecar.touch(session_id).allowed,
+            lambda: sidecar.check(session_id).allowed,
+            lambda: sidecar.create().session_id,
+            lambda: sidecar.extend(session_id).status,
+            lambda: sidecar.hold(session_id, "work", ttl=seconds(5)).granted_ttl,
+            lambda: sidecar.end(sidecar.rotate(session_id).session_id).ended_now,
+        ]
+        for number, call in enumerate(calls):
+            between.cut()
+            assert call(), "and an End that was repeated says what the first one did"
+            assert between.connections == number + 2
+
+
+def test_what_cannot_be_repeated_without_a_trace_is_not(between):
+    with Sidecar(between.target, deadline=PATIENT) as sidecar:
+        session_id = sidecar.create().session_id
+        sidecar.hold(session_id, "work", ttl=seconds(5))
+        between.cut()
+        with pytest.raises(SidecarUnreachableError):
+            sidecar.release(session_id, "work")
+
+
+def test_an_asyncio_call_that_lost_its_connection_is_made_again(between):
+    async def live():
+        async with AsyncSidecar(between.target, deadline=PATIENT) as sidecar:
+            session_id = (await sidecar.create()).session_id
+            between.cut()
+            assert (await sidecar.touch(session_id)).allowed
+
+    asyncio.run(live())
+    assert between.connections == 2
 
 
 def test_the_target_is_that_of_the_environment(process, monkeypatch):

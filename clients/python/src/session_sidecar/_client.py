@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import logging
 import secrets
@@ -39,18 +40,20 @@ OnEnd = Callable[[Ended | Unknown], object]
 class _Attempts:
     """How often to try one call, and how long."""
 
-    def __init__(self, call: Call[Any], deadline: timedelta) -> None:
+    def __init__(self, call: Call[Any], deadline: timedelta, away: bool) -> None:
         self._until = time.monotonic() + deadline.total_seconds()
-        self._again = call.again
+        # A connection that broke may be taken for whole for a moment more. Of a sidecar that is away nobody expects an answer.
+        self._pauses = [0.005, 0.02] if call.again and not away else []
 
     def left(self) -> float:
         """Seconds for the next attempt."""
         return max(self._until - time.monotonic(), 0.001)
 
-    def again(self, failure: Failure) -> bool:
-        """Whether to try once more: the connection was lost under a call that may be made twice."""
-        again, self._again = self._again and failure.lost_connection and self.left() > 0.001, False
-        return again
+    def again(self, failure: Failure) -> float | None:
+        """After how many seconds to try again, if the connection was lost under a call that may be made twice."""
+        if not (failure.lost_connection and self._pauses and self.left() > self._pauses[0]):
+            return None
+        return self._pauses.pop(0)
 
 
 class _Outage:
@@ -58,14 +61,14 @@ class _Outage:
 
     def __init__(self, target: str) -> None:
         self._target = target
-        self._away = False
+        self.away = False
 
     def heard(self, failure: Failure | None) -> None:
         """A call was answered, or failed. Refusals are answers."""
         away = failure is not None and failure.code in ("UNAVAILABLE", "DEADLINE_EXCEEDED")
-        if away == self._away:
+        if away == self.away:
             return
-        self._away = away
+        self.away = away
         if away and failure:
             logger.warning("session-sidecar at %s does not answer: %s: %s", self._target, failure.code, failure.message)
         else:
@@ -239,13 +242,14 @@ class Sidecar(_Client):
         return Watch(self._target, request)
 
     def _run(self, call: Call[Result]) -> Result:
-        attempts = _Attempts(call, self._settings.deadline)
+        attempts = _Attempts(call, self._settings.deadline, self._outage.away)
         while True:
             try:
                 message = self._connection.stub(call.verb)(call.request, timeout=attempts.left())
             except grpc.RpcError as error:
                 failure = decode(error)
-                if attempts.again(failure):
+                if (pause := attempts.again(failure)) is not None:
+                    time.sleep(pause)
                     continue
                 self._outage.heard(failure)
                 return call.failed(failure)
@@ -324,13 +328,14 @@ class AsyncSidecar(_Client):
         return AsyncWatch(self._target, request)
 
     async def _run(self, call: Call[Result]) -> Result:
-        attempts = _Attempts(call, self._settings.deadline)
+        attempts = _Attempts(call, self._settings.deadline, self._outage.away)
         while True:
             try:
                 message = await self._connection.stub(call.verb)(call.request, timeout=attempts.left())
             except grpc.RpcError as error:
                 failure = decode(error)
-                if attempts.again(failure):
+                if (pause := attempts.again(failure)) is not None:
+                    await asyncio.sleep(pause)
                     continue
                 self._outage.heard(failure)
                 return call.failed(failure)
