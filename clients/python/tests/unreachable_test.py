@@ -25,6 +25,7 @@ from session_sidecar import (
     Touched,
     Unknown,
     Unreachable,
+    events,
 )
 
 
@@ -153,7 +154,7 @@ class CutsOff:
                     self._cut = False
                     source.shutdown(socket.SHUT_RDWR)
                     sink.sendall(data)
-                    break
+                    return  # The sidecar carries it out; its answer finds nobody, and then this connection is closed too.
                 sink.sendall(data)
         for end in (source, sink):
             with contextlib.suppress(OSError):
@@ -192,6 +193,16 @@ def test_a_call_that_lost_its_connection_is_made_again(between):
             between.cut()
             assert call(), "and an End that was repeated says what the first one did"
             assert between.connections == number + 2
+
+
+def test_a_create_that_was_made_again_is_one_session(between):
+    with Sidecar(between.target, deadline=PATIENT) as sidecar:
+        sidecar.create(subject="other")
+        between.cut()
+        created = sidecar.create(subject="ada")
+        with sidecar.watch(subject="ada") as watch:
+            assert next(watch).session.session_ref == created.session.status.session_ref
+            assert isinstance(end := next(watch), events.SnapshotEnd) and end.snapshot_count == 1
 
 
 def test_what_cannot_be_repeated_without_a_trace_is_not(between):
