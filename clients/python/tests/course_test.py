@@ -41,7 +41,7 @@ def test_it_resumes_after_the_last_message_received_heartbeats_too():
     watch = course(include_initial_state=True)
     assert watch.silence == 45
     begin(watch)
-    assert watch.heard(message("t3", heartbeat=pb.Heartbeat())) is None
+    assert watch.heard(message("t3", heartbeat=pb.Heartbeat())) == []
     assert watch.broke(LOST, 1) == (None, 0.1)
     assert (watch.request().resume_token, watch.request().include_initial_state) == ("t3", False)
 
@@ -64,6 +64,44 @@ def test_a_token_of_no_use_begins_anew_with_the_state(failure):
     assert isinstance(anew, events.BeginAnew)
     assert (watch.request().resume_token, watch.request().include_initial_state) == ("", True)
     assert watch.broke(LOST, 0)[0] is None, "it is told once"
+
+
+def kinds(told):
+    return [type(event) for event in told]
+
+
+GOES_ON = pb.Snapshot(predecessor_ref="before")
+
+
+@pytest.mark.parametrize("first", [[], [{"snapshot": GOES_ON}], [{"snapshot": pb.Snapshot()}], [{"snapshot": GOES_ON}, {"snapshot": pb.Snapshot()}]])
+def test_an_initial_state_that_is_told_again_is_announced_first(first):
+    watch = course(include_initial_state=True)
+    begin(watch)
+    watch.broke(LOST, 1)
+    watch.request()
+    messages = [*first, {"snapshot_end": pb.SnapshotEnd(snapshot_count=len(first))}]
+    told = [event for number, what in enumerate(messages) for event in watch.heard(message(f"u{number}", **what))]
+    assert told[0] == events.BeginAnew("INITIAL_STATE_AGAIN")
+    assert kinds(told[1:]) == [events.Snapshot] * len(first) + [events.SnapshotEnd]
+    assert watch.resume_token == f"u{len(first)}"
+
+
+def test_an_initial_state_that_is_told_again_and_cut_off_is_not_resumed():
+    watch = course(resume_token="t")
+    watch.request()
+    assert kinds(watch.heard(message("u1", snapshot=pb.Snapshot()))) == [events.BeginAnew, events.Snapshot]
+    assert watch.broke(LOST, 1)[0] == events.BeginAnew("INITIAL_STATE_INCOMPLETE")
+    assert watch.request().include_initial_state
+
+
+def test_where_a_session_went_on_is_no_initial_state():
+    watch = course(resume_token="t")
+    watch.request()
+    assert watch.heard(message("u1", snapshot=GOES_ON)) == []
+    assert watch.resume_token == "t", "what was not passed on comes again"
+    assert kinds(watch.heard(message("u2", heartbeat=pb.Heartbeat()))) == [events.Snapshot]
+    assert kinds(watch.heard(message("u3", snapshot=GOES_ON))) == [events.Snapshot]
+    assert watch.resume_token == "u3"
 
 
 def test_pauses_grow_to_ten_seconds_and_are_short_again_after_a_stream_that_stood():
@@ -102,6 +140,6 @@ def test_mistakes_are_raised(failure, error):
 
 
 def test_what_a_newer_sidecar_says_is_passed_over():
-    assert course().heard(message("t1")) is None
-    ended = course().heard(message("t1", ended=pb.Ended(end=pb.SessionEnd(reason=99, actor=99))))
+    assert course().heard(message("t1")) == []
+    (ended,) = course().heard(message("t1", ended=pb.Ended(end=pb.SessionEnd(reason=99, actor=99))))
     assert (ended.end.reason, ended.end.actor) == ("OTHER", "OTHER")

@@ -40,6 +40,8 @@ class Course:
         # Whether the state that the watch began with was told to its end; a token from within it begins it again.
         self._complete = bool(request.resume_token)
         self._told_some = False
+        # What a resumed stream began with, while it may still turn out to be the initial state again.
+        self._held: list[Event] | None = None
         self.connected = False
         self.silence = SILENT_HEARTBEATS * request.heartbeat_interval.ToTimedelta().total_seconds()
 
@@ -50,28 +52,46 @@ class Course:
 
     def request(self) -> pb.WatchExpiryRequest:
         """What to ask for now."""
+        self._held = [] if self._request.resume_token else None
         return self._request
 
-    def heard(self, message: pb.WatchExpiryResponse) -> Event | None:
+    def heard(self, message: pb.WatchExpiryResponse) -> list[Event]:
         """What a message tells, if it tells anything."""
         event = wire.event(message)
+        self.connected = True
+        told = self._sorted(event)
         self._complete |= isinstance(event, SnapshotEnd)
         self._told_some |= isinstance(event, Snapshot)
-        self.connected = True
-        if self._complete:
+        if self._complete and not self._held:
             self._request.resume_token = message.resume_token
             self._request.include_initial_state = False
-        return event
+        return told
+
+    def _sorted(self, event: Event | None) -> list[Event]:
+        """The sidecar tells the initial state again to whoever resumes soon after it, with what had happened meanwhile still to come.
+        Snapshots at the start of a resumed stream are that, unless they tell where a session went on."""
+        if self._held is None:
+            return [event] if event else []
+        if isinstance(event, Snapshot) and event.predecessor_ref:
+            self._held.append(event)
+            return []
+        held, self._held = self._held, None
+        again: list[Event] = []
+        if isinstance(event, Snapshot | SnapshotEnd):
+            again.append(self._begin_anew("INITIAL_STATE_AGAIN"))
+        return [*again, *held, *([event] if event else [])]
+
+    def _begin_anew(self, reason: str) -> BeginAnew:
+        self._request.resume_token = ""
+        self._request.include_initial_state = True
+        self._complete = self._told_some = False
+        return BeginAnew(reason)
 
     def broke(self, failure: Failure | None, stood: float) -> tuple[BeginAnew | None, float]:
         """After the stream ended, having stood for so many seconds: what to tell, and how long to wait before the next one.
         Raises what no reconnecting can mend."""
         anew = self._anew(failure)
-        if anew:
-            self._request.resume_token = ""
-            self._request.include_initial_state = True
-            self._complete = self._told_some = False
-        elif failure and isinstance(error := to_error(failure), InvalidRequestError | NotPermittedError):
+        if anew is None and failure and isinstance(error := to_error(failure), InvalidRequestError | NotPermittedError):
             raise error
         if self.connected:
             logger.warning("a watch was cut off (%s) and reconnects", failure.reason or failure.code if failure else "the stream ended")
@@ -84,11 +104,11 @@ class Course:
 
     def _anew(self, failure: Failure | None) -> BeginAnew | None:
         if failure and failure.code == "OUT_OF_RANGE":
-            return BeginAnew(failure.reason)
+            return self._begin_anew(failure.reason)
         if failure and failure.code == "INVALID_ARGUMENT" and failure.fields == ("resume_token",):
-            return BeginAnew("RESUME_TOKEN_INVALID")
+            return self._begin_anew("RESUME_TOKEN_INVALID")
         if not self._complete and self._told_some:
-            return BeginAnew("INITIAL_STATE_INCOMPLETE")
+            return self._begin_anew("INITIAL_STATE_INCOMPLETE")
         return None
 
 
@@ -189,8 +209,7 @@ class Watch(Iterator[Event]):
                 dog.disarm()
                 if message is None:
                     return None
-                if event := self._course.heard(message):
-                    yield event
+                yield from self._course.heard(message)
         except grpc.RpcError as error:
             return SILENT if dog.barked else decode(error)
         finally:
@@ -266,7 +285,7 @@ class AsyncWatch(AsyncIterator[Event]):
         call = self._call = watch_call(channel, self._course.request())
         try:
             while (message := await self._read(call)) is not None:
-                if event := self._course.heard(message):
+                for event in self._course.heard(message):
                     yield event
         finally:
             call.cancel()
