@@ -146,3 +146,12 @@ def test_a_program_ends_beside_an_open_watch_and_hold(process):
     ended = subprocess.run([sys.executable, "-c", program, SOURCE, process.tcp], timeout=PATIENCE, check=False)
     assert ended.returncode == 7
     eventually(lambda: process.metric("watchers") == 0, "the watch is gone")
+
+
+def test_a_watch_that_is_dropped_is_closed(process):
+    """Without `close`, and without waiting for a garbage collection."""
+    with Sidecar(process.tcp, deadline=PATIENT) as sidecar:
+        for event in sidecar.watch(everything=True):
+            assert process.metric("watchers") == 1, event
+            break
+        eventually(lambda: process.metric("watchers") == 0, "the watch is gone")

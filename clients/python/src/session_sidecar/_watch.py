@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
 import logging
 import random
-import sys
 import threading
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
+import weakref
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from datetime import timedelta
 from types import TracebackType
 
@@ -18,7 +20,7 @@ import grpc.aio
 
 from . import _wire as wire
 from ._channel import open_aio_channel, open_channel, watch_call
-from ._errors import Failure, InvalidRequestError, NotPermittedError, decode, to_error
+from ._errors import Failure, InvalidRequestError, NotPermittedError, SidecarError, decode, to_error
 from ._proto import session_service_pb2 as pb
 from .events import BeginAnew, Event, Snapshot, SnapshotEnd
 
@@ -146,6 +148,37 @@ class _Watchdog:
                 return
 
 
+class _Stream:
+    """One stream of a `Watch`, on a connection of its own."""
+
+    def __init__(self, target: str, course: Course) -> None:
+        self.began = time.monotonic()
+        self._channel = open_channel(target)
+        self._call = watch_call(self._channel, course.request())
+        self._dog = _Watchdog(course.silence, self._call)
+
+    def next(self) -> pb.WatchExpiryResponse | None:
+        """The next message; None at the end. Raises grpc.RpcError."""
+        self._dog.arm()
+        message: pb.WatchExpiryResponse | None = next(self._call, None)
+        self._dog.disarm()
+        return message
+
+    def failure(self, error: grpc.RpcError) -> Failure:
+        """What an error of `next` means."""
+        return SILENT if self._dog.barked else decode(error)
+
+    def cancel(self) -> None:
+        """Ends it without waiting."""
+        self._dog.stop()
+        self._call.cancel()
+
+    def close(self) -> None:
+        """Ends it, and waits until gRPC's threads have heard of it."""
+        self.cancel()
+        self._channel.close()
+
+
 class Watch(Iterator[Event]):
     """The events of a `Sidecar.watch`, for ever: iterate in a thread of its own. `close()`, from any thread, ends the iteration."""
 
@@ -153,8 +186,15 @@ class Watch(Iterator[Event]):
         self._target = target
         self._course = Course(request)
         self._closing = threading.Event()
-        self._call: grpc.Call | None = None
-        self._events = self._run()
+        self._told: deque[Event] = deque()
+        self._stream: _Stream | None = None
+        self._pause = 0.0
+        _open_watches.add(self)
+
+    def __del__(self) -> None:
+        # Whoever drops it need not have closed it. This may run in any thread, one of gRPC's own too: it must not wait.
+        if stream := self._stream:
+            stream.cancel()
 
     @property
     def resume_token(self) -> str:
@@ -170,7 +210,15 @@ class Watch(Iterator[Event]):
         return self
 
     def __next__(self) -> Event:
-        return next(self._events)
+        while not self._closing.is_set():
+            if self._told:
+                return self._told.popleft()
+            if self._stream:
+                self._read(self._stream)
+            elif not self._closing.wait(self._pause):
+                self._stream = _Stream(self._target, self._course)
+        self.close()  # `close` in another thread may not have seen this stream.
+        raise StopIteration
 
     def __enter__(self) -> Watch:
         return self
@@ -181,43 +229,39 @@ class Watch(Iterator[Event]):
     def close(self) -> None:
         """Ends the watch."""
         self._closing.set()
-        if call := self._call:
-            call.cancel()
+        if stream := self._stream:
+            stream.close()
 
-    def _run(self) -> Generator[Event, None, None]:
-        while not self._closing.is_set():
-            began = time.monotonic()
-            failure = yield from self._stream()
-            if self._closing.is_set():
-                return
-            anew, pause = self._course.broke(failure, time.monotonic() - began)
-            if anew:
-                yield anew
-            self._closing.wait(pause)
-
-    def _stream(self) -> Generator[Event, None, Failure | None]:
-        """One stream; answers how it ended."""
-        channel = open_channel(self._target)
-        call = self._call = watch_call(channel, self._course.request())
-        dog = _Watchdog(self._course.silence, call)
-        if self._closing.is_set():  # `close` may not have seen this call
-            call.cancel()
+    def _read(self, stream: _Stream) -> None:
+        failure = None
         try:
-            while True:
-                dog.arm()
-                message = next(call, None)
-                dog.disarm()
-                if message is None:
-                    return None
-                yield from self._course.heard(message)
+            message = stream.next()
         except grpc.RpcError as error:
-            return SILENT if dog.barked else decode(error)
-        finally:
-            dog.stop()
-            # At the end of the program gRPC's own threads stand still, and closing would wait for them.
-            if not sys.is_finalizing():
-                call.cancel()
-                channel.close()
+            message, failure = None, stream.failure(error)
+        if message is not None:
+            self._told.extend(self._course.heard(message))
+            return
+        stream.close()
+        self._stream = None
+        if self._closing.is_set():
+            return
+        try:
+            anew, self._pause = self._course.broke(failure, time.monotonic() - stream.began)
+        except SidecarError:
+            self._closing.set()
+            raise
+        if anew:
+            self._told.append(anew)
+
+
+_open_watches: weakref.WeakSet[Watch] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    """While gRPC's threads still run. Later they stand still, and closing would wait for them."""
+    for watch in list(_open_watches):
+        watch.close()
 
 
 class AsyncWatch(AsyncIterator[Event]):
