@@ -21,8 +21,3 @@ def sidecar(process: Process) -> Iterator[Sidecar]:
     """A client of it. Its deadline is one for tests on a busy machine."""
     with Sidecar(process.tcp, deadline=PATIENT) as client:
         yield client
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Forks come first: grpcio's asyncio part, once used, does not survive them."""
-    items.sort(key=lambda item: item.path.name != "fork_test.py")

@@ -1,4 +1,4 @@
-"""A channel belongs to one process. Forks, as prefork servers make them, neither hang nor share a connection."""
+"""A channel belongs to one process: prefork servers do not hang. And a program ends, whatever it has left open."""
 
 import os
 import signal
@@ -6,7 +6,6 @@ import subprocess
 import sys
 import textwrap
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -18,83 +17,14 @@ from session_sidecar import Sidecar
 SOURCE = str(Path(__file__).resolve().parents[1] / "src")
 
 
-def children(count, work):
-    """Runs `work` in so many forked processes, and answers their exit codes; one that hangs is killed and told as -9."""
-    born = []
-    for _ in range(count):
-        if (child := os.fork()) == 0:
-            code = 1
-            try:
-                code = 0 if work() else 2
-            finally:
-                os._exit(code)
-        born.append(child)
-    codes = []
-    deadline = time.monotonic() + PATIENCE
-    for child in born:
-        done, status = os.waitpid(child, os.WNOHANG)
-        while not done and time.monotonic() < deadline:
-            time.sleep(0.01)
-            done, status = os.waitpid(child, os.WNOHANG)
-        if not done:
-            os.kill(child, signal.SIGKILL)
-            _, status = os.waitpid(child, 0)
-        codes.append(os.waitstatus_to_exitcode(status))
-    return codes
-
-
-@pytest.mark.parametrize("used_before", [False, True], ids=["unused", "used"])
-@pytest.mark.parametrize("transport", ["tcp", "uds"])
-def test_four_workers_each_have_a_connection(process, transport, used_before):
-    with Sidecar(getattr(process, transport), deadline=PATIENT) as shared:
-        with Sidecar(process.tcp, deadline=PATIENT) as other:
-            session_id = other.create().session_id
-        if used_before:
-            assert shared.touch(session_id).allowed
-        assert children(4, lambda: all(shared.touch(session_id).allowed for _ in range(20))) == [0, 0, 0, 0]
-        assert shared.touch(session_id).allowed, "the parent goes on"
-
-
-def test_a_fork_in_the_middle_of_calls_of_other_threads(process):
-    with Sidecar(process.tcp, deadline=PATIENT) as shared:
-        session_id = shared.create().session_id
-        stop, failed = threading.Event(), []
-
-        def work():
-            while not stop.is_set():
-                if not shared.touch(session_id).allowed:
-                    failed.append(1)
-
-        threads = [threading.Thread(target=work) for _ in range(3)]
-        for thread in threads:
-            thread.start()
-        try:
-            for _ in range(5):
-                assert children(4, lambda: shared.touch(session_id).allowed) == [0, 0, 0, 0]
-        finally:
-            stop.set()
-            for thread in threads:
-                thread.join()
-        assert not failed
-
-
-def test_a_fork_beside_an_open_watch(process):
-    with Sidecar(process.tcp, deadline=PATIENT) as shared, shared.watch(subject="ada") as watch:
-        next(watch)
-        created = shared.create(subject="ada")
-        assert children(2, lambda: shared.touch(created.session_id).allowed) == [0, 0]
-        shared.end(created.session_id)
-        assert next(watch).session.session_ref == created.session.status.session_ref
-
-
 PREFORK = textwrap.dedent("""
     import os, signal, sys
     sys.path.insert(0, sys.argv[1])
     from session_sidecar import Sidecar
 
-    # As gunicorn with --preload: the application is imported, and has even talked, before the workers are forked.
+    # As gunicorn with --preload: the application is imported, with its client, before the workers are forked.
     sidecar = Sidecar(sys.argv[2])
-    session_id = sidecar.with_options(deadline=__import__("datetime").timedelta(seconds=20)).create().session_id
+    session_id = sys.argv[3]
     workers = []
     for number in range(4):
         if (worker := os.fork()) == 0:
@@ -102,7 +32,7 @@ PREFORK = textwrap.dedent("""
             for _ in range(50):
                 sidecar.touch(session_id)
             assert sidecar.with_options(deadline=__import__("datetime").timedelta(seconds=20)).touch(session_id).allowed
-            print("served", flush=True)
+            os.write(1, b"served\\n")
             while True:
                 signal.pause()
         workers.append(worker)
@@ -114,9 +44,11 @@ PREFORK = textwrap.dedent("""
 """)
 
 
-def test_a_prefork_server_starts_serves_and_stops(process):
+@pytest.mark.parametrize("transport", ["tcp", "uds"])
+def test_a_prefork_server_starts_serves_and_stops(process, sidecar, transport):
     """Workers leave through Python's own end, with whatever gRPC does there."""
-    server = subprocess.Popen([sys.executable, "-c", PREFORK, SOURCE, process.tcp], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    session_id = sidecar.create().session_id
+    server = subprocess.Popen([sys.executable, "-c", PREFORK, SOURCE, getattr(process, transport), session_id], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True)
     killer = threading.Timer(PATIENCE, os.killpg, (server.pid, signal.SIGKILL))
     killer.start()
     try:

@@ -171,8 +171,8 @@ def _async_verb(
 
 
 class Sidecar(_Client):
-    """A client of the sidecar at `target` (default: SESSION_SIDECAR_TARGET, else 127.0.0.1:50151), for threads and forks: it
-    connects at its first call, each process for itself. Make one, at import, and share it."""
+    """A client of the sidecar at `target` (default: SESSION_SIDECAR_TARGET, else 127.0.0.1:50151), for threads and prefork servers:
+    it connects at its first call, each process for itself. Make one, at import, share it, and make no call before a fork."""
 
     def __init__(
         self,
