@@ -44,7 +44,7 @@ EVERY = 1.0
 AT_ONCE = 2
 STORIES = 3  # of each rule
 # People stay so much longer at most, where the machine brings a fault into the calm.
-LONGEST_CALM = 60.0
+LONGEST_CALM = 30.0
 # For so long after a replica has taken over not all sentinels and sidecars have heard of it.
 SWITCH = 3.0
 
