@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from .chains import Chain, chains
-from .history import Call, Fault, History
+from .history import UNDRAWN, Call, Fault, History
 from .lives import HEALING, TICK, Life, Lives
 
 # What an answer on another sidecar may lag behind an end (STORE.md §7).
@@ -53,6 +53,9 @@ class Judge:
         self.lives = Lives(history)
         self.chains = chains(history, self.lives)
         self.healed_at = history.calm + HEALING
+        # The same for ends, which come also when there are no people any more.
+        undrawn = [fault.ended for fault in history.faults if fault.kind in UNDRAWN]
+        self.settled_at = max([history.calm, *undrawn]) + HEALING
         self.seen: Counter = Counter()
 
     def verdict(self) -> Verdict:
@@ -111,7 +114,7 @@ def late(judge: Judge, count: Count) -> Found:
             continue
 
         def bound_by(until: float, life: Life = life) -> float:
-            return max(judge.lives.ceiling(life, until) + life.policy.window() + SWEEP, judge.healed_at) + SLACK
+            return max(judge.lives.ceiling(life, until) + life.policy.window() + SWEEP, judge.settled_at) + SLACK
 
         bound = bound_by(float("inf"))
         if bound >= judge.history.closed:
@@ -124,7 +127,7 @@ def late(judge: Judge, count: Count) -> Found:
         elif told > bound:
             yield life.ref, told, f"{first.reason if first else 'its end'} was first told {told - bound:.3f} s after the last moment for it"
         for call in life.calls:
-            if call.verb not in ("Create", "Rotate") and call.sent > judge.healed_at and call.live and call.acknowledged and call.ref == life.ref:
+            if call.verb not in ("Create", "Rotate") and call.sent > judge.settled_at and call.live and call.acknowledged and call.ref == life.ref:
                 if (over := call.sent - bound_by(call.sent)) > 0:
                     yield life.ref, call.sent, f"{call.verb} found it alive {over:.3f} s after the last moment for its end"
                     break

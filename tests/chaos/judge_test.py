@@ -110,6 +110,9 @@ def test_late():
     assert broken([create(20), touch(28)], ending(32.1)) == {"late"}
     # A fault excuses it, until ten seconds after.
     assert broken([create(20)], ending(26.2), [Fault("clock", "", 15, 18)]) == {"late"}
+    # So does a machine that stands still, also when there are no people any more.
+    assert broken([create(48)], ending(54.2), [Fault("clock", "", 1, 5)]) == {"late"}
+    assert broken([create(48)], ending(54.2), [Fault("clock", "", 1, 5), Fault("starved", "", 51, 52)]) == set()
     calm = history([create(20)], ending(28.2), [Fault("clock", "", 15, 19)])
     calm.calm = 19.0
     assert not [breach for breach in judged(calm).breaches if breach.rule == "late"]
