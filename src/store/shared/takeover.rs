@@ -89,8 +89,8 @@ impl Shared {
     pub(super) async fn recover(&self, buckets: &[usize]) -> Result<(), Unjoined> {
         let goes_on = try_join_all(buckets.iter().map(|bucket| self.goes_on(*bucket))).await?;
         try_join_all(buckets.iter().map(|bucket| self.hold_ends(*bucket))).await?;
-        let on: BTreeSet<_> = buckets.iter().copied().zip(goes_on).collect();
-        self.tell_all_again(&on.into_iter().collect()).await
+        let told = buckets.iter().copied().zip(goes_on).collect();
+        self.tell_all_again(&told).await
     }
 
     async fn hold_ends(&self, bucket: usize) -> Result<(), Fault> {
