@@ -487,6 +487,58 @@ fn g1_g2_the_hot_path_and_the_machine_agree() {
     assert!(raised.into_inner() > 10_000 && left_to_the_driver.into_inner() > 50);
 }
 
+/// A session that has nothing but open pages is raised like a plain one: the machine would have changed nothing else, but for what
+/// lapsed, which it notes whenever it looks next; and nothing ends it earlier for that.
+#[test]
+fn g1_r1_touches_of_a_session_with_open_pages_only_raise_its_pulse() {
+    let raised = AtomicU64::new(0);
+    let mix = Mix {
+        judge: 10,
+        pages: 40,
+        work: 4,
+        release: 16,
+        extend: 4,
+        hot_touch: 8,
+        touch: 24,
+        presence: 9,
+        marks: 16,
+        ..EVERYTHING
+    };
+    histories(mix, 80_000, |subject, _, when| {
+        let Subject { record, origin, .. } = subject;
+        let (view, at) = (subject.view(), moment(when));
+        let until = view
+            .raised_until()
+            .min(record.pulse.last_activity() + record.limits.idle_timeout);
+        if !record.pulse.is_slow() || !view.is_only_raised() || at.now >= until {
+            return Ok(());
+        }
+        add(&raised);
+        let touch = Ask::Touch {
+            counts: true,
+            user: true,
+            ago: 0,
+        };
+        let machine = decide(&view, &command(touch, &record.limits, &record.limits), at);
+        prop_assert!(matches!(machine.reply, Ok(Reply::Counted)));
+        let activity = record.pulse.last_activity().max(at.now);
+        let hot = Record {
+            pulse: Pulse::new(activity).flagged(false, true),
+            ..record.clone()
+        };
+        prop_assert!(hot.view(origin).raised_until() >= view.raised_until());
+        let driver = decide(&hot.view(origin), &Command::Judge, at);
+        let deadlines = |before: &Record, next: &Option<Next>| {
+            let next = next.as_ref().map(|next| next.view(origin).plain_deadlines());
+            next.unwrap_or_else(|| before.view(origin).plain_deadlines())
+        };
+        prop_assert_eq!(deadlines(record, &machine.next), deadlines(&hot, &driver.next));
+        prop_assert_eq!(after(record, machine.next), after(&hot, driver.next));
+        Ok(())
+    });
+    assert!(raised.into_inner() > 5_000);
+}
+
 /// What a decision left: pulse, version, what it told, and the rest.
 type After = (Pulse, u32, Vec<Told>, (Time, u32, Fired, Fired));
 

@@ -188,6 +188,7 @@ impl Member {
             keys: Fingerprints::of(&KEY, None),
             namespace: namespace.to_owned(),
             window,
+            format: *shared::FORMATS.end(),
             outage: Outage::Degraded,
             max_sessions: MANY,
             replay_events: 65_536,

@@ -105,6 +105,7 @@ impl Sharing {
             keys,
             namespace: store.namespace,
             window: store.window,
+            format: store.format,
             outage: store.outage,
             max_sessions: keeps.max_sessions,
             replay_events: keeps.replay_events,

@@ -15,7 +15,7 @@ use crate::{
     store::{
         Session,
         shared::{
-            self, Fingerprints, Shared, StoreMeter, Wire,
+            self, FORMATS, Fingerprints, Shared, StoreMeter, Wire,
             inspect::{Inspection, Known, NamespaceFacts},
             link::{Fault, Link, Server, Status, Unfit},
             trial::{Fitness, ServerFacts, acl_line, try_out},
@@ -298,13 +298,20 @@ fn say_namespace(page: &mut Page, config: &StoreConfig, found: Option<&Namespace
             found.buckets
         ));
     }
-    if found.format == i64::from(shared::FORMAT) {
-        page.good(format!("it has format {}", found.format));
+    say_format(page, found.format);
+}
+
+fn say_format(page: &mut Page, found: i64) {
+    let (oldest, newest) = (i64::from(*FORMATS.start()), i64::from(*FORMATS.end()));
+    if found == newest {
+        page.good(format!("it has format {found}"));
+    } else if found >= oldest && found < newest {
+        page.good(format!(
+            "it has format {found}; when all of its sidecars read {newest}, as this version does, give them --store-format {newest}"
+        ));
     } else {
         page.bad(format!(
-            "it has format {} and this version understands {}: run a version that is adjacent to the other sidecars'",
-            found.format,
-            shared::FORMAT
+            "it has format {found} and this version reads {oldest} to {newest}: run a version that is adjacent to the other sidecars'"
         ));
     }
 }
@@ -393,6 +400,7 @@ async fn try_inspect(args: &InspectArgs, config: StoreConfig, session: Option<Se
         namespace: config.namespace.clone(),
         keys: config.fingerprints(),
         window: None,
+        format: config.format,
         outage: config.outage,
         max_sessions: 1,
         replay_events: 1,

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     audit::{SubjectForm, Target},
-    store::shared::Outage,
+    store::shared::{FORMATS, Outage},
 };
 
 /// Judges session timeouts exactly, warns before the end, and says why a session ended.
@@ -134,6 +134,18 @@ pub struct ServeArgs {
         default_value = "auto"
     )]
     pub store_window: String,
+
+    /// The format in which the shared store is written, 1 or 2; each version reads two. Keep the older one until all sidecars of
+    /// the namespace read the newer: a sidecar that writes it keeps older versions out. From 2 on requests of a session with an open
+    /// page (PRESENCE) cost no more than those of others.
+    #[arg(
+        long,
+        env = "SESSION_SIDECAR_STORE_FORMAT",
+        value_name = "FORMAT",
+        default_value_t = *FORMATS.start(),
+        value_parser = clap::value_parser!(u32).range(i64::from(*FORMATS.start())..=i64::from(*FORMATS.end()))
+    )]
+    pub store_format: u32,
 
     /// What is served while the shared store is away.
     #[arg(

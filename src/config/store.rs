@@ -5,7 +5,7 @@ use std::{fs, path::PathBuf, time::Duration};
 use anyhow::{Context as _, bail};
 
 use super::{ServeArgs, StoreArgs, read_key};
-use crate::store::shared::{Fingerprints, Outage, link};
+use crate::store::shared::{FORMATS, Fingerprints, Outage, link};
 
 /// A shared store, resolved and checked.
 pub struct StoreConfig {
@@ -19,6 +19,8 @@ pub struct StoreConfig {
     pub other_key: Option<Vec<u8>>,
     /// How long one write of activity is good for; unset: by the policy.
     pub window: Option<Duration>,
+    /// The format in which records are written.
+    pub format: u32,
     /// What is served while it is away.
     pub outage: Outage,
 }
@@ -65,6 +67,7 @@ impl StoreConfig {
         };
         Ok(Some(Self {
             window: window(&args.store_window)?,
+            format: args.store_format,
             outage: args.store_outage.into(),
             ..config
         }))
@@ -125,6 +128,7 @@ impl StoreConfig {
             master_key,
             other_key,
             window: None,
+            format: *FORMATS.start(),
             outage: Outage::Degraded,
         }))
     }

@@ -227,6 +227,18 @@ impl Rest {
         extra || self.extensions > 0
     }
 
+    /// Whether of all this only open pages, now or before, have a say in the deadlines: then activity changes nothing but the pulse.
+    pub(super) fn only_pages_have_a_say(&self) -> bool {
+        let extra = self.extra.as_ref().is_none_or(|extra| {
+            extra.extended_until.is_none()
+                && extra.holds.iter().all(|hold| hold.kind == HoldKind::Presence)
+                && extra.work_ended.is_none()
+                && extra.budget_from.is_none()
+                && extra.unenforced.is_none()
+        });
+        extra && self.extensions == 0
+    }
+
     /// What few sessions have, to be changed.
     pub(super) fn extra_mut(&mut self) -> &mut Extra {
         Arc::make_mut(self.extra.get_or_insert_default())

@@ -188,6 +188,19 @@ impl View<'_> {
         deadlines
     }
 
+    /// Whether activity does nothing but raise the pulse, as long as no deadline has passed.
+    #[must_use]
+    pub fn is_only_raised(&self) -> bool {
+        !self.pulse.is_dead() && !self.pulse.is_warned() && self.rest.only_pages_have_a_say()
+    }
+
+    /// The nearest deadline but that of inactivity, as it is if nothing more happens: activity may only put it off.
+    #[must_use]
+    pub fn raised_until(&self) -> Time {
+        let Deadlines { absolute, presence, .. } = self.plain_deadlines();
+        presence.map_or(absolute, |presence| presence.min(absolute))
+    }
+
     /// What callers are told of the time that is left.
     #[must_use]
     pub fn outlook(&self, moment: Moment) -> Outlook {

@@ -98,10 +98,10 @@ impl Session {
         let mut inner = self.inner.lock();
         loop {
             let seen = self.pulse();
-            if seen.is_dead() || seen.is_warned() || seen.is_slow() || seen.last_activity() > activity {
+            if seen.is_dead() || seen.is_warned() || seen.last_activity() > activity {
                 return;
             }
-            if self.swap_pulse(seen, Pulse::new(activity)) {
+            if self.swap_pulse(seen, Pulse::new(activity).flagged(false, seen.is_slow())) {
                 break;
             }
         }

@@ -1,4 +1,5 @@
-"""The sidecars of a run, each with a proxy of its own before the store, and of one build or of two that take turns."""
+"""The sidecars of a run, each with a proxy of its own before the store: of one build that writes two formats by turns, or of two builds
+that both know the older format only."""
 
 import hashlib
 import random
@@ -9,6 +10,7 @@ from pathlib import Path
 
 from support.process import clean_environment, eventually, free_port
 
+FORMATS = ["1", "2"]
 VERBS = "use,issue,end,watch-own,watch-all,admin"
 
 
@@ -23,17 +25,19 @@ class Build:
 
 
 class Sidecar:
-    """One `session-sidecar serve`. It keeps its ports through restarts, but a restart may bring it another build."""
+    """One `session-sidecar serve`. It keeps its ports through restarts, but a restart may bring it another build or format."""
 
-    def __init__(self, number: int, builds: list[Build], home: Path, arguments: list[str], rng: random.Random) -> None:
+    def __init__(self, number: int, builds: list[Build], home: Path, arguments: list[str], formats: list[str], rng: random.Random) -> None:
         self.number = number
-        # As in a rollout that is half done: both builds are there from the start.
+        # As in a rollout that is half done: both builds, or formats, are there from the start.
         self.build = builds[number % len(builds)]
+        self.format = formats[number % len(formats)] if formats else ""
         self.port = free_port()
         self.admin_port = free_port()
         self.log = home / f"sidecar-{number}.log"
         self.process: subprocess.Popen | None = None
         self._builds = builds
+        self._formats = formats
         self._rng = rng
         self._arguments = ["serve", *arguments, "--log-format", "human", "--admin-listen", f"127.0.0.1:{self.admin_port}"]
         self._arguments += ["--listen", f"tcp://127.0.0.1:{self.port}?verbs={VERBS}"]
@@ -47,13 +51,16 @@ class Sidecar:
         """Starts it; does not wait for it."""
         if self.process is not None:
             self.build = self._rng.choice(self._builds)
+            self.format = self._rng.choice(self._formats) if self._formats else ""
         command = [str(self.build.binary), *self._arguments]
+        if self.format:
+            command += ["--store-format", self.format]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=clean_environment())
 
     def told_as(self) -> str:
-        """What faults call it: with its build, if there are two."""
-        return f"{self.number}{self.build.letter if len(self._builds) > 1 else ''}"
+        """What faults call it: with its build, if there are two, or its format, if there are two."""
+        return f"{self.number}{self.build.letter if len(self._builds) > 1 else ''}{self.format and 'f' + self.format}"
 
     def wait_until_ready(self) -> None:
         """Waits until it says that it is ready."""

@@ -89,7 +89,7 @@ async fn what_no_waiting_mends_is_said_clearly() {
     server.ask(&["hset", "ss1:{main}:n", "p", "64"]);
     check(&server.url(), &[], 1, "it has 64 buckets and this address makes 16");
     server.ask(&["hset", "ss1:{main}:n", "p", "16", "format", "9"]);
-    check(&server.url(), &[], 1, "it has format 9 and this version understands");
+    check(&server.url(), &[], 1, "it has format 9 and this version reads 1 to 2");
 }
 
 /// A sidecar that does not belong to the namespace does not start; one that finds it out later answers nobody, and says why.

@@ -10,6 +10,7 @@ mod clock;
 mod damage;
 mod faults;
 mod fitness;
+mod formats;
 mod keys;
 mod pair;
 mod raise;

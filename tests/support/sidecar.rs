@@ -55,6 +55,7 @@ pub struct Options {
     pub namespace: Option<String>,
     /// How long one write of activity is good for in a shared store.
     pub window: Option<Duration>,
+    pub format: u32,
 }
 
 impl Default for Options {
@@ -75,6 +76,7 @@ impl Default for Options {
             store: None,
             namespace: None,
             window: Some(Duration::ZERO),
+            format: 2,
         }
     }
 }
@@ -140,6 +142,7 @@ impl Sidecar {
                     options.other_key.map(|byte| vec![byte; 32]).as_deref(),
                 ),
                 window: options.window,
+                format: options.format,
                 outage: Outage::Degraded,
                 max_sessions: options.caps.max_sessions,
                 replay_events: options.replay_events,

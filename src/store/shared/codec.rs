@@ -94,11 +94,15 @@ pub(super) struct Fields {
     pub(super) told: u32,
 }
 
-/// The flags of a record: a script raises only one that has none.
+/// The flags of a record. A script raises only one that has none or, from format 2, one that is SLOW and OPEN.
 pub(super) const WARNED: u32 = 1;
 pub(super) const SLOW: u32 = 2;
 pub(super) const ENDED: u32 = 4;
 pub(super) const PENDING: u32 = 8;
+/// Only open pages have a say beside the pulse.
+pub(super) const OPEN: u32 = 16;
+/// The first format in which records say that.
+pub(super) const OPEN_SINCE: u32 = 2;
 /// What no script writes: the numbers of a record are none.
 pub(super) const BROKEN: u32 = 1 << 31;
 

@@ -66,7 +66,7 @@ pub(super) fn set(fields: &Fields, origin: &Origin, next: &Next, scale: Scale) -
         ("l", text(fields.lead)),
         ("f", text(fields.flags)),
         ("i", text(idle)),
-        ("a", text(scale.write(origin.absolute_deadline(&next.limits)))),
+        ("a", text(scale.write(next.view(origin).raised_until()))),
         ("b", fields.body.clone()),
         ("e", fields.end.clone()),
     ]
@@ -233,7 +233,7 @@ impl Shared {
         let scale = Scale {
             skew: self.buckets[bucket].bounds().1,
         };
-        let mut writer = Writer::new(&self.book, scale);
+        let mut writer = Writer::new(&self.book, scale, self.format);
         let fields = writer.beginning(&origin, &next);
         let events = writer.events(reference, &origin.identity, &next.happenings, next.version, moment.now);
         let limits = std::mem::take(&mut writer.limits);
@@ -342,7 +342,7 @@ impl Shared {
         };
         let scale = Scale { skew: lease.skew };
         let origin = session.origin();
-        let mut writer = Writer::new(&self.book, scale);
+        let mut writer = Writer::new(&self.book, scale, self.format);
         let fields = writer.record(origin, &next);
         let events = writer.events(reference, &origin.identity, &next.happenings, next.version, moment.now);
         let limits = std::mem::take(&mut writer.limits);
@@ -411,13 +411,14 @@ impl Shared {
         let Some(lease) = session.lease() else {
             return Err(Unavailable);
         };
-        let pulse = session.pulse();
-        if pulse.is_dead() || pulse.is_warned() || pulse.is_slow() {
+        let unsaid = session.pulse().is_slow() && self.format < codec::OPEN_SINCE;
+        if unsaid || !session.read(|view| view.is_only_raised()) {
             return Ok(Raised::Decide(Found::Live(Arc::clone(session))));
         }
         let reference = session.reference();
         let bucket = self.names.bucket(reference);
         if ago.is_zero() && now < session.free_until() && self.buckets[bucket].is_healthy(now) {
+            self.meter.lease_hits.inc();
             return Ok(Raised::Done(Arc::clone(session)));
         }
         self.meter.lease_missed.inc();

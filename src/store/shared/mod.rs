@@ -49,7 +49,7 @@ pub use keys::Fingerprints;
 pub use meter::StoreMeter;
 pub use names::{buckets, channels};
 pub use outage::Outage;
-pub use settings::{FORMAT, Setup, Unjoined};
+pub use settings::{FORMATS, Setup, Unjoined};
 pub use wire::Wire;
 
 use super::{
@@ -98,6 +98,8 @@ pub struct Shared {
     held_until: Arc<AtomicU64>,
     /// How far ahead one write covers activity; unset: by the policy.
     window: Option<Duration>,
+    /// The format in which it writes.
+    format: u32,
     outage: Outage,
     /// When the store was last known to answer.
     answered: AtomicU64,

@@ -58,7 +58,7 @@ impl Shared {
             skew: self.buckets[bucket].bounds().1,
         };
         let (origin, first) = (&successor.origin, &successor.next);
-        let mut writer = Writer::new(&self.book, scale);
+        let mut writer = Writer::new(&self.book, scale, self.format);
         let fields = writer.beginning(origin, first);
         let events = writer.events(to, &origin.identity, &first.happenings, first.version, moment.now);
         self.put_limits(std::mem::take(&mut writer.limits)).await?;
@@ -131,7 +131,7 @@ impl Shared {
         }
         // Second step: the old name ends.
         let old = Scale { skew: lease.skew };
-        let mut writer = Writer::new(&self.book, old);
+        let mut writer = Writer::new(&self.book, old, self.format);
         let origin_before = session.origin();
         let fields = writer.record(origin_before, &next);
         let events = writer.events(

@@ -39,6 +39,7 @@ pub(super) static ANEW: Script = of_bucket!("anew", " flags=allow-oom", "scripts
 pub(super) static PRESENCE: Script = script!("presence", " flags=allow-oom", "scripts/presence.lua");
 pub(super) static JOIN: Script = script!("join", " flags=allow-oom", "scripts/join.lua");
 pub(super) static REKEY: Script = script!("rekey", " flags=allow-oom", "scripts/rekey.lua");
+pub(super) static UPGRADE: Script = script!("upgrade", " flags=allow-oom", "scripts/upgrade.lua");
 pub(super) static CLAIM: Script = script!("claim", " flags=allow-oom", "scripts/claim.lua");
 pub(super) static LIMITS: Script = script!("limits", " flags=allow-oom", "scripts/limits.lua");
 pub(super) static POLICIES: Script = script!("policies", " flags=allow-oom", "scripts/policies.lua");
@@ -47,7 +48,7 @@ pub(super) static LISTED: Script = script!("listed", " flags=no-writes", "script
 
 /// All of them, for tests.
 #[cfg(test)]
-pub(super) static ALL: [&Script; 22] = [
+pub(super) static ALL: [&Script; 23] = [
     &BEAT, &READ, &RAISE, &COMMIT, &CREATE, &DROP, &REARM, &DUE, &CORRECT, &TALLY, &OPEN, &RESTORE, &RETOUCH, &ANEW,
-    &PRESENCE, &JOIN, &REKEY, &CLAIM, &LIMITS, &POLICIES, &SUBJECT, &LISTED,
+    &PRESENCE, &JOIN, &REKEY, &UPGRADE, &CLAIM, &LIMITS, &POLICIES, &SUBJECT, &LISTED,
 ];

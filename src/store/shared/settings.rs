@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeSet, VecDeque},
+    ops::RangeInclusive,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -25,8 +26,9 @@ use crate::{
     time::Clock,
 };
 
-/// The format of records, events and scripts. Adjacent ones share a namespace.
-pub const FORMAT: u32 = 1;
+/// The formats of records, events and scripts that this version reads. Sidecars of adjacent versions share a namespace: each writes
+/// the older one until it is told that all of them read the newer one.
+pub const FORMATS: RangeInclusive<u32> = 1..=2;
 
 /// How often a sidecar that starts tries to give its keys to the namespace.
 const REKEYED: usize = 8;
@@ -47,6 +49,8 @@ pub struct Setup {
     pub keys: Fingerprints,
     /// How far ahead of activity a record may be written; unset: by the policy. Zero: each activity is written.
     pub window: Option<Duration>,
+    /// The format in which records are written, one of [`FORMATS`].
+    pub format: u32,
     /// What is served while the store is away.
     pub outage: Outage,
     /// How many sessions may be live in the namespace.
@@ -93,8 +97,9 @@ pub enum Unjoined {
     },
     /// The namespace is of a version that this one does not understand.
     #[error(
-        "the namespace {namespace:?} has format {found}; this version understands {FORMAT}: run a version that is adjacent to the \
-         others'"
+        "the namespace {namespace:?} has format {found}; this version reads {} to {}: run a version that is adjacent to the others'",
+        FORMATS.start(),
+        FORMATS.end()
     )]
     OtherFormat {
         /// The namespace.
@@ -150,6 +155,7 @@ impl Shared {
             log,
             held_until: Arc::default(),
             window: setup.window,
+            format: setup.format,
             outage: setup.outage,
             answered: AtomicU64::new(0),
             untold: Mutex::default(),
@@ -223,7 +229,7 @@ impl Shared {
             }
             let starts = !self.entered.load(Ordering::Acquire);
             if !starts || found == self.keys || self.rekey(&found).await? {
-                return Ok(());
+                return self.upgrade().await;
             }
         }
         Err(Unjoined::Store(
@@ -236,7 +242,7 @@ impl Shared {
         let args = vec![
             text(self.names.buckets()),
             self.keys.own.clone().into_bytes(),
-            text(FORMAT),
+            text(self.format),
             self.keys.other.clone().unwrap_or_default().into_bytes(),
         ];
         let reply = self.call(&scripts::JOIN, vec![self.names.namespace()], args).await?;
@@ -255,13 +261,26 @@ impl Shared {
                 },
             });
         }
-        if number(2) != i64::from(FORMAT) {
+        if !u32::try_from(number(2)).is_ok_and(|found| FORMATS.contains(&found)) {
             return Err(Unjoined::OtherFormat {
                 namespace: self.namespace.clone(),
                 found: number(2),
             });
         }
         Ok(super::inspect::fingerprints(parts.get(1), parts.get(3)))
+    }
+
+    /// Keeps out who does not read what this sidecar writes.
+    async fn upgrade(&self) -> Result<(), Unjoined> {
+        let args = vec![text(self.format)];
+        let reply = self.call(&scripts::UPGRADE, vec![self.names.namespace()], args).await?;
+        if int(&reply) == Some(1) {
+            tracing::info!(
+                format = self.format,
+                "the namespace has another format now: older versions do not come in any more"
+            );
+        }
+        Ok(())
     }
 
     /// Gives the namespace the keys of this sidecar; not if it has others by now.

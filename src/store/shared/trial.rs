@@ -11,7 +11,7 @@ use super::{
     inspect::{NamespaceFacts, namespace_facts, wall_micros},
     link::{Address, Call, Fault, Link, Script},
     scripts,
-    settings::FORMAT,
+    settings::FORMATS,
 };
 use crate::{state::SessionRef, time::Clock};
 
@@ -221,11 +221,14 @@ impl Trial<'_> {
         self.script(
             &scripts::JOIN,
             vec![names.namespace()],
-            &["1", "none", &FORMAT.to_string(), ""],
+            &["1", "none", &FORMATS.start().to_string(), ""],
         )
         .await;
         let keys = ["none", "", "none", "other"];
         self.script(&scripts::REKEY, vec![names.namespace()], &keys).await;
+        let newest = FORMATS.end().to_string();
+        self.script(&scripts::UPGRADE, vec![names.namespace()], &[&newest])
+            .await;
         self.script(&scripts::CLAIM, vec![names.claim(session, session)], &[&name, "60000"])
             .await;
         self.script(&scripts::OPEN, vec![names.meta(0)], &["scratch"]).await;

@@ -5,7 +5,8 @@ use std::time::Duration;
 use prost::Message as _;
 
 use super::{
-    ENDED, Fields, SLOW, Scale, WARNED, actor_number, cause_number, limit_number, reason_number, who, write_request,
+    ENDED, Fields, OPEN, OPEN_SINCE, SLOW, Scale, WARNED, actor_number, cause_number, limit_number, reason_number, who,
+    write_request,
 };
 use crate::{
     state::{Extra, Happening, Hold, HoldKind, Identity, Limits, Next, Origin, Outcome, Rest, SessionRef, Tombstone},
@@ -20,14 +21,16 @@ use crate::{
 pub(in crate::store::shared) struct Writer<'a> {
     pub(in crate::store::shared) book: &'a Book,
     pub(in crate::store::shared) scale: Scale,
+    format: u32,
     pub(in crate::store::shared) limits: Vec<Written>,
 }
 
 impl<'a> Writer<'a> {
-    pub(in crate::store::shared) fn new(book: &'a Book, scale: Scale) -> Self {
+    pub(in crate::store::shared) fn new(book: &'a Book, scale: Scale, format: u32) -> Self {
         Self {
             book,
             scale,
+            format,
             limits: Vec::new(),
         }
     }
@@ -54,6 +57,9 @@ impl<'a> Writer<'a> {
         }
         if next.pulse.is_slow() {
             flags |= SLOW;
+            if self.format >= OPEN_SINCE && next.view(origin).is_only_raised() {
+                flags |= OPEN;
+            }
         }
         let mut end = Vec::new();
         if let Some(tombstone) = next.rest.end() {

@@ -22,7 +22,7 @@ if known[1] then
         return head('kept')
     end
     if known[3] == '4' or (theirs >= ours and not finishes and not ends) then
-        if known[3] == '0' and fields.t and tonumber(fields.t) > tonumber(known[2]) then
+        if (known[3] == '0' or known[3] == '18') and fields.t and tonumber(fields.t) > tonumber(known[2]) then
             redis.call('HSET', KEYS[2], 't', fields.t, 'l', fields.l)
             return head('done')
         end
