@@ -5,6 +5,7 @@ import argparse
 import asyncio
 import collections
 import json
+import multiprocessing
 import os
 import random
 import re
@@ -15,13 +16,14 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from chaos import history as past
 from chaos.faults import ALONE, FAULTS, World
-from chaos.fleet import Build, Sidecar
+from chaos.fleet import FORMATS, Build, Sidecar
 from chaos.judge import RULES, Verdict, judged
 from chaos.lives import HEALING
 from chaos.machine import Machine
@@ -119,6 +121,8 @@ class Run:
         else:
             arguments += ["--store-key-file", str(self.home / "key")]
             self.store = await asyncio.to_thread(STORES[self.options.mode], self.home, self.options.engine)
+        # Another build may not know the newer one, which nobody writes then.
+        formats = [] if self.options.beside or not self.store else FORMATS
         for number in range(self.options.sidecars):
             own = []
             if self.options.mode == "mixed":
@@ -128,13 +132,13 @@ class Run:
                 own = ["--store", self.store.url()]
             # Its own draws: those of the faults are the same with one build and with two.
             rng = random.Random(self.options.seed + number)
-            self.sidecars.append(Sidecar(number, self.builds, self.home, arguments + own + self.options.argument, rng))
+            self.sidecars.append(Sidecar(number, self.builds, self.home, arguments + own + self.options.argument, formats, rng))
             self.sidecars[-1].start()
         for sidecar in self.sidecars:
             await asyncio.to_thread(sidecar.wait_until_ready)
 
-    async def round(self, number: int, seconds: float) -> Verdict:
-        """One round: people, faults, calm, and the verdict."""
+    async def round(self, number: int, seconds: float) -> Path:
+        """One round: people, faults, calm. Answers where its histories are."""
         home = self.home / f"round-{number}"
         home.mkdir()
         plan = {"targets": [sidecar.target for sidecar in self.sidecars], "run": f"{self.name}{number}", "visits": self.options.visits}
@@ -170,7 +174,7 @@ class Run:
             finally:
                 for client in clients.values():
                     client.kill()
-        return verdict_on(home)
+        return home
 
     def _processes(self) -> dict[str, int]:
         """All that run now, by name."""
@@ -261,11 +265,6 @@ class Run:
             self.store.close()
 
 
-def verdict_on(round_home: Path) -> Verdict:
-    """The verdict on the histories of one round."""
-    return judged(past.read(POLICIES, sorted(round_home.glob("*.jsonl"))))
-
-
 def _tail(path: Path) -> str:
     return "\n".join(path.read_text(errors="replace").splitlines()[-5:])
 
@@ -280,8 +279,9 @@ def unit_checks() -> tuple[int, int]:
     return found.get("passed", 0), found.get("failed", 0) + found.get("error", 0) + (done.returncode != 0 and not found)
 
 
-def report(number: int, verdict: Verdict) -> collections.Counter:
-    """What one round was, and the stories of what went wrong. Answers how much there was."""
+def report(number: int, round_home: Path) -> tuple[Verdict, collections.Counter]:
+    """Judges the histories of one round: prints what it was, and the stories of what went wrong. Answers the verdict, and how much there was."""
+    verdict = judged(past.read(POLICIES, sorted(round_home.glob("*.jsonl"))))
     history = verdict.lives.history
     faults = collections.Counter(fault.kind for fault in history.faults)
     ends = collections.Counter(life.first_end().reason for life in verdict.lives.of.values() if life.ends)
@@ -297,7 +297,8 @@ def report(number: int, verdict: Verdict) -> collections.Counter:
     sys.stdout.flush()
     drawn = sum(faults.values()) - sum(faults[kind] for kind in past.UNDRAWN)
     much = {"sessions": len(verdict.lives.of), "calls": len(history.calls), "messages": len(history.messages), "faults": drawn}
-    return collections.Counter(much | {kind: faults[kind] for kind in past.UNDRAWN})
+    verdict.lives = None  # an hour's histories would not fit
+    return verdict, collections.Counter(much | {kind: faults[kind] for kind in past.UNDRAWN})
 
 
 def judge_again(home: Path) -> int:
@@ -305,9 +306,9 @@ def judge_again(home: Path) -> int:
     rounds = [home] if (home / "director.jsonl").exists() else sorted(home.glob("round-*"), key=lambda path: int(path.name.partition("-")[2]))
     verdicts, much = [], collections.Counter()
     for number, round_home in enumerate(rounds):
-        verdicts.append(verdict_on(round_home))
-        much += report(number, verdicts[-1])
-        verdicts[-1].lives = None
+        verdict, more = report(number, round_home)
+        verdicts.append(verdict)
+        much += more
     failed = table(verdicts, {}, much)
     print(f"{len(RULES) - failed} passed, {failed} failed")
     return int(failed > 0)
@@ -342,10 +343,13 @@ async def play(options: argparse.Namespace) -> int:
     try:
         await run.start()
         rounds = max(1, round(options.seconds / ROUND))
-        for number in range(rounds):
-            verdicts.append(await run.round(number, options.seconds / rounds))
-            much += report(number, verdicts[-1])
-            verdicts[-1].lives = None  # an hour's histories would not fit
+        # In a process of its own: here are the proxies, which must go on meanwhile.
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as judge:
+            for number in range(rounds):
+                home = await run.round(number, options.seconds / rounds)
+                verdict, more = await asyncio.get_running_loop().run_in_executor(judge, report, number, home)
+                verdicts.append(verdict)
+                much += more
         others = {
             "crash": ("no sidecar ends by itself or panics", run.crashes + run.panics()),
             "secret": ("no session id is in a log, a metric or the store", run.secrets_told()),

@@ -70,7 +70,7 @@ def main() -> int:
     arguments = parser.parse_args()
     for needed in (arguments.binary, TOOLS / "venv/bin/python", HERE / "node_modules"):
         if not needed.exists():
-            parser.error(f"{needed} is missing: cargo build --release makes the binary, tests/setup.sh the rest")
+            parser.error(f"{needed} is missing: cargo build makes the binary, tests/setup.sh the rest")
 
     failed = 0
     runs = [(client, transport) for client in CLIENTS for transport in TRANSPORTS]

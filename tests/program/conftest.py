@@ -18,7 +18,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def binary(request: pytest.FixtureRequest) -> Path:
     """The program under test."""
     binary = request.config.getoption("--binary").resolve()
-    assert binary.exists(), f"{binary} is missing: cargo build --release makes it"
+    assert binary.exists(), f"{binary} is missing: cargo build makes it"
     return binary
 
 

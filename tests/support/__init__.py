@@ -4,4 +4,4 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TOOLS = REPOSITORY / ".tools"
-DEFAULT_BINARY = REPOSITORY / "target/release/session-sidecar"
+DEFAULT_BINARY = REPOSITORY / "target/debug/session-sidecar"
