@@ -183,7 +183,7 @@ impl Shared {
 #[async_trait]
 impl Store for Shared {
     fn at_hand(&self, reference: SessionRef, now: Time) -> Option<Arc<Session>> {
-        let session = self.near.get(reference)?;
+        let session = self.near.at_hand(reference)?;
         let pulse = session.pulse();
         let plain = !pulse.is_dead() && !pulse.is_warned() && !pulse.is_slow();
         let hit = now < session.free_until() && plain && self.bucket_of(reference).is_healthy(now);
