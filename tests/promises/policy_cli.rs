@@ -2,14 +2,16 @@
 
 use std::{
     io::Write as _,
-    process::{Command, Output, Stdio},
+    process::{Output, Stdio},
 };
 
 use session_sidecar::config::parse_policies;
 
+use crate::support::program;
+
 /// Runs `policy` with a policy file on standard input.
 fn policy(args: &[&str], file: &str) -> (i32, String, String) {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_session-sidecar"))
+    let mut child = program()
         .arg("policy")
         .args(args)
         .env_clear()

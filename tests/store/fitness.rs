@@ -101,7 +101,7 @@ async fn a_sidecar_with_another_key_stays_outside() {
     let ours = site.pod(&server.url(), &[]).await;
     let client = &mut ours.client().await;
     let alice = begin(client, "alice", "default").await;
-    let refused = Command::new(env!("CARGO_BIN_EXE_session-sidecar"))
+    let refused = program()
         .env_clear()
         .arg("serve")
         .args(other.store_args(&server.url()))

@@ -51,7 +51,7 @@ impl Stage {
 
     /// How a sidecar that is not let in ends, and what it says.
     fn refused(&self, server: &Server) -> String {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_session-sidecar"));
+        let mut command = program();
         command
             .env_clear()
             .arg("serve")

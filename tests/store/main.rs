@@ -31,7 +31,7 @@ use servers::{Folder, PATIENCE, Server, wait_for};
 use session_sidecar::rpc::proto::v1::{
     self, session_admin_service_client::SessionAdminServiceClient, session_service_client::SessionServiceClient,
 };
-use support::{Admin, Client, check_ref, id, status};
+use support::{Admin, Client, check_ref, id, program, status};
 use tonic::Code;
 
 const POLICIES: &str = r#"
@@ -91,7 +91,7 @@ impl Site {
     async fn start(&self, url: &str, more: &[&str]) -> Pod {
         let folder = Folder::new();
         let log = fs::File::create(folder.path().join("log")).expect("a log");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_session-sidecar"));
+        let mut command = program();
         command.env_clear().arg("serve").args(self.store_args(url));
         command.args(["--policy-file", &self.file("policies"), "--log-format", "human"]);
         command.args([
@@ -128,7 +128,7 @@ impl Site {
 
     /// `session-sidecar store …`: its exit code, and what it prints.
     fn store(&self, words: &[&str], url: &str, more: &[&str]) -> (i32, String) {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_session-sidecar"));
+        let mut command = program();
         command
             .env_clear()
             .arg("store")

@@ -21,6 +21,13 @@ use tonic_types::StatusExt as _;
 
 pub use sidecar::{Admin, Client, DEFAULT, Options, Sidecar};
 
+/// The program: the one that the environment names, else the one that cargo has built with the tests. Another build may have taken its place
+/// since.
+pub fn program() -> std::process::Command {
+    let named = std::env::var_os("SIDECAR_UNDER_TEST");
+    std::process::Command::new(named.unwrap_or_else(|| env!("CARGO_BIN_EXE_session-sidecar").into()))
+}
+
 /// Lets virtual time pass, from one timer to the next.
 pub async fn pass(duration: Duration) {
     tokio::time::sleep(duration).await;
