@@ -30,6 +30,7 @@ use crate::{
     admin::{self, Readiness},
     audit::{self, Audit, Output, SubjectForm},
     config::{Config, Endpoint},
+    door::{self, Door},
     driver,
     reload::{self, ReloadMeter},
     rpc::{Api, Caller, Connection, RpcMeter},
@@ -52,12 +53,16 @@ pub struct App {
     pub endpoints: Vec<Endpoint>,
     /// Where metrics and probes are served.
     pub admin_address: Option<SocketAddr>,
+    /// Where the HTTP door is served.
+    pub door_address: Option<SocketAddr>,
     sessions: Arc<Sessions>,
     sharing: Option<Sharing>,
     meter: Arc<RpcMeter>,
     registry: Registry,
     incoming: SelectAll<Incoming>,
     admin: Option<TcpListener>,
+    door: Option<(TcpListener, door::Settings)>,
+    max_connections: usize,
     drain_timeout: Duration,
     dev: bool,
     policy_file: Option<(PathBuf, ReloadMeter)>,
@@ -163,8 +168,19 @@ impl App {
                 Some(listener.with_context(|| format!("--admin-listen {address} cannot be bound"))?)
             }
         };
+        let door = match config.door {
+            None => None,
+            Some((address, settings)) => {
+                let listener = bind_tcp(address).await;
+                let listener = listener.with_context(|| format!("--door-listen {address} cannot be bound"))?;
+                Some((listener, settings))
+            }
+        };
         Ok(Self {
             endpoints,
+            door_address: door.as_ref().map(|(listener, _)| listener.local_addr()).transpose()?,
+            door,
+            max_connections: config.max_connections,
             admin_address: admin.as_ref().map(TcpListener::local_addr).transpose()?,
             sessions,
             sharing,
@@ -240,6 +256,11 @@ impl App {
             let serve = admin::serve(listener, self.registry, readiness.clone(), stopped.cancelled_owned());
             tokio::spawn(serve)
         });
+        let max_connections = self.max_connections;
+        let door = self.door.map(|(listener, settings)| {
+            let door = Door::new(Arc::clone(&sessions), settings, draining.clone());
+            tokio::spawn(door.serve(listener, max_connections, draining.clone().cancelled_owned()))
+        });
         let api = Api {
             sessions,
             meter: self.meter,
@@ -267,7 +288,14 @@ impl App {
         health.not_serving().await;
         draining.cancel();
         health.close().await;
-        let drained = tokio::time::timeout(self.drain_timeout, server).await;
+        let drained = tokio::time::timeout(self.drain_timeout, async {
+            let served = server.await;
+            if let Some(door) = door {
+                let _ = door.await;
+            }
+            served
+        })
+        .await;
         if let Some(sharing) = sharing {
             sharing.end().await;
         }

@@ -7,6 +7,7 @@ pub mod audit;
 pub mod cli;
 pub mod compliance;
 pub mod config;
+pub mod door;
 pub mod driver;
 pub mod event;
 pub mod huge_pages;

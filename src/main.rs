@@ -114,6 +114,9 @@ fn run(args: &ServeArgs, config: Config, audit: Option<Output>) -> anyhow::Resul
         if let Some(address) = app.admin_address {
             tracing::info!(endpoint = %format!("http://{address}"), "listening for admin");
         }
+        if let Some(address) = app.door_address {
+            tracing::info!(endpoint = %format_args!("http://{address}"), "listening for the door");
+        }
         tracing::info!("{}", app.durability());
         let stop = stop_signal()?;
         app.run(stop).await

@@ -108,6 +108,16 @@ pub struct ServeArgs {
     )]
     pub admin_listen: String,
 
+    /// Where the HTTP door for browsers and proxies is served, or `off`: behind the site's gateway, at the site's own origin. What it
+    /// is told is in the table `[door]` of the policy file.
+    #[arg(
+        long,
+        env = "SESSION_SIDECAR_DOOR_LISTEN",
+        value_name = "ADDRESS",
+        default_value = "off"
+    )]
+    pub door_listen: String,
+
     /// Allow a routable --listen address although it is served in clear text.
     #[arg(long, env = "SESSION_SIDECAR_ALLOW_PLAINTEXT")]
     pub allow_plaintext: bool,

@@ -26,7 +26,7 @@ pub use args::{
 };
 pub use listen::{Endpoint, Listen};
 pub use options::options_markdown;
-pub use policy::{parse as parse_policies, parse_file as parse_policy_file, read as read_policies};
+pub use policy::{parse as parse_policies, parse_door, parse_file as parse_policy_file, read as read_policies};
 pub use store::StoreConfig;
 pub use verb_args::{
     ActivityArg, ActorArg, AdvanceArgs, CheckArgs, ClientArgs, CreateArgs, EndArgs, ExtendArgs, HintArgs, HoldArgs,
@@ -36,6 +36,7 @@ pub use verb_args::{
 
 use crate::{
     audit::{SubjectForm, Target},
+    door,
     state::Policy,
 };
 
@@ -46,6 +47,8 @@ pub struct Config {
     pub listen: Vec<Listen>,
     /// Where metrics and probes are served.
     pub admin_listen: Option<SocketAddr>,
+    /// Where the HTTP door is served, and what it is told.
+    pub door: Option<(SocketAddr, door::Settings)>,
     /// The policies by name.
     pub policies: BTreeMap<String, Policy>,
     /// Where they were read, to be followed.
@@ -110,6 +113,7 @@ impl Config {
             None if args.dev => policy::demo()?,
             None => policy::parse("")?,
         };
+        let door = door(args)?;
         let mut warnings = Vec::new();
         if !policies.contains_key("default") {
             let names: Vec<_> = policies.keys().map(String::as_str).collect();
@@ -131,6 +135,7 @@ impl Config {
         Ok(Self {
             listen,
             admin_listen,
+            door,
             policies,
             policy_file: args.policy_file.clone(),
             master_key: match (&store, &args.key_file) {
@@ -151,6 +156,34 @@ impl Config {
             warnings,
         })
     }
+}
+
+/// Where the HTTP door is served, and what the policy file tells it.
+fn door(args: &ServeArgs) -> anyhow::Result<Option<(SocketAddr, door::Settings)>> {
+    let address: SocketAddr = match args.door_listen.as_str() {
+        "off" => return Ok(None),
+        address => address
+            .parse()
+            .with_context(|| format!("--door-listen {address:?} must be an address like 127.0.0.1:50153, or off"))?,
+    };
+    if !address.ip().is_loopback() && !args.allow_plaintext {
+        bail!(
+            "--door-listen {address} can be reached from other machines, and session ids would cross the network in clear text: listen \
+             on loopback, or say --allow-plaintext if something else encrypts"
+        );
+    }
+    let text = match &args.policy_file {
+        Some(path) => {
+            fs::read_to_string(path).with_context(|| format!("--policy-file {} cannot be read", path.display()))?
+        }
+        None => String::new(),
+    };
+    let shown = args
+        .policy_file
+        .as_ref()
+        .map(|path| format!("--policy-file {}", path.display()));
+    let settings = policy::parse_door(&text).with_context(|| shown.unwrap_or_default())?;
+    Ok(Some((address, settings)))
 }
 
 /// Whether people who should not know the key can read its file, or change it. A group that reads it is usual (Kubernetes'

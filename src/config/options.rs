@@ -43,6 +43,18 @@ pub fn options_markdown() -> String {
     for (key, default, help) in policy::RULE_KEYS {
         let _ = writeln!(page, "| `{key}` | {default} | {help} |");
     }
+    page.push_str("\n### The HTTP door\n\nThe table `[door]` of the same file: see [http-door.md](http-door.md).\n\n");
+    page.push_str("| Key | Default | What it says |\n|---|---|---|\n");
+    for (key, default, help) in policy::DOOR_KEYS {
+        let _ = writeln!(page, "| `{key}` | {default} | {help} |");
+    }
+    page.push_str(
+        "\nEach route is a table `[[door.routes]]`. The first one that matches decides; it is public or passive.\n\n",
+    );
+    page.push_str("| Key | Default | What it says |\n|---|---|---|\n");
+    for (key, default, help) in policy::ROUTE_KEYS {
+        let _ = writeln!(page, "| `{key}` | {default} | {help} |");
+    }
     page
 }
 

@@ -119,7 +119,7 @@ impl<T> OneOf<T> {
         !self.0.is_empty()
     }
 
-    fn admits(&self, value: &str, matches: impl Fn(&T, &str) -> bool) -> bool {
+    pub(crate) fn admits(&self, value: &str, matches: impl Fn(&T, &str) -> bool) -> bool {
         !self.is_set() || (!value.is_empty() && self.0.iter().any(|wanted| matches(wanted, value)))
     }
 }
@@ -177,7 +177,7 @@ impl Pattern {
         Ok(Self(glob.compile_matcher()))
     }
 
-    fn is_match(&self, value: &str) -> bool {
+    pub(crate) fn is_match(&self, value: &str) -> bool {
         self.0.is_match(value)
     }
 }

@@ -8,6 +8,7 @@ mod admin;
 mod audit;
 mod bad_input;
 mod docs;
+mod door;
 mod guarantees;
 mod policies;
 mod policy_cli;

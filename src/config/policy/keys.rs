@@ -167,3 +167,51 @@ pub(crate) const RULE_KEYS: [Key; 11] = [
         "Whether the page can be seen: `\"visible\"` or `\"hidden\"`.",
     ),
 ];
+
+/// The keys of `[door]`.
+pub(crate) const DOOR_KEYS: [Key; 6] = [
+    (
+        "tenant",
+        "`\"\"`",
+        "The tenant of all sessions of the door. At most 128 bytes of visible ASCII.",
+    ),
+    (
+        "cookies",
+        "`[\"sessionid\"]`",
+        "Cookies that carry a session's id: the first of these that a request has. A name, or `{ name, path, domain }` as the application \
+         sets it: without these the browser would not let go of it (RFC 6265 §5.3). Up to 8.",
+    ),
+    (
+        "header",
+        "none",
+        "A request header that carries the id, for callers without cookies. Looked at first.",
+    ),
+    (
+        "origins",
+        "`[]`",
+        "Origins beside the request's own host whose pages may change something: `\"https://app.example\"`. Up to 64.",
+    ),
+    (
+        "login_url",
+        "`\"/login\"`",
+        "Where people log in: a path, or a URL. Public by construction; the reason of an end and where to go on are added as `reason` and \
+         `next`. At most 1,024 bytes.",
+    ),
+    (
+        "unknown",
+        "`\"deny\"`",
+        "An id that the sidecar has not seen: refused, or `\"allow-untracked\"`: let pass by `/authz`, and no time runs.",
+    ),
+];
+
+/// The keys of `[[door.routes]]`.
+pub(crate) const ROUTE_KEYS: [Key; 4] = [
+    ("host", "any", "Hosts without port, as a glob or a list of up to 16."),
+    ("path", "any", "Paths without query, as a glob or a list of up to 16."),
+    (
+        "public",
+        "`false`",
+        "Nobody is refused, and no time runs. Not for paths that servers read in different ways (`..`, `//`, `;`, an encoded slash or dot).",
+    ),
+    ("passive", "`false`", "Never activity."),
+];

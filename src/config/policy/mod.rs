@@ -1,5 +1,6 @@
 //! Policies, read from TOML. What is not known is refused with its line and, if something similar is known, that.
 
+mod door;
 mod keys;
 mod place;
 mod rules;
@@ -10,10 +11,11 @@ use std::{collections::BTreeMap, fs, path::Path, sync::Arc, time::Duration};
 use anyhow::{Context as _, anyhow, bail};
 use serde::Deserialize;
 
-pub(super) use keys::{KEYS, RULE_KEYS};
+pub(super) use keys::{DOOR_KEYS, KEYS, ROUTE_KEYS, RULE_KEYS};
 use rules::RuleTable;
 use values::{PresetName, Span, Switch};
 
+use crate::door::Settings;
 use crate::state::{
     AtSubjectCap, Limits, Policy, PresenceLimits, Superseded, Unmatched, WorkLimits, policy::warning_points,
 };
@@ -42,6 +44,7 @@ absolute_warn_before = ["1m", "20s"]
 struct File {
     #[serde(default)]
     policy: BTreeMap<String, Table>,
+    door: Option<door::DoorTable>,
 }
 
 #[derive(Default, Deserialize)]
@@ -126,6 +129,12 @@ pub fn parse(text: &str) -> anyhow::Result<BTreeMap<String, Policy>> {
         file.policy.insert("default".to_owned(), Table::default());
     }
     policies(text, file)
+}
+
+/// Reads what a file's text says to the HTTP door.
+pub fn parse_door(text: &str) -> anyhow::Result<Settings> {
+    let table = tables(text)?.door.unwrap_or_default();
+    door::check(table).context("[door]")
 }
 
 fn tables(text: &str) -> anyhow::Result<File> {

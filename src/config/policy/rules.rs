@@ -98,12 +98,9 @@ fn compile(table: RuleTable) -> anyhow::Result<Rule> {
         sec_fetch_mode: words("sec_fetch_mode", 64, table.sec_fetch_mode)?,
         sec_fetch_dest: words("sec_fetch_dest", 64, table.sec_fetch_dest)?,
         sec_purpose: words("sec_purpose", 64, table.sec_purpose)?,
-        host: globs("host", 255, table.host, Pattern::host)?,
-        path: globs("path", 512, table.path, Pattern::path)?,
+        host: host_globs(table.host)?,
+        path: path_globs(table.path)?,
     };
-    if let Some(host) = when.host.0.iter().map(Pattern::text).find(|host| never_a_host(host)) {
-        bail!("host {host:?} can never match: a host comes without port and path; a path goes into `path`");
-    }
     if when.is_empty() {
         bail!("it has no condition and would match every touch: say what it is about, or use `unmatched`");
     }
@@ -126,6 +123,22 @@ fn never_a_host(host: &str) -> bool {
 fn words(key: &str, longest: usize, texts: Option<Texts>) -> anyhow::Result<OneOf<Word>> {
     let words = checked(key, longest, texts)?;
     Ok(OneOf(words.into_iter().map(|text| Word(text.into())).collect()))
+}
+
+/// Hosts, as globs.
+pub(super) fn host_globs(texts: Option<Texts>) -> anyhow::Result<OneOf<Pattern>> {
+    let globs = globs("host", 255, texts, Pattern::host)?;
+    match globs.0.iter().map(Pattern::text).find(|host| never_a_host(host)) {
+        Some(host) => {
+            bail!("host {host:?} can never match: a host comes without port and path; a path goes into `path`")
+        }
+        None => Ok(globs),
+    }
+}
+
+/// Paths, as globs.
+pub(super) fn path_globs(texts: Option<Texts>) -> anyhow::Result<OneOf<Pattern>> {
+    globs("path", 512, texts, Pattern::path)
 }
 
 fn globs(

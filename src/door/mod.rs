@@ -1,0 +1,366 @@
+//! The HTTP door: what a page may ask about the session whose id its own request carries, in a cookie or a header, and about no other.
+//! It stands behind the site's gateway, at the site's own origin; a listener of its own, off by default.
+//!
+//! Whoever changes something must be a page of the site (`request::sender`) and send our header. A name that was rotated away is
+//! over here: the door never follows it (DESIGN.md section 3, Rotate).
+
+mod answer;
+mod authz;
+mod events;
+mod pages;
+mod request;
+mod settings;
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    body::Bytes,
+    extract::{DefaultBodyLimit, State},
+    http::{HeaderMap, StatusCode, Uri},
+    response::Response,
+    routing::{any, get, post},
+};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::{conn::auto::Builder, graceful::GracefulShutdown},
+    service::TowerToHyperService,
+};
+use serde::{Deserialize, de::DeserializeOwned};
+use tokio::{net::TcpListener, sync::Semaphore};
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+pub use settings::{Cookie, Route, Settings, Unknown};
+
+use answer::{Refused, Writer};
+use pages::Pages;
+use request::{Named, OWN_HEADER, Sender, named, sender};
+
+use crate::{
+    sessions::{Error, Name, Report, Sessions},
+    state::{Activity, Hints, HoldKind, HoldWish, Visibility},
+};
+
+/// The longest body that is read.
+const LONGEST_BODY: usize = 4096;
+
+/// The longest duration that is believed: ten years, as over gRPC.
+const LONGEST: Duration = Duration::from_secs(3653 * 24 * 3600);
+
+/// How long the head of a request may take: who sends it slower, or nothing at all, takes up a connection for no good.
+const SLOWEST_HEAD: Duration = Duration::from_secs(20);
+
+/// How long to wait before accepting again after an error, which is most often that no file descriptor is free.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
+
+/// What stands before the ids of holds that pages begin: a page can let go of no other.
+const PAGES_HOLDS: &str = "page.";
+
+/// The door over one core.
+pub struct Door {
+    sessions: Arc<Sessions>,
+    settings: Arc<Settings>,
+    pages: Arc<Pages>,
+    draining: CancellationToken,
+}
+
+impl Door {
+    /// A door. Its streams end when `draining` is cancelled.
+    #[must_use]
+    pub fn new(sessions: Arc<Sessions>, settings: Settings, draining: CancellationToken) -> Arc<Self> {
+        Arc::new(Self {
+            sessions,
+            settings: Arc::new(settings),
+            pages: Arc::default(),
+            draining,
+        })
+    }
+
+    /// What it serves.
+    pub fn routes(self: Arc<Self>) -> Router {
+        Router::new()
+            .route("/session", get(show))
+            .route("/session/extend", post(extend))
+            .route("/session/activity", post(activity))
+            .route("/session/leave", post(leave))
+            .route("/session/hold", post(hold))
+            .route("/session/release", post(release))
+            .route("/session/events", get(events::stream))
+            .route("/authz", any(authz::authorize))
+            .layer(DefaultBodyLimit::max(LONGEST_BODY))
+            .with_state(self)
+    }
+
+    /// Serves until `stop` is done, and then lets what is under way end. So many connections may be open: those that come then wait.
+    pub async fn serve(self: Arc<Self>, listener: TcpListener, max_connections: usize, stop: impl Future<Output = ()>) {
+        let routes = TowerToHyperService::new(self.routes());
+        let mut server = Builder::new(TokioExecutor::new()).http1_only();
+        server
+            .http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(SLOWEST_HEAD);
+        let places = Arc::new(Semaphore::new(max_connections));
+        let open = GracefulShutdown::new();
+        tokio::pin!(stop);
+        loop {
+            let connection = async {
+                let place = Arc::clone(&places).acquire_owned().await;
+                (place, listener.accept().await)
+            };
+            let (place, io) = tokio::select! {
+                () = &mut stop => break,
+                (place, accepted) = connection => match accepted {
+                    Ok((io, _)) => (place, io),
+                    Err(error) => {
+                        warn!(%error, "a connection of the door cannot be accepted");
+                        tokio::time::sleep(ACCEPT_AGAIN).await;
+                        continue;
+                    }
+                },
+            };
+            // Events must not wait for more to send.
+            let _ = io.set_nodelay(true);
+            let connection = server.serve_connection(TokioIo::new(io), routes.clone());
+            let connection = open.watch(connection.into_owned());
+            tokio::spawn(async move {
+                let _ = connection.await;
+                drop(place);
+            });
+        }
+        open.shutdown().await;
+    }
+
+    fn writer<'a>(&'a self, cookie: Option<&'a Cookie>) -> Writer<'a> {
+        Writer {
+            clock: self.sessions.clock(),
+            settings: &self.settings,
+            cookie,
+        }
+    }
+
+    fn name<'a>(&'a self, session_id: &'a str) -> Name<'a> {
+        Name {
+            tenant: &self.settings.tenant,
+            session_id,
+        }
+    }
+
+    /// All that is known of a session by its own name.
+    async fn report(&self, name: Name<'_>) -> Result<Report, Error> {
+        let reference = self.sessions.known_as(name).await?;
+        self.sessions.report(name.tenant, reference).await
+    }
+
+    /// Refuses a name that is over.
+    async fn refuse_over(&self, name: Name<'_>) -> Result<(), Error> {
+        let report = self.report(name).await?;
+        match report.details.and_then(|details| details.end) {
+            Some(tombstone) => Err(Error::Ended(report.status.reference, tombstone)),
+            None => Ok(()),
+        }
+    }
+
+    /// The session that a page of the site wants to change.
+    fn changed<'a>(&'a self, headers: &'a HeaderMap) -> Result<(Name<'a>, Writer<'a>), Refused> {
+        let stranger = self.writer(None);
+        if sender(&self.settings, headers) == Sender::Foreign {
+            let message = "the request comes from a page of another site; add its origin to `origins` if it is yours";
+            return Err(stranger.refuse(StatusCode::FORBIDDEN, "FOREIGN_ORIGIN", message));
+        }
+        if !headers.contains_key(OWN_HEADER) {
+            let message = "the header X-Session-Sidecar is missing: send it, with any value, so that no page of another site can do this";
+            return Err(stranger.refuse(StatusCode::FORBIDDEN, "HEADER_MISSING", message));
+        }
+        self.named(headers)
+    }
+
+    /// The session that a request names.
+    fn named<'a>(&'a self, headers: &'a HeaderMap) -> Result<(Name<'a>, Writer<'a>), Refused> {
+        let stranger = self.writer(None);
+        match named(&self.settings, headers) {
+            Named::Nothing => {
+                let message = "the request names no session: it has none of the cookies that the door knows";
+                Err(stranger.refuse(StatusCode::UNAUTHORIZED, "SESSION_MISSING", message))
+            }
+            Named::Unclear(problem) => Err(stranger.refuse(StatusCode::BAD_REQUEST, "INVALID", problem)),
+            Named::Id(id, cookie) => Ok((self.name(id), self.writer(cookie))),
+        }
+    }
+}
+
+type Answer = Result<Response, Refused>;
+
+/// What a body says; an empty one says nothing.
+fn read<T: DeserializeOwned + Default>(writer: &Writer<'_>, body: &[u8]) -> Result<T, Refused> {
+    if body.is_empty() {
+        return Ok(T::default());
+    }
+    serde_json::from_slice(body).map_err(|error| {
+        let message = format!("the body is not what is expected here: {error}");
+        writer.refuse(StatusCode::BAD_REQUEST, "INVALID", &message)
+    })
+}
+
+/// A number of seconds, within bounds.
+fn seconds(writer: &Writer<'_>, field: &str, seconds: f64, at_least: Duration) -> Result<Duration, Refused> {
+    let span = Duration::try_from_secs_f64(seconds).ok();
+    span.filter(|span| (at_least..=LONGEST).contains(span)).ok_or_else(|| {
+        let least = if at_least.is_zero() { "0" } else { "over 0" };
+        let message = format!("{field} must be a number of seconds, from {least} to ten years");
+        writer.refuse(StatusCode::BAD_REQUEST, "INVALID", &message)
+    })
+}
+
+async fn show(State(door): State<Arc<Door>>, headers: HeaderMap) -> Answer {
+    let (name, writer) = match named(&door.settings, &headers) {
+        Named::Nothing => {
+            let writer = door.writer(None);
+            return Ok(writer.about(&writer.none()));
+        }
+        _ => door.named(&headers)?,
+    };
+    let report = door.report(name).await.map_err(|error| writer.refused(&error))?;
+    Ok(writer.about(&writer.report(&report)))
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Extend {
+    /// How long the session should live from now, in seconds; one idle timeout if unset.
+    wanted: Option<f64>,
+}
+
+async fn extend(State(door): State<Arc<Door>>, headers: HeaderMap, body: Bytes) -> Answer {
+    let (name, writer) = door.changed(&headers)?;
+    let asked: Extend = read(&writer, &body)?;
+    let positive = Duration::from_nanos(1);
+    let wanted = asked.wanted.map(|wanted| seconds(&writer, "wanted", wanted, positive));
+    let wanted = wanted.transpose()?;
+    let extended = async {
+        door.refuse_over(name).await?;
+        door.sessions.extend(name, wanted, None).await
+    };
+    let answer = extended.await.map_err(|error| writer.refused(&error))?;
+    Ok(writer.about(&writer.status(&answer.status)))
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Input {
+    /// How long ago the person's last input was, in seconds.
+    idle_for: f64,
+    visibility: Seen,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Seen {
+    #[default]
+    Unsaid,
+    Visible,
+    Hidden,
+}
+
+async fn activity(State(door): State<Arc<Door>>, headers: HeaderMap, body: Bytes) -> Answer {
+    let (name, writer) = door.changed(&headers)?;
+    let reported: Input = read(&writer, &body)?;
+    let ago = seconds(&writer, "idle_for", reported.idle_for, Duration::ZERO)?;
+    let hints = Hints {
+        host: request::host(&headers),
+        visibility: match reported.visibility {
+            Seen::Unsaid => Visibility::Unspecified,
+            Seen::Visible => Visibility::Visible,
+            Seen::Hidden => Visibility::Hidden,
+        },
+        input_report: true,
+        ..Hints::default()
+    };
+    let touched = async {
+        door.refuse_over(name).await?;
+        door.sessions.touch(name, Activity::User, Some(&hints), ago).await
+    };
+    let answer = touched.await.map_err(|error| writer.refused(&error))?;
+    Ok(writer.about(&writer.status(&answer.status)))
+}
+
+/// A page is left. A beacon cannot send our header: then the browser itself must say that the page is one of the site. All that it can
+/// do is begin `leave_grace`, and any activity takes that back.
+async fn leave(State(door): State<Arc<Door>>, headers: HeaderMap, uri: Uri) -> Answer {
+    let stranger = door.writer(None);
+    let own = match sender(&door.settings, &headers) {
+        Sender::Own => true,
+        Sender::Unsaid => headers.contains_key(OWN_HEADER),
+        Sender::Foreign => false,
+    };
+    if !own {
+        let message = "only a page of the site may say that it is left: no Origin or Sec-Fetch-Site says so";
+        return Err(stranger.refuse(StatusCode::FORBIDDEN, "FOREIGN_ORIGIN", message));
+    }
+    let (name, writer) = door.named(&headers)?;
+    let page = pages::page_of(&uri).map_err(|problem| writer.refuse(StatusCode::BAD_REQUEST, "INVALID", problem))?;
+    let left = async {
+        let reference = door.sessions.known_as(name).await?;
+        door.pages.leave(reference, &page);
+        door.refuse_over(name).await?;
+        door.sessions.release(name, &page).await
+    };
+    let answer = left.await.map_err(|error| writer.refused(&error))?;
+    Ok(writer.about(&writer.status(&answer.status)))
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct HoldBody {
+    /// The page's own id of the work: 1 to 40 of A-Z, a-z, 0-9, `_` and `-`.
+    id: String,
+    /// How long it should live from now, in seconds; a pulse renews it.
+    ttl: f64,
+    /// What it is, for people.
+    purpose: String,
+}
+
+/// The id of a hold that a page begins.
+fn work_id(writer: &Writer<'_>, id: &str) -> Result<String, Refused> {
+    if pages::is_plain(id) {
+        return Ok(format!("{PAGES_HOLDS}{id}"));
+    }
+    let message = "id must be 1 to 40 characters of A-Z, a-z, 0-9, _ and -: the page's own id of its work";
+    Err(writer.refuse(StatusCode::BAD_REQUEST, "INVALID", message))
+}
+
+async fn hold(State(door): State<Arc<Door>>, headers: HeaderMap, body: Bytes) -> Answer {
+    let (name, writer) = door.changed(&headers)?;
+    let asked: HoldBody = read(&writer, &body)?;
+    let purpose_is_text = asked.purpose.len() <= 128 && !asked.purpose.chars().any(char::is_control);
+    if !purpose_is_text {
+        let message = "purpose must be at most 128 bytes without control characters";
+        return Err(writer.refuse(StatusCode::BAD_REQUEST, "INVALID", message));
+    }
+    let wish = HoldWish {
+        id: work_id(&writer, &asked.id)?.into(),
+        kind: HoldKind::Work,
+        ttl: seconds(&writer, "ttl", asked.ttl, Duration::from_nanos(1))?,
+        purpose: asked.purpose.into(),
+    };
+    let held = async {
+        door.refuse_over(name).await?;
+        door.sessions.hold(name, wish).await
+    };
+    let answer = held.await.map_err(|error| writer.refused(&error))?;
+    let mut session = writer.status(&answer.status);
+    session.granted(answer.granted);
+    Ok(writer.about(&session))
+}
+
+async fn release(State(door): State<Arc<Door>>, headers: HeaderMap, body: Bytes) -> Answer {
+    let (name, writer) = door.changed(&headers)?;
+    let asked: HoldBody = read(&writer, &body)?;
+    let id = work_id(&writer, &asked.id)?;
+    let released = async {
+        door.refuse_over(name).await?;
+        door.sessions.release(name, &id).await
+    };
+    let answer = released.await.map_err(|error| writer.refused(&error))?;
+    Ok(writer.about(&writer.status(&answer.status)))
+}

@@ -1,0 +1,220 @@
+//! What the door is told: how requests name their session, who may ask, and which routes are public.
+
+use std::sync::Arc;
+
+use crate::state::{OneOf, Pattern};
+
+/// The settings of the HTTP door, checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// The tenant of all sessions of this door.
+    pub tenant: Arc<str>,
+    /// Cookies that carry a session's id: the first of these that a request has.
+    pub cookies: Vec<Cookie>,
+    /// A request header that carries it, for callers without cookies. Looked at first.
+    pub header: Option<Box<str>>,
+    /// Origins beside the request's own host from which scripts may change something, like `https://app.example`.
+    pub origins: Vec<Box<str>>,
+    /// Where people log in.
+    pub login_url: Box<str>,
+    /// What becomes of an id that the sidecar has not seen.
+    pub unknown: Unknown,
+    /// The routes, the first that matches decides.
+    pub routes: Vec<Route>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            tenant: "".into(),
+            cookies: vec![Cookie::default()],
+            header: None,
+            origins: Vec::new(),
+            login_url: "/login".into(),
+            unknown: Unknown::Deny,
+            routes: Vec::new(),
+        }
+    }
+}
+
+/// A cookie that carries a session's id.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cookie {
+    /// Its name.
+    pub name: Box<str>,
+    /// The path that it was set with: without it the browser would not let it go.
+    pub path: Box<str>,
+    /// The domain that it was set with, if any.
+    pub domain: Option<Box<str>>,
+}
+
+impl Default for Cookie {
+    fn default() -> Self {
+        Self {
+            name: "sessionid".into(),
+            path: "/".into(),
+            domain: None,
+        }
+    }
+}
+
+/// What becomes of an id that the sidecar has not seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unknown {
+    /// It is refused.
+    Deny,
+    /// The request goes on, and no time runs: while applications are switched over one by one.
+    AllowUntracked,
+}
+
+/// What is special about some requests.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Route {
+    /// Hosts, without port; none: all.
+    pub host: OneOf<Pattern>,
+    /// Paths, without query; none: all.
+    pub path: OneOf<Pattern>,
+    /// Whether it is for everybody: nobody is refused, and no time runs.
+    pub public: bool,
+    /// Whether it is never activity.
+    pub passive: bool,
+}
+
+impl Settings {
+    /// What is special about a request. The login page is public by construction: else nobody could ever log in.
+    #[must_use]
+    pub fn route(&self, host: &str, path: &str) -> Route {
+        let found = self.routes.iter().find(|route| route.is_about(host, path));
+        let mut route = found.cloned().unwrap_or_default();
+        route.public &= is_unambiguous(path);
+        route.public |= self.is_login(host, path);
+        route
+    }
+
+    fn is_login(&self, host: &str, path: &str) -> bool {
+        match self.login_url.split_once("://") {
+            None => path == path_of(&self.login_url),
+            Some((_, rest)) => {
+                let at = rest.find('/').unwrap_or(rest.len());
+                let (authority, url) = rest.split_at(at);
+                host.eq_ignore_ascii_case(without_port(authority))
+                    && path == path_of(if url.is_empty() { "/" } else { url })
+            }
+        }
+    }
+}
+
+impl Route {
+    fn is_about(&self, host: &str, path: &str) -> bool {
+        self.host.admits(host, Pattern::is_match) && self.path.admits(path, Pattern::is_match)
+    }
+}
+
+/// Whether every server takes a path for the same: what one decodes or joins and another does not may lead past a public route.
+fn is_unambiguous(path: &str) -> bool {
+    let lower = path.to_ascii_lowercase();
+    let encoded = ["%2e", "%2f", "%5c", "%25", "%00"]
+        .iter()
+        .any(|code| lower.contains(code));
+    let dots = path.split('/').any(|segment| matches!(segment, "." | ".."));
+    !encoded && !dots && !path.contains(['\\', ';']) && !path.contains("//")
+}
+
+/// The path of a URL without scheme and host.
+fn path_of(url: &str) -> &str {
+    let end = url.find(['?', '#']).unwrap_or(url.len());
+    &url[..end]
+}
+
+/// A host without its port.
+pub(super) fn without_port(authority: &str) -> &str {
+    let ipv6 = authority.rfind(']').map_or(0, |bracket| bracket + 1);
+    match authority[ipv6..].find(':') {
+        Some(colon) => &authority[..ipv6 + colon],
+        None => authority,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn globs(globs: &[&str]) -> OneOf<Pattern> {
+        OneOf(globs.iter().map(|glob| Pattern::path(glob).unwrap()).collect())
+    }
+
+    fn settings(login_url: &str) -> Settings {
+        Settings {
+            login_url: login_url.into(),
+            routes: vec![
+                Route {
+                    path: globs(&["/static/**"]),
+                    public: true,
+                    ..Route::default()
+                },
+                Route {
+                    path: globs(&["/poll", "/static/x"]),
+                    passive: true,
+                    ..Route::default()
+                },
+            ],
+            ..Settings::default()
+        }
+    }
+
+    fn kind(settings: &Settings, host: &str, path: &str) -> &'static str {
+        match settings.route(host, path) {
+            Route { public: true, .. } => "public",
+            Route { passive: true, .. } => "passive",
+            _ => "usual",
+        }
+    }
+
+    #[test]
+    fn the_first_route_that_matches_decides() {
+        let settings = settings("/login/?theme=dark");
+        for (path, expected) in [
+            ("/", "usual"),
+            ("/static/a/b.css", "public"),
+            ("/static/x", "public"),
+            ("/poll", "passive"),
+            ("/poll/x", "usual"),
+            ("/login/", "public"),
+            ("/login", "usual"),
+        ] {
+            assert_eq!(kind(&settings, "shop.example", path), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn what_servers_read_in_two_ways_is_not_public() {
+        let settings = settings("/login");
+        for path in [
+            "/static/../admin",
+            "/static/./a",
+            "/static/%2e%2E/admin",
+            "/static/a%2Fb",
+            "/static//a",
+            "/static/..;/admin",
+            "/static/a\\..\\b",
+            "/static/%252e",
+        ] {
+            assert_eq!(kind(&settings, "", path), "usual", "{path}");
+        }
+    }
+
+    #[test]
+    fn the_login_page_of_another_host_is_public_there_only() {
+        let settings = settings("https://login.example:8443/in");
+        assert_eq!(kind(&settings, "LOGIN.example", "/in"), "public");
+        assert_eq!(kind(&settings, "shop.example", "/in"), "usual");
+        assert_eq!(kind(&settings, "login.example", "/"), "usual");
+    }
+
+    #[test]
+    fn a_host_is_told_from_its_port() {
+        for (authority, host) in [("a", "a"), ("a:80", "a"), ("[::1]", "[::1]"), ("[::1]:80", "[::1]")] {
+            assert_eq!(without_port(authority), host);
+        }
+    }
+}
