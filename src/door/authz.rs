@@ -125,9 +125,9 @@ pub(super) async fn authorize(State(door): State<Arc<Door>>, headers: HeaderMap,
     };
     let writer = door.writer(cookie);
     let looked = async {
-        door.refuse_over(name).await?;
+        let mut report = door.not_over(name).await?;
         if route.public {
-            return Ok(door.report(name).await?.status);
+            return Ok(report);
         }
         let activity = if route.passive {
             Activity::Background
@@ -139,14 +139,14 @@ pub(super) async fn authorize(State(door): State<Arc<Door>>, headers: HeaderMap,
             .sessions
             .touch(name, activity, Some(&hints), std::time::Duration::ZERO)
             .await?;
-        Ok(touched.status)
+        report.status = touched.status;
+        Ok(report)
     };
     match looked.await {
-        Ok(status) => {
+        Ok(report) => {
             let mut response = allowed(&headers, None);
-            tell(&mut response, &status);
-            if let Ok(report) = door.report(name).await
-                && let Some(details) = report.details
+            tell(&mut response, &report.status);
+            if let Some(details) = report.details
                 && let Ok(subject) = HeaderValue::from_str(details.origin.identity.subject())
             {
                 response.headers_mut().insert(SUBJECT, subject);
@@ -218,13 +218,10 @@ impl Denial<'_> {
             headers.insert(REASON, HeaderValue::from_static(reason(ended)));
         }
         if let Ok(login) = HeaderValue::from_str(&login) {
+            headers.insert(LOGIN, login.clone());
             if self.redirects && self.asked.is_navigation() {
-                headers.insert(header::LOCATION, login.clone());
+                headers.insert(header::LOCATION, login);
                 *response.status_mut() = StatusCode::FOUND;
-                let headers = response.headers_mut();
-                headers.insert(LOGIN, login);
-            } else {
-                headers.insert(LOGIN, login);
             }
         }
         response

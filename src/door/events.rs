@@ -62,11 +62,8 @@ pub(super) async fn stream(State(door): State<Arc<Door>>, headers: HeaderMap, ur
         let message = "Last-Event-ID is longer than any that was given here";
         return Err(writer.refuse(StatusCode::BAD_REQUEST, "INVALID", message));
     }
-    let known = async {
-        door.refuse_over(name).await?;
-        door.sessions.known_as(name).await
-    };
-    let reference = known.await.map_err(|error| writer.refused(&error))?;
+    let known = door.not_over(name).await.map_err(|error| writer.refused(&error))?;
+    let reference = known.status.reference;
     let Some(page) = door.pages.open(reference, hold) else {
         let message = format!("the session has {MOST_STREAMS} streams; let the pages of a browser share one");
         return Err(writer.refuse(StatusCode::TOO_MANY_REQUESTS, "STREAM_CAP", &message));

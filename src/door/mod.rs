@@ -60,7 +60,7 @@ const PAGES_HOLDS: &str = "page.";
 /// The door over one core.
 pub struct Door {
     sessions: Arc<Sessions>,
-    settings: Arc<Settings>,
+    settings: Settings,
     pages: Arc<Pages>,
     draining: CancellationToken,
 }
@@ -71,7 +71,7 @@ impl Door {
     pub fn new(sessions: Arc<Sessions>, settings: Settings, draining: CancellationToken) -> Arc<Self> {
         Arc::new(Self {
             sessions,
-            settings: Arc::new(settings),
+            settings,
             pages: Arc::default(),
             draining,
         })
@@ -152,12 +152,12 @@ impl Door {
         self.sessions.report(name.tenant, reference).await
     }
 
-    /// Refuses a name that is over.
-    async fn refuse_over(&self, name: Name<'_>) -> Result<(), Error> {
+    /// The same; a name that is over is refused.
+    async fn not_over(&self, name: Name<'_>) -> Result<Report, Error> {
         let report = self.report(name).await?;
-        match report.details.and_then(|details| details.end) {
+        match report.details.as_ref().and_then(|details| details.end.clone()) {
             Some(tombstone) => Err(Error::Ended(report.status.reference, tombstone)),
-            None => Ok(()),
+            None => Ok(report),
         }
     }
 
@@ -238,7 +238,7 @@ async fn extend(State(door): State<Arc<Door>>, headers: HeaderMap, body: Bytes) 
     let wanted = asked.wanted.map(|wanted| seconds(&writer, "wanted", wanted, positive));
     let wanted = wanted.transpose()?;
     let extended = async {
-        door.refuse_over(name).await?;
+        door.not_over(name).await?;
         door.sessions.extend(name, wanted, None).await
     };
     let answer = extended.await.map_err(|error| writer.refused(&error))?;
@@ -277,7 +277,7 @@ async fn activity(State(door): State<Arc<Door>>, headers: HeaderMap, body: Bytes
         ..Hints::default()
     };
     let touched = async {
-        door.refuse_over(name).await?;
+        door.not_over(name).await?;
         door.sessions.touch(name, Activity::User, Some(&hints), ago).await
     };
     let answer = touched.await.map_err(|error| writer.refused(&error))?;
@@ -302,7 +302,7 @@ async fn leave(State(door): State<Arc<Door>>, headers: HeaderMap, uri: Uri) -> A
     let left = async {
         let reference = door.sessions.known_as(name).await?;
         door.pages.leave(reference, &page);
-        door.refuse_over(name).await?;
+        door.not_over(name).await?;
         door.sessions.release(name, &page).await
     };
     let answer = left.await.map_err(|error| writer.refused(&error))?;
@@ -344,7 +344,7 @@ async fn hold(State(door): State<Arc<Door>>, headers: HeaderMap, body: Bytes) ->
         purpose: asked.purpose.into(),
     };
     let held = async {
-        door.refuse_over(name).await?;
+        door.not_over(name).await?;
         door.sessions.hold(name, wish).await
     };
     let answer = held.await.map_err(|error| writer.refused(&error))?;
@@ -358,7 +358,7 @@ async fn release(State(door): State<Arc<Door>>, headers: HeaderMap, body: Bytes)
     let asked: HoldBody = read(&writer, &body)?;
     let id = work_id(&writer, &asked.id)?;
     let released = async {
-        door.refuse_over(name).await?;
+        door.not_over(name).await?;
         door.sessions.release(name, &id).await
     };
     let answer = released.await.map_err(|error| writer.refused(&error))?;
