@@ -217,3 +217,46 @@ async fn g14_two_steps_in_one_second_are_two_corrections() {
     assert!(end - last >= IDLE, "early: {:?}", end - last);
     assert!(end - last < IDLE + secs(9), "late: {:?}", end - last);
 }
+
+/// Two steps at each distance, at sidecars that have long been there: the second one comes before the others have heard that the first
+/// one is corrected.
+#[tokio::test]
+async fn g1_g14_a_clock_set_twice_before_all_have_heard_of_the_first_time_ends_nobody_early() {
+    for (first, second) in [(-52, 29), (45, 38), (38, -52)] {
+        for apart in [5, 30, 90, 170, 240, 330, 510] {
+            twice(first, second, Duration::from_millis(apart)).await;
+            tokio::time::resume();
+        }
+    }
+}
+
+async fn twice(first: i64, second: i64, apart: Duration) {
+    let world = World::new().await;
+    let (mut there, mut clients) = (Vec::new(), Vec::new());
+    for _ in 0..3 {
+        let sidecar = world.sidecar(true).await;
+        clients.push(sidecar.client().await);
+        there.push(sidecar);
+        // So they do not look at the same moments.
+        support::pass(Duration::from_millis(130)).await;
+    }
+    // In many buckets: each is corrected by whoever comes by.
+    let names: Vec<_> = (0..12).map(|number| format!("session-{number}")).collect();
+    for name in &names {
+        create(&mut clients[0], name).await;
+    }
+    support::pass(Duration::from_millis(3_170)).await;
+    world.set_clock(first);
+    support::pass(apart).await;
+    world.set_clock(second);
+    let mut last = Vec::new();
+    for (number, name) in names.iter().enumerate() {
+        last.push(touched(&mut clients[number % 3], name).await);
+    }
+    for (name, last) in names.iter().zip(last) {
+        let end = ended(&mut clients[0], name).await;
+        let told = format!("set by {first} s, and by {second} s {apart:?} later: {name} is");
+        assert!(end - last >= IDLE, "{told} early: {:?}", end - last);
+        assert!(end - last < IDLE + secs(9), "{told} late: {:?}", end - last);
+    }
+}

@@ -236,6 +236,7 @@ impl Shared {
                 None
             }
             Learned::Stepped(at) => Some(at),
+            Learned::Overtaken => None,
         }
     }
 

@@ -74,6 +74,8 @@ pub(super) enum Learned {
     Otherwise,
     /// The clock was set: this is the time that it is.
     Stepped(i64),
+    /// Nothing: the reply was made before a correction that is known here already.
+    Overtaken,
 }
 
 /// A clock that is further off than this was set.
@@ -95,8 +97,7 @@ impl Bucket {
     /// Takes note of a reply.
     pub(super) fn learn(&self, head: &Head, sent: Time, received: Time) -> Learned {
         self.neglected.store(head.ahead > NEGLECTED, Ordering::Release);
-        let mut reckoning = self.reckoning.lock();
-        reckoning.learn(head, sent, received)
+        self.reckoning.lock().learn(head, sent, received)
     }
 
     /// What time it is there, with a minus if that is not known for sure; 0 if it is not known at all.
@@ -225,7 +226,6 @@ impl Reckoning {
     }
 
     fn learn(&mut self, head: &Head, sent: Time, received: Time) -> Learned {
-        self.ahead = head.ahead;
         // As its clock runs, also where that is behind the heartbeat and its time stands still.
         let clock = head.now + head.ahead.min(0);
         let (least, most) = (clock - micros(received), clock - micros(sent));
@@ -234,29 +234,42 @@ impl Reckoning {
             this.since = Some(received);
             this.corrections = head.corrections;
         };
-        let otherwise = most < self.least - STEP || least > self.most + STEP;
-        let learned = if otherwise { Learned::Otherwise } else { Learned::Fine };
+        if head.corrections < self.corrections && self.since.is_some_and(|since| sent < since) {
+            return Learned::Overtaken;
+        }
+        self.ahead = head.ahead;
         let (Some(since), Some(first)) = (self.since, self.first) else {
             renew(self);
             self.first = Some(received);
             return Learned::Fine;
         };
+        let knows = received.since(first) >= NEWCOMER;
+        let back = most < self.least - STEP;
+        let forward = least > self.most + STEP;
+        let otherwise = back || forward;
+        let learned = if otherwise { Learned::Otherwise } else { Learned::Fine };
+        // Rather behind than ahead: nobody's deadline comes early.
+        let stepped = Learned::Stepped(micros(received) + self.least);
         if head.corrections != self.corrections {
+            // A correction is a heartbeat. If the clock is far from the last one it was set once more.
+            if otherwise && head.ahead.abs() > STEP {
+                if knows {
+                    return stepped;
+                }
+                self.first = Some(received);
+            }
             renew(self);
             return learned;
         }
-        let back = most < self.least - STEP;
-        let forward = least > self.most + STEP;
-        if back || forward {
+        if otherwise {
             // If others have kept the heartbeat at the new time, it is our clock that stood still.
             let others_agree = if back { head.ahead >= -STEP } else { head.ahead < STEP };
-            if received.since(first) < NEWCOMER || others_agree {
-                renew(self);
-                self.first = Some(received);
-                return learned;
+            if knows && !others_agree {
+                return stepped;
             }
-            // Rather behind than ahead: nobody's deadline comes early.
-            return Learned::Stepped(micros(received) + self.least);
+            renew(self);
+            self.first = Some(received);
+            return learned;
         }
         if head.ahead < BACK && received.since(first) >= UNSURE {
             // It was set before this sidecar came, and nobody is left who knows by how much: time goes on from the last heartbeat.
@@ -333,6 +346,47 @@ mod tests {
             reply(&mut known, 7_000, 128_001, 61_000, 0),
             Learned::Stepped(_)
         ));
+    }
+
+    #[test]
+    fn g14_a_clock_that_is_set_twice_is_corrected_twice_by_who_has_not_heard_of_the_first_correction() {
+        let mut known = Reckoning::default();
+        reply(&mut known, 0, 1_001, 250, 0);
+        let Learned::Stepped(now) = reply(&mut known, 5_000, 34_701, 28_700, 1) else {
+            panic!("half a minute forward, since a correction");
+        };
+        assert!((now - 6_002_000).abs() < 3_000, "{now}");
+        assert_eq!(reply(&mut known, 5_010, 6_010, 0, 2), Learned::Fine, "what it becomes");
+    }
+
+    #[test]
+    fn g14_a_newcomer_to_whom_a_clock_set_after_a_correction_is_shown_is_a_newcomer_again() {
+        let mut known = Reckoning::default();
+        reply(&mut known, 0, 1_001, 250, 0);
+        assert_eq!(reply(&mut known, 400, 30_101, 28_700, 1), Learned::Otherwise);
+        let doubts = |millis| !known.doubt(at(millis)).is_zero();
+        assert!(doubts(890) && !doubts(910));
+    }
+
+    #[test]
+    fn g14_a_reply_that_was_made_before_a_correction_says_nothing_after_it() {
+        let mut known = Reckoning::default();
+        reply(&mut known, 0, 1_001, 250, 0);
+        reply(&mut known, 5_000, 6_001, 250, 1);
+        let bounds = (known.least, known.most);
+        let head = Head {
+            now: 66_000_000,
+            ahead: 60_000_000,
+            ..Head::default()
+        };
+        assert_eq!(known.learn(&head, at(4_990), at(5_010)), Learned::Overtaken);
+        assert_eq!((known.least, known.most, known.corrections), (bounds.0, bounds.1, 1));
+        assert_eq!(
+            reply(&mut known, 5_020, 6_021, 250, 0),
+            Learned::Fine,
+            "the store has forgotten it"
+        );
+        assert_eq!(known.corrections, 0);
     }
 
     #[test]

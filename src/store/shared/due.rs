@@ -72,13 +72,7 @@ impl Shared {
             script: &scripts::DUE,
             bucket,
             keys: self.names.indexes(bucket),
-            args: vec![
-                text(AT_ONCE),
-                text(leaves.as_micros()),
-                text(0),
-                self.names.records(bucket),
-                text(u8::from(self.buckets[bucket].is_unsure(self.clock.now()))),
-            ],
+            args: self.due_args(bucket, AT_ONCE, leaves, false),
             timed: Timed::Now,
         };
         let answer = self.ask(question).await.map_err(|fault| self.unavailable(&fault))?;
@@ -121,6 +115,17 @@ impl Shared {
             sessions,
             next: next.clamp(now + Duration::from_millis(1), now + period),
         })
+    }
+
+    /// What the script is told behind the time.
+    pub(super) fn due_args(&self, bucket: usize, most: usize, leaves: Duration, holds_ends: bool) -> Vec<Vec<u8>> {
+        vec![
+            text(most),
+            text(leaves.as_micros()),
+            text(u8::from(holds_ends)),
+            self.names.records(bucket),
+            text(u8::from(self.buckets[bucket].is_unsure(self.clock.now()))),
+        ]
     }
 
     fn moment_of(&self, bucket: usize, micros: i64) -> Time {

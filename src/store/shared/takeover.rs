@@ -8,7 +8,7 @@ use futures_util::future::try_join_all;
 
 use super::{
     Shared, Unjoined,
-    ask::{Question, Timed, text},
+    ask::{Question, Timed},
     link::{Fault, GETS_TO_KNOW, Status},
     scripts,
 };
@@ -98,7 +98,7 @@ impl Shared {
             script: &scripts::DUE,
             bucket,
             keys: self.names.indexes(bucket),
-            args: vec![text(0), text(0), text(1), self.names.records(bucket), text(0)],
+            args: self.due_args(bucket, 0, Duration::ZERO, true),
             timed: Timed::Now,
         };
         self.ask(question).await.map(drop)
