@@ -15,6 +15,7 @@ use super::{
     ask::{bytes, int, list, text},
     limits::write,
     scripts,
+    story::Whose,
 };
 
 /// What other sidecars have of a policy where this one has something else: a revision, and how many have it. No revision: the policy is
@@ -37,7 +38,7 @@ impl Shared {
             if self.is_up() {
                 self.be_there(false, &BTreeSet::new()).await;
                 self.compare_policies().await;
-                self.flush(false).await;
+                self.flush(Whose::Old).await;
                 self.near.sweep();
             }
         }
@@ -48,7 +49,7 @@ impl Shared {
         // A server that has just taken over is told what only this sidecar knows.
         let _ = self.meet().await;
         if self.is_up() {
-            self.flush(true).await;
+            self.flush(Whose::All).await;
             self.be_there(true, &BTreeSet::new()).await;
         }
     }

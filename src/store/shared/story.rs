@@ -24,10 +24,33 @@ use crate::{
     store::Tally,
 };
 
+/// So many calls go out together: the server answers others in between.
+const AT_ONCE: usize = 32;
+
+/// What is told of that is only counted here.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Whose {
+    /// What has come to rest.
+    Old,
+    /// That of one session.
+    Session(SessionRef),
+    All,
+}
+
+impl Whose {
+    fn includes(self, session: SessionRef, is_old: bool) -> bool {
+        match self {
+            Self::Old => is_old,
+            Self::Session(one) => one == session,
+            Self::All => true,
+        }
+    }
+}
+
 impl Shared {
     /// What is kept of a session's life: what all sidecars saw.
     pub(super) async fn tell_story(&self, session: SessionRef) -> Result<Story, Unavailable> {
-        self.flush(true).await;
+        self.flush(Whose::Session(session)).await;
         let known = self.ask_record(session).await;
         let known = known
             .map_err(|fault| self.unavailable(&fault))?
@@ -96,9 +119,9 @@ impl Shared {
     }
 
     /// Tells of touches that are only counted here, and to how many watchers events went.
-    pub async fn flush(&self, all: bool) {
+    pub(super) async fn flush(&self, whose: Whose) {
         let mut calls: Vec<_> = self
-            .to_be_told(all)
+            .to_be_told(whose)
             .iter()
             .filter_map(|session| self.tally_call(session))
             .collect();
@@ -106,33 +129,33 @@ impl Shared {
         {
             let mut telling = self.telling.lock();
             for (at, event, told) in telling.iter_mut() {
-                if all || *at < old {
+                if whose.includes(event.session, *at < old) {
                     calls.extend(self.told_call(event, told));
                 }
             }
-            while telling.front().is_some_and(|(at, ..)| *at < old) {
+            while whose == Whose::Old && telling.front().is_some_and(|(at, ..)| *at < old) {
                 telling.pop_front();
             }
         }
-        if calls.is_empty() {
-            return;
-        }
-        let sent = self.clock.now();
-        for reply in self.link.calls(calls).await {
-            self.meter
-                .called(scripts::TALLY.name, &reply, self.clock.now().since(sent));
-            if let Err(fault) = reply {
-                let _ = self.unavailable(&fault);
+        while !calls.is_empty() {
+            let few = calls.split_off(calls.len().saturating_sub(AT_ONCE));
+            let sent = self.clock.now();
+            for reply in self.link.calls(few).await {
+                self.meter
+                    .called(scripts::TALLY.name, &reply, self.clock.now().since(sent));
+                if let Err(fault) = reply {
+                    let _ = self.unavailable(&fault);
+                }
             }
         }
     }
 
     /// The sessions of whose touches it is to be told: those that are active are told of when their activity is written.
-    fn to_be_told(&self, all: bool) -> Vec<Arc<Session>> {
+    fn to_be_told(&self, whose: Whose) -> Vec<Arc<Session>> {
         let now = self.clock.now();
         let is_quiet = |session: &Session| session.free_until() + self.window(&session.limits()) <= now;
         let mut tallied = self.tallied.lock();
-        let told = tallied.extract_if(|_, session| all || is_quiet(session));
+        let told = tallied.extract_if(|_, session| whose.includes(session.reference(), is_quiet(session)));
         told.map(|(_, session)| session).collect()
     }
 
