@@ -3,6 +3,7 @@
 import asyncio
 import os
 import time
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,9 +11,10 @@ from .history import Fault
 
 # Sidecars give up a call to the store after 250 ms. If the director is woken so much too late, or waits so long for the disk, calls may fail.
 STARVED = 0.12
-# So may they if one process waits this long for a processor within a look's time.
-LOOK = 0.2
+# So may they if one thread waits this long for a processor within the time of a call. It is looked so often, for a wait begins at any time.
 WAITED = 0.16
+LOOK = 0.05
+LOOKS = 5
 
 
 class Machine:
@@ -60,17 +62,18 @@ class Machine:
             await asyncio.sleep(0.1)
 
     async def _each(self) -> None:
-        before: dict[int, float] = {}
+        before: deque[tuple[float, dict[int, float]]] = deque(maxlen=LOOKS)
         while True:
-            began = time.monotonic()
+            now = {name: waited(process) for name, process in self._processes().items()}
+            began, then = before[0] if before else (time.monotonic(), {})
+            before.append((time.monotonic(), {thread: waits for threads in now.values() for thread, waits in threads.items()}))
+            for name, threads in now.items():
+                longest = max((waits - then.get(thread, waits) for thread, waits in threads.items()), default=0.0)
+                if longest > WAITED:
+                    self._starved(f"{name} waited {longest:.2f} s for a processor", began)
+                    before.clear()
+                    break
             await asyncio.sleep(LOOK)
-            now = {}
-            for name, process in self._processes().items():
-                for thread, waits in waited(process).items():
-                    now[thread] = waits
-                    if (more := waits - before.get(thread, waits)) > WAITED:
-                        self._starved(f"{name} waited {more:.2f} s for a processor", began)
-            before = now
 
 
 def waited(process: int) -> dict[int, float]:
