@@ -1,7 +1,7 @@
 //! A shared store for tests in virtual time: a real server whose clock is the test's.
 //!
-//! Each call runs on a thread of its own, and tokio's paused clock stands still meanwhile. The scripts are the real ones but for
-//! one word: where they ask the server for the time they are given the test's.
+//! A call blocks the test's one thread, so tokio's paused clock stands still meanwhile; then others have their turn before its answer is
+//! heard. The scripts are the real ones but for one word: where they ask the server for the time they are given the test's.
 
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part of this")]
 
@@ -56,8 +56,7 @@ impl Place {
 
 /// The wire to a server that lives in a test's time.
 pub struct VirtualWire {
-    connections: Arc<Mutex<Vec<Connection>>>,
-    client: redis::Client,
+    connection: Mutex<Connection>,
     place: Place,
     pokes: mpsc::UnboundedSender<Poke>,
     status: watch::Sender<Status>,
@@ -75,9 +74,9 @@ impl VirtualWire {
             generation: 1,
             servers: vec![the_server()],
         };
+        let client = redis::Client::open(place.address.as_str()).expect("an address");
         let wire = Self {
-            connections: Arc::default(),
-            client: redis::Client::open(place.address.as_str()).expect("an address"),
+            connection: Mutex::new(client.get_connection().expect("the server is there")),
             place,
             pokes,
             status: watch::Sender::new(up),
@@ -101,24 +100,13 @@ impl VirtualWire {
         });
     }
 
-    async fn run<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&mut Connection) -> redis::RedisResult<T> + Send + 'static,
-    ) -> Result<T, Fault> {
+    async fn run<T>(&self, work: impl FnOnce(&mut Connection) -> redis::RedisResult<T>) -> Result<T, Fault> {
         if matches!(*self.status.borrow(), Status::Down { .. }) {
             return Err(Fault::Down);
         }
-        let (connections, client) = (Arc::clone(&self.connections), self.client.clone());
-        let done = tokio::task::spawn_blocking(move || {
-            let known = connections.lock().expect("a lock").pop();
-            let mut connection = known.unwrap_or_else(|| client.get_connection().expect("the server is there"));
-            let done = work(&mut connection);
-            connections.lock().expect("a lock").push(connection);
-            done
-        });
-        done.await
-            .expect("no panic")
-            .map_err(|error| Fault::Refused(error.to_string()))
+        let done = work(&mut self.connection.lock().expect("a lock"));
+        tokio::task::yield_now().await;
+        done.map_err(|error| Fault::Refused(error.to_string()))
     }
 
     fn micros(&self) -> u64 {
