@@ -2,15 +2,21 @@
 # Installs what the tests need beside cargo, pinned by version and hash, into ignored folders of this repository:
 #   .tools/venv                     grpcio, buf, pytest         (tests/requirements.txt)
 #   .tools/bin/promtool             Debian's prometheus package, unpacked and not installed: no daemon starts
-#   .tools/store, .tools/bin        Debian's Redis and Valkey (tests/stores.txt), unpacked and not installed; the shim that steps a clock
+#   .tools/packages, .tools/bin     Debian's Redis, Valkey and NGINX (tests/packages.txt), unpacked and not installed; the shim that steps a clock
 #   tests/conformance/node_modules  grpc-js, proto-loader       (tests/conformance/package-lock.json)
+#   tests/browser/node_modules      playwright-core, axe-core   (tests/browser/package-lock.json)
+# Chromium is the one that is installed, with all that it stands on, if there is none: Debian's, which is renewed too often to be pinned.
 # A second run does nothing. A tool that cannot be had is a failure.
 set -eu
 cd "$(dirname "$0")/.."
 
 # Whether $1 was installed from exactly the file $2; `record` says that it was.
-installed() { [ -e "$1" ] && cmp -s "$2" ".tools/$(basename "$2").installed"; }
-record() { cp "$1" ".tools/$(basename "$1").installed"; }
+installed() { [ -e "$1" ] && cmp -s "$2" ".tools/$(mark "$2")"; }
+record() { cp "$1" ".tools/$(mark "$1")"; }
+mark() { echo "$1.installed" | tr / -; }
+
+# Updating the package lists and installing are what needs root.
+as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
 
 mkdir -p .tools/bin
 
@@ -22,23 +28,29 @@ if ! installed .tools/venv tests/requirements.txt; then
     record tests/requirements.txt
 fi
 
-if ! installed tests/conformance/node_modules tests/conformance/package-lock.json; then
-    (cd tests/conformance && npm ci --silent)
-    record tests/conformance/package-lock.json
-fi
+for folder in tests/conformance tests/browser; do
+    if ! installed "$folder/node_modules" "$folder/package-lock.json"; then
+        (cd "$folder" && npm ci --silent)
+        record "$folder/package-lock.json"
+    fi
+done
 
 if ! command -v promtool >/dev/null && ! [ -x .tools/bin/promtool ]; then
-    # Updating the package lists is the one step that needs root.
-    if [ "$(id -u)" = 0 ]; then apt-get update -qq; else sudo apt-get update -qq; fi
+    as_root apt-get update -qq
     (cd .tools && rm -f prometheus_*.deb && apt-get download -qq prometheus && dpkg-deb -x prometheus_*.deb prometheus &&
         mv prometheus/usr/bin/promtool bin/ && rm -r prometheus prometheus_*.deb)
 fi
 
-if ! installed .tools/store tests/stores.txt; then
+if ! command -v chromium >/dev/null; then
+    as_root apt-get update -qq
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends chromium >/dev/null
+fi
+
+if ! installed .tools/packages tests/packages.txt; then
     # Package lists of our own, so that this needs no root and leaves the machine's sources as they are.
     apt=$PWD/.tools/apt
-    rm -rf "$apt" .tools/store
-    mkdir -p "$apt/lists/partial" "$apt/cache/archives/partial" .tools/store
+    rm -rf "$apt" .tools/packages
+    mkdir -p "$apt/lists/partial" "$apt/cache/archives/partial" .tools/packages
     for suite in "debian bookworm" "debian bookworm-backports" "debian-security bookworm-security"; do
         echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/$suite main"
     done >"$apt/sources.list"
@@ -48,18 +60,23 @@ if ! installed .tools/store tests/stores.txt; then
     }
     own update
     # shellcheck disable=SC2046 # one word for each package
-    (cd "$apt" && own download $(grep -v '^#' ../../tests/stores.txt))
-    for package in "$apt"/*.deb; do dpkg-deb -x "$package" .tools/store; done
+    (cd "$apt" && own download $(grep -v '^#' ../../tests/packages.txt))
+    for package in "$apt"/*.deb; do dpkg-deb -x "$package" .tools/packages; done
     rm -rf "$apt"
     # They find the libraries that came with them, and the system's for the rest.
-    for name in redis-server redis-cli redis-sentinel valkey-server valkey-cli valkey-sentinel; do
-        case $name in redis-server | redis-sentinel) real=redis-check-rdb ;; valkey-server | valkey-sentinel) real=valkey-check-rdb ;; *) real=$name ;; esac
-        [ -x ".tools/store/usr/bin/$real" ] || { echo "$real is not in the packages of tests/stores.txt" >&2; exit 1; }
+    for name in redis-server redis-cli redis-sentinel valkey-server valkey-cli valkey-sentinel nginx; do
+        case $name in
+            redis-server | redis-sentinel) real=bin/redis-check-rdb ;;
+            valkey-server | valkey-sentinel) real=bin/valkey-check-rdb ;;
+            nginx) real=sbin/nginx ;;
+            *) real=bin/$name ;;
+        esac
+        [ -x ".tools/packages/usr/$real" ] || { echo "$real is not in the packages of tests/packages.txt" >&2; exit 1; }
         printf '#!/bin/bash\nLD_LIBRARY_PATH=%s exec -a %s %s "$@"\n' \
-            "$(echo "$PWD"/.tools/store/usr/lib/*-linux-gnu)" "$name" "$PWD/.tools/store/usr/bin/$real" >".tools/bin/$name"
+            "$(echo "$PWD"/.tools/packages/usr/lib/*-linux-gnu)" "$name" "$PWD/.tools/packages/usr/$real" >".tools/bin/$name"
         chmod +x ".tools/bin/$name"
     done
-    record tests/stores.txt
+    record tests/packages.txt
 fi
 
 if ! installed .tools/clock.so tests/chaos/clock.c; then

@@ -26,6 +26,7 @@ export class Session extends EventTarget {
   #base;
   #state = { state: 'NONE' };
   #seen = false; // live, by this page
+  #unsure = false; // it should be over, and nobody says so
   #timer = 0;
   #report = { at: -Infinity, input: -Infinity, timer: 0 };
   #stream = null;
@@ -97,8 +98,8 @@ export class Session extends EventTarget {
   async refresh() {
     try {
       const answer = await this.#ask('GET', '../session');
-      if (answer.ok) this.#learn(await answer.json(), true);
-      else this.#schedule();
+      if (!answer.ok) throw answer;
+      this.#learn(await answer.json(), true);
     } catch {
       this.#unreachable();
     }
@@ -125,7 +126,7 @@ export class Session extends EventTarget {
       const granted = await this.#change('hold', { id, ttl, purpose });
       // Refused while it lasted: nothing is left to hold.
       if (granted === false) this.#holds.delete(hold);
-      if (this.#holds.has(hold)) hold.timer = setTimeout(pulse, (ttl * 1000) / 3);
+      if (this.#holds.has(hold)) hold.timer = setTimeout(pulse, ((granted?.granted_ttl ?? ttl) * 1000) / 3);
       return granted;
     };
     this.#holds.add(hold);
@@ -150,14 +151,14 @@ export class Session extends EventTarget {
     });
   }
 
-  /** True: done. False: refused. Undefined: it cannot be known now. */
+  /** What is so now; false if it is refused, undefined if it cannot be known now. */
   async #change(verb, body, keepalive = false) {
     try {
       const answer = await this.#ask('POST', verb, body, keepalive);
       const told = await answer.json();
       if (answer.ok) this.#learn(told, true);
       else if (answer.status === 401) this.refresh();
-      return answer.ok || (answer.status < 500 ? false : undefined);
+      return answer.ok ? told : answer.status < 500 ? false : undefined;
     } catch {
       return undefined;
     }
@@ -167,11 +168,11 @@ export class Session extends EventTarget {
   #input() {
     const report = this.#report;
     report.input = now();
-    if (!isLive(this.#state.state) || report.timer) return;
-    const every = Math.min(REPORT, Math.max(1, (this.#state.idle_timeout ?? Infinity) / 6)) * 1000;
-    const wait = this.#state.state === 'EXPIRING' ? 0 : report.at + every - report.input;
-    if (wait > 0) report.timer = setTimeout(() => this.#flush(), wait);
-    else this.#flush();
+    const { state, idle_timeout = Infinity } = this.#state;
+    const every = Math.min(REPORT, Math.max(1, idle_timeout / 6)) * 1000;
+    const wait = report.at + every - report.input;
+    if (state === 'EXPIRING' || (state === 'ACTIVE' && wait <= 0)) this.#flush();
+    else if (state === 'ACTIVE') report.timer ||= setTimeout(() => this.#flush(), wait);
   }
 
   /** Reports the last input if that is not done. */
@@ -203,7 +204,8 @@ export class Session extends EventTarget {
     if (same && !state.presence) state.presence = known.presence;
     this.#state = state;
     this.#seen ||= isLive(state.state);
-    const changed = !same || known.state !== state.state || known.version !== state.version;
+    const changed = !same || this.#unsure || known.state !== state.state || known.version !== state.version;
+    this.#unsure = false;
     if (fresh && changed) this.#channel?.postMessage(session);
     if (!isLive(state.state)) this.#close();
     else if (this.#letGo && !this.#stream) this.#open();
@@ -224,7 +226,10 @@ export class Session extends EventTarget {
   /** The sidecar, or the way to it, is away. */
   #unreachable() {
     const { state, endsAt } = this.#state;
-    if (isLive(state) && endsAt <= now()) this.dispatchEvent(new CustomEvent('unsure', { detail: this.#state }));
+    if (isLive(state) && endsAt <= now() && !this.#unsure) {
+      this.#unsure = true;
+      this.dispatchEvent(new CustomEvent('unsure', { detail: this.#state }));
+    }
     this.#schedule(AWAY);
   }
 
@@ -241,7 +246,7 @@ export class Session extends EventTarget {
   /** Of all pages of this browser one has the stream. Where there are no locks every page asks now and then. */
   #lead() {
     navigator.locks?.request(`session-sidecar ${this.#base}`, { signal: this.#stop?.signal }, () => {
-      if (!this.#stop || document.visibilityState === undefined) return undefined;
+      if (!this.#stop) return undefined;
       return new Promise((letGo) => {
         this.#letGo = () => {
           this.#letGo = null;
@@ -264,7 +269,16 @@ export class Session extends EventTarget {
       about('ACTIVE', told);
       this.refresh(); // it knows of the next warning
     });
-    on('ended', (told) => about('ENDED', told));
+    on('ended', (told) => {
+      if (told.end.reason !== 'ROTATED') {
+        about('ENDED', told);
+        this.refresh(); // an answer, unlike an event, can take the cookie back
+        return;
+      }
+      // It goes on by another name, which the browser's cookie is about to say.
+      this.#close();
+      setTimeout(() => this.refresh(), LATE);
+    });
     stream.onerror = () => {
       // It comes back by itself unless it was refused: then the door says why.
       if (stream.readyState !== EventSource.CLOSED) return;
@@ -302,7 +316,7 @@ p { margin: 0 0 1rem }
 button, a { box-sizing: border-box; min-block-size: 2.75rem; padding: .5rem 1.25rem; border: 2px solid var(--session-accent, var(--accent)); border-radius: 2rem;
   font: inherit; text-decoration: none; cursor: pointer; background: none; color: inherit }
 .first { background: var(--session-accent, var(--accent)); color: var(--session-on-accent, var(--on-accent)) }
-:focus-visible { outline: 3px solid currentColor; outline-offset: 2px }
+:focus-visible { outline: 3px solid var(--session-ink, var(--ink)); outline-offset: 2px }
 .told { position: absolute; inline-size: 1px; block-size: 1px; overflow: hidden; clip-path: inset(50%); white-space: nowrap }
 [hidden] { display: none }
 @media (prefers-reduced-motion: no-preference) { dialog[open] { animation: in .15s } @keyframes in { from { opacity: 0 } } }
@@ -317,6 +331,7 @@ const TEXTS = {
   ok: 'OK',
   logout: 'Log out now',
   ended: 'You have been logged out',
+  why: 'Your session ended {why}.',
   unknown: 'Your session has ended.',
   unsure: 'The site cannot be reached, and your session may have ended meanwhile. It is asked again and again.',
   login: 'Log in again',
@@ -390,7 +405,8 @@ export class SessionSidecar extends HTMLElement {
   }
 
   #reason(end) {
-    return end ? this.#text(end.reason.toLowerCase().replaceAll('_', '-'), end.message) : this.#text('unknown');
+    if (!end) return this.#text('unknown');
+    return this.#text(`reason-${end.reason.toLowerCase().replaceAll('_', '-')}`, this.#text('why').replace('{why}', end.message));
   }
 
   /** A time in the page's language. */

@@ -7,6 +7,7 @@
 mod answer;
 mod authz;
 mod events;
+mod module;
 mod pages;
 mod request;
 mod settings;
@@ -87,6 +88,7 @@ impl Door {
             .route("/session/hold", post(hold))
             .route("/session/release", post(release))
             .route("/session/events", get(events::stream))
+            .route("/session/sidecar.js", get(module::module))
             .route("/authz", any(authz::authorize))
             .layer(DefaultBodyLimit::max(LONGEST_BODY))
             .with_state(self)

@@ -167,3 +167,24 @@ async fn a_name_that_was_rotated_away_is_over_here_and_never_followed() {
     }
     assert_eq!(site.show("alice-2").await["expires_in"], before);
 }
+
+#[tokio::test]
+async fn the_module_for_pages_is_sent_once() {
+    let site = Site::new().await;
+    let sent = site.ask(Method::GET, "/session/sidecar.js", &[], "").await;
+    assert_eq!(sent.code, StatusCode::OK);
+    assert_eq!(header(&sent, "content-type"), "text/javascript; charset=utf-8");
+    assert_eq!(header(&sent, "x-content-type-options"), "nosniff");
+    let tag = header(&sent, "etag");
+    for known in [tag.clone(), format!("\"other\", W/{tag}")] {
+        let again = site
+            .ask(Method::GET, "/session/sidecar.js", &[("if-none-match", &known)], "")
+            .await;
+        assert_eq!((again.code, header(&again, "etag")), (StatusCode::NOT_MODIFIED, tag.clone()));
+    }
+    let other = [("if-none-match", "\"other\"")];
+    assert_eq!(
+        site.ask(Method::GET, "/session/sidecar.js", &other, "").await.code,
+        StatusCode::OK
+    );
+}

@@ -1,0 +1,252 @@
+// The module for pages, in real pages: clients/browser. The requirements are those of the README's first table.
+
+import assert from 'node:assert/strict';
+import { after, afterEach, before, beforeEach, test } from 'node:test';
+import { Site } from './site.mjs';
+
+let site, visitor;
+before(async () => { site = await Site.start(); });
+after(async () => { await site.stop(); });
+beforeEach(async () => { visitor = await site.visitor(); });
+afterEach(async () => {
+  await visitor.context.close();
+  assert.deepEqual(visitor.complaints, [], 'no page complains, of the Content-Security-Policy or anything else');
+});
+
+const dialog = (page) => page.getByRole('alertdialog');
+const stay = (page) => dialog(page).getByRole('button', { name: 'Stay logged in' });
+const ended = (page) => page.getByRole('alertdialog', { name: 'You have been logged out' });
+
+/** Waits until the door has been asked for this once more. */
+async function asked(page, verb, act) {
+  const answer = page.waitForResponse((response) => response.url().includes(`/-/session/${verb}`));
+  await act();
+  return (await answer).json();
+}
+
+test('R4 a person is warned before the end, and stays', async () => {
+  const page = await visitor.open('/app.html', { stopped: true });
+  await page.getByLabel('What happened').fill('It rained.');
+  assert.equal(await dialog(page).count(), 0);
+  site.pass('12m');
+  await dialog(page).waitFor();
+  assert.match(await dialog(page).textContent(), /You will be logged out in 3 minutes/);
+  assert.ok(await stay(page).evaluate((button) => button.getRootNode().activeElement === button), 'the focus is on the way out');
+  const stayed = await asked(page, 'extend', () => stay(page).click());
+  assert.deepEqual([stayed.state, stayed.expires_in], ['ACTIVE', 900]);
+  await dialog(page).waitFor({ state: 'hidden' });
+  assert.ok(await page.getByLabel('What happened').evaluate((field) => document.activeElement === field), 'it is back where it was');
+});
+
+test('R3 the page says why the session is over, and keeps what was typed', async () => {
+  const page = await visitor.open();
+  await page.getByLabel('What happened').fill('It rained.');
+  site.pass('16m');
+  await ended(page).waitFor();
+  assert.match(await ended(page).textContent(), /Your session ended by inactivity\./);
+  const login = ended(page).getByRole('link', { name: 'Log in again' });
+  assert.equal(await login.getAttribute('href'), `${site.origin}/login.html?next=%2Fapp.html`);
+  const behind = await ended(page).evaluate((dialog) => getComputedStyle(dialog, '::backdrop').backgroundColor);
+  assert.match(behind, /^rgb\(/, 'nothing shows through');
+  await page.waitForFunction(() => document.querySelector('session-sidecar').session.state.state !== 'ACTIVE');
+  assert.equal(await page.getByLabel('What happened').inputValue(), 'It rained.');
+  // The same person logs in elsewhere in this browser: the page goes on with what was typed.
+  await visitor.logIn();
+  await page.evaluate(() => document.querySelector('session-sidecar').session.refresh());
+  await ended(page).waitFor({ state: 'hidden' });
+  assert.equal(await page.getByLabel('What happened').inputValue(), 'It rained.');
+});
+
+test('R3 the cookie of an ended session is taken back, and the login page is no loop', async () => {
+  const page = await visitor.open();
+  site.pass('16m');
+  await ended(page).waitFor();
+  while ((await visitor.cookies()).length) { /* the answer that takes it back is under way */ }
+  await ended(page).getByRole('link', { name: 'Log in again' }).click();
+  await page.getByRole('heading', { name: 'Log in' }).waitFor();
+  assert.equal(new URL(page.url()).searchParams.get('next'), '/app.html');
+  await visitor.logIn();
+  await page.goto(`${site.origin}/app.html`);
+  await page.getByRole('heading', { name: 'Claim 1207' }).waitFor();
+});
+
+test('two tabs have one stream: both are warned, one extends, both are cleared', async () => {
+  const [first, second] = [await visitor.open(), await visitor.open()];
+  assert.equal(visitor.times(`events`), 1, 'one of them hears for both');
+  site.pass('12m');
+  await dialog(first).waitFor();
+  await dialog(second).waitFor();
+  await stay(second).click();
+  await dialog(first).waitFor({ state: 'hidden' });
+  await dialog(second).waitFor({ state: 'hidden' });
+});
+
+test('when the tab that hears for all is closed another one does', async () => {
+  const first = await visitor.open();
+  const second = await visitor.open();
+  const opened = second.waitForRequest((request) => request.url().includes('/-/session/events'));
+  await first.close();
+  await opened;
+  site.pass('12m');
+  await dialog(second).waitFor();
+});
+
+test('R2 input is reported from when it was; what only a script asks for is none', async () => {
+  const page = await visitor.open();
+  site.pass('5m');
+  const reported = await asked(page, 'activity', () => page.getByLabel('What happened').press('a'));
+  assert.ok(reported.expires_in > 14 * 60 + 55, `${reported.expires_in}`);
+  // A visible page that asks again and again, and nobody in front of it.
+  for (let minute = 0; minute < 15; minute += 5) {
+    site.pass('5m');
+    assert.equal(await page.evaluate(async () => (await fetch('/poll.txt')).status), minute < 10 ? 200 : 401);
+  }
+  await ended(page).waitFor();
+});
+
+test('while a warning shows, pointer movement is no activity, and a key is', async () => {
+  const page = await visitor.open();
+  site.pass('12m');
+  await dialog(page).waitFor();
+  await page.mouse.move(10, 10);
+  await page.mouse.move(200, 200, { steps: 5 });
+  assert.equal(visitor.times('activity'), 0);
+  assert.match(visitor.state(), /EXPIRING/);
+  await asked(page, 'activity', () => page.keyboard.press('Shift'));
+  await dialog(page).waitFor({ state: 'hidden' });
+});
+
+test('with explicit-stay only the button counts, by keyboard alone too', async () => {
+  const page = await visitor.open('/explicit.html');
+  site.pass('12m');
+  await dialog(page).waitFor();
+  await page.keyboard.press('Escape');
+  await page.keyboard.press('Shift');
+  assert.equal(visitor.times('activity'), 0);
+  assert.ok(await dialog(page).isVisible());
+  await asked(page, 'extend', () => page.keyboard.press('Enter'));
+  await dialog(page).waitFor({ state: 'hidden' });
+});
+
+test('an end that nobody can put off is said, and can be closed', async () => {
+  await visitor.logIn('short');
+  const page = await visitor.open('/app.html', { stopped: true });
+  site.pass('5m');
+  await asked(page, 'activity', () => page.getByLabel('What happened').press('a'));
+  site.pass('3m');
+  await dialog(page).waitFor();
+  assert.match(await dialog(page).textContent(), /in 2 minutes, whatever you do/);
+  await dialog(page).getByRole('button', { name: 'OK' }).click();
+  await dialog(page).waitFor({ state: 'hidden' });
+  site.pass('2m');
+  await ended(page).waitFor();
+});
+
+test('R5 long work holds the session, until it is done', async () => {
+  const page = await visitor.open();
+  const held = await asked(page, 'hold', () => page.evaluate(async () => {
+    globalThis.work = await document.querySelector('session-sidecar').session.hold({ purpose: 'an export', ttl: 1200 });
+  }));
+  // As long as the policy allows: the page pulses in time for that.
+  assert.equal(held.granted_ttl, 300);
+  site.pass('16m');
+  assert.match(visitor.state(), /ACTIVE/);
+  await asked(page, 'release', () => page.evaluate(() => globalThis.work.release()));
+  site.pass('5m');
+  await ended(page).waitFor();
+});
+
+test('R1 a closed browser ends the session, after a grace', async () => {
+  await visitor.logIn('pages');
+  const page = await visitor.open();
+  await page.waitForFunction(() => document.querySelector('session-sidecar').session.state.presence);
+  await page.close();
+  while (!/PRESENCE/.test(visitor.state())) { /* until the sidecar has heard */ }
+  site.pass('31s');
+  assert.match(visitor.state(), /ENDED .* BROWSER_CLOSED/);
+});
+
+test('R1 from a page with the module to one without and back, nobody is thrown out', async () => {
+  await visitor.logIn('pages');
+  const page = await visitor.open();
+  await page.getByRole('link', { name: 'A page without it' }).click();
+  await page.getByRole('heading', { name: 'A page without the module' }).waitFor();
+  site.pass('5m');
+  await page.getByRole('link', { name: 'Back' }).click();
+  await page.waitForFunction(() => document.querySelector('session-sidecar').session.state.state === 'ACTIVE');
+  site.pass('5m');
+  assert.match(visitor.state(), /ACTIVE/);
+});
+
+test('a laptop that sleeps through the end knows when it wakes', async () => {
+  const page = await visitor.open();
+  await visitor.context.setOffline(true);
+  site.pass('16m');
+  await visitor.context.setOffline(false);
+  await page.evaluate(() => window.dispatchEvent(new Event('focus')));
+  await ended(page).waitFor();
+});
+
+test('where there are no locks a page asks now and then', async () => {
+  await visitor.context.addInitScript(() => delete Navigator.prototype.locks);
+  const page = await visitor.context.newPage();
+  await page.clock.install();
+  await page.goto(`${site.origin}/app.html`);
+  await page.waitForFunction(() => document.querySelector('session-sidecar').session.state.state === 'ACTIVE');
+  assert.equal(visitor.times('events'), 0);
+  site.pass('12m');
+  await page.clock.fastForward('00:31');
+  await dialog(page).waitFor();
+});
+
+test('a sidecar that is away at the end is not taken for the end, but the page is covered', async () => {
+  const page = await visitor.context.newPage();
+  await page.clock.install();
+  await page.goto(`${site.origin}/app.html`);
+  await page.waitForFunction(() => document.querySelector('session-sidecar').session.state.state === 'ACTIVE');
+  await site.killSidecar();
+  try {
+    await page.clock.fastForward('15:02');
+    await ended(page).waitFor();
+    assert.match(await ended(page).textContent(), /cannot be reached/);
+  } finally {
+    await site.startSidecar();
+  }
+  // The store of this one was its memory: it knows nothing of the session, and says so.
+  await page.clock.fastForward('00:06');
+  await ended(page).getByRole('link', { name: 'Log in again' }).waitFor();
+});
+
+test('a page hears of time that is left at two minutes, one and half a minute, not every second', async () => {
+  const page = await visitor.context.newPage();
+  await page.clock.install();
+  await page.goto(`${site.origin}/app.html`);
+  await page.waitForFunction(() => document.querySelector('session-sidecar').session.state.state === 'ACTIVE');
+  site.pass('12m');
+  await dialog(page).waitFor();
+  // What it would be told by the sidecar, whose clock stands still.
+  await page.route('**/-/session', (route) => route.abort());
+  await page.evaluate(() => {
+    globalThis.heard = [];
+    const told = document.querySelector('session-sidecar').shadowRoot.querySelector('[aria-live=polite]');
+    new MutationObserver(() => globalThis.heard.push(told.textContent)).observe(told, { childList: true, characterData: true, subtree: true });
+  });
+  await page.clock.runFor('02:58');
+  const heard = await page.evaluate(() => globalThis.heard);
+  assert.deepEqual(heard.map((said) => said.match(/in (.*?),/)[1]), ['2 minutes', '1 minute', '30 seconds']);
+});
+
+test('a page of another site can change nothing', async () => {
+  const page = await visitor.context.newPage();
+  await page.goto(`http://127.0.0.1:${site.web}/login.html`);
+  const status = await page.evaluate(async (url) => {
+    const tries = { simple: {}, custom: { headers: { 'X-Session-Sidecar': '1' } } };
+    const told = {};
+    for (const [name, more] of Object.entries(tries)) {
+      told[name] = await fetch(url, { method: 'POST', credentials: 'include', ...more }).then((answer) => answer.type, () => 'refused');
+    }
+    return told;
+  }, `${site.origin}/-/session/extend`);
+  assert.deepEqual(status, { simple: 'refused', custom: 'refused' });
+  visitor.complaints = visitor.complaints.filter((text) => !/CORS policy|Content Security Policy/.test(text));
+});

@@ -1,0 +1,191 @@
+// A site as people run it: pages behind NGINX, which asks a sidecar's door before each request; and Chromium. The sidecar's clock is
+// the test's: it passes only when a test says so.
+
+import { spawn, execFileSync } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join, resolve } from 'node:path';
+import { createInterface } from 'node:readline';
+import { chromium } from 'playwright-core';
+
+const here = import.meta.dirname;
+export const repository = resolve(here, '../..');
+const binary = resolve(repository, process.env.SIDECAR_UNDER_TEST ?? 'target/debug/session-sidecar');
+
+const POLICY = `
+[policy.default]
+idle_timeout = "15m"
+absolute_timeout = "2h"
+warn_before = ["3m", "1m"]
+
+[policy.pages]
+idle_timeout = "15m"
+absolute_timeout = "2h"
+warn_before = ["3m", "1m"]
+presence = { leave_grace = "30s", lost_grace = "20m" }
+
+[policy.short]
+idle_timeout = "10m"
+absolute_timeout = "10m"
+warn_before = ["2m"]
+
+[door]
+cookies = ["sid"]
+login_url = "/login.html"
+
+[[door.routes]]
+path = ["/page.css", "/logout"]
+public = true
+`;
+
+async function freePort() {
+  const server = createServer().listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const { port } = server.address();
+  server.close();
+  await once(server, 'close');
+  return port;
+}
+
+/** Waits until the process says a line like this; fails if it ends. */
+async function says(child, stream, line) {
+  const all = [];
+  for await (const said of createInterface({ input: stream })) {
+    if (said.includes(line)) return;
+    all.push(said);
+  }
+  throw new Error(`${child.spawnfile} ended before it said ${line}:\n${all.join('\n')}`);
+}
+
+export class Site {
+  static async start() {
+    const site = new Site();
+    site.work = mkdtempSync(join(tmpdir(), 'session-site-'));
+    writeFileSync(join(site.work, 'policy.toml'), POLICY);
+    for (const port of ['api', 'admin', 'door', 'web']) site[port] = await freePort();
+    await site.startSidecar();
+    const conf = readFileSync(join(here, 'nginx.conf'), 'utf8')
+      .replaceAll('WORK', site.work)
+      .replaceAll('SITE', join(here, 'site'))
+      .replaceAll('DOOR', `127.0.0.1:${site.door}`)
+      .replaceAll('WEB', `127.0.0.1:${site.web}`);
+    writeFileSync(join(site.work, 'nginx.conf'), conf);
+    const nginx = join(repository, '.tools/bin/nginx');
+    site.nginx = spawn(nginx, ['-p', site.work, '-e', 'stderr', '-c', join(site.work, 'nginx.conf')], { stdio: 'inherit' });
+    for (;;) {
+      // Its master has no word for it: it serves when it answers.
+      const answer = await fetch(`${site.origin}/login.html`).catch(() => null);
+      if (answer?.ok) break;
+      if (site.nginx.exitCode !== null) throw new Error('nginx ended');
+    }
+    site.browser = await chromium.launch({
+      executablePath: '/usr/bin/chromium',
+      args: ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync'],
+    });
+    return site;
+  }
+
+  get origin() {
+    return `http://localhost:${this.web}`;
+  }
+
+  async startSidecar() {
+    const options = ['--policy-file', join(this.work, 'policy.toml'), '--listen', `tcp://127.0.0.1:${this.api}`];
+    options.push('--admin-listen', `127.0.0.1:${this.admin}`, '--door-listen', `127.0.0.1:${this.door}`);
+    this.sidecar = spawn(binary, ['serve', '--dev', ...options], { stdio: ['ignore', 'ignore', 'pipe'] });
+    await says(this.sidecar, this.sidecar.stderr, ' INFO serving');
+    this.sidecar.stderr.resume();
+  }
+
+  async killSidecar() {
+    const gone = once(this.sidecar, 'exit');
+    this.sidecar.kill('SIGKILL');
+    await gone;
+  }
+
+  async stop() {
+    await this.browser?.close();
+    for (const child of [this.nginx, this.sidecar]) {
+      if (!child || child.exitCode !== null || child.signalCode !== null) continue;
+      const gone = once(child, 'exit');
+      child.kill('SIGTERM');
+      await gone;
+    }
+    rmSync(this.work, { recursive: true, force: true });
+  }
+
+  /** What the sidecar's own command line answers. */
+  run(command, ...options) {
+    const all = [command, '--target', `http://127.0.0.1:${this.api}`, ...options];
+    return execFileSync(binary, all, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] }).trim();
+  }
+
+  /** Time passes for the sidecar. */
+  pass(duration) {
+    this.run('advance', duration);
+  }
+
+  async metric(name) {
+    const page = await (await fetch(`http://127.0.0.1:${this.admin}/metrics`)).text();
+    return Number(page.split('\n').find((line) => line.startsWith(`${name} `))?.split(' ')[1] ?? 0);
+  }
+
+  /** A browser of somebody who has just logged in. */
+  async visitor({ policy = 'default', ...options } = {}) {
+    const context = await this.browser.newContext(options);
+    const visitor = new Visitor(this, context);
+    await visitor.logIn(policy);
+    return visitor;
+  }
+}
+
+export class Visitor {
+  constructor(site, context) {
+    this.site = site;
+    this.context = context;
+    this.asked = []; // what its pages have asked the door, with what they sent
+    this.complaints = [];
+    context.on('request', (request) => {
+      const { pathname } = new URL(request.url());
+      if (pathname.startsWith('/-/session')) this.asked.push({ verb: pathname.slice('/-/session/'.length), body: request.postData() });
+    });
+    context.on('weberror', (problem) => this.complaints.push(String(problem.error())));
+    context.on('console', (message) => {
+      // A refusal that a test is about is told of too, as a resource that could not be loaded.
+      if (message.type() === 'error' && !message.text().startsWith('Failed to load resource')) this.complaints.push(message.text());
+    });
+  }
+
+  async logIn(policy = 'default') {
+    this.id = this.site.run('create', '--subject', 'ada', '--policy', policy);
+    writeFileSync(join(this.site.work, 'id'), this.id);
+    await this.context.addCookies([{ name: 'sid', value: this.id, url: this.site.origin, httpOnly: true, sameSite: 'Lax' }]);
+  }
+
+  /** Opens a page, and waits until its module knows the session. */
+  async open(path = '/app.html', { stopped = false } = {}) {
+    const page = await this.context.newPage();
+    // Its time stands still, so that what it says can be told in advance.
+    if (stopped) await page.clock.install();
+    await page.goto(this.site.origin + path);
+    if (path !== '/plain.html') await page.waitForFunction(() => document.querySelector('session-sidecar').session.state.state === 'ACTIVE');
+    if (stopped) await page.clock.pauseAt((await page.evaluate(() => Date.now())) + 1000);
+    return page;
+  }
+
+  /** What the sidecar says of the session; that is no activity. */
+  state() {
+    writeFileSync(join(this.site.work, 'id'), this.id);
+    return this.site.run('check', '--id-file', join(this.site.work, 'id'));
+  }
+
+  async cookies() {
+    return (await this.context.cookies(this.site.origin)).map((cookie) => cookie.name);
+  }
+
+  times(verb) {
+    return this.asked.filter((asked) => asked.verb === verb).length;
+  }
+}
