@@ -30,7 +30,7 @@ use crate::{
     admin::{self, Readiness},
     audit::{self, Audit, Output, SubjectForm},
     config::{Config, Endpoint},
-    door::{self, Door},
+    door::{self, Door, DoorMeter},
     driver,
     reload::{self, ReloadMeter},
     rpc::{Api, Caller, Connection, RpcMeter},
@@ -61,7 +61,7 @@ pub struct App {
     registry: Registry,
     incoming: SelectAll<Incoming>,
     admin: Option<TcpListener>,
-    door: Option<(TcpListener, door::Settings)>,
+    door: Option<(TcpListener, door::Settings, DoorMeter)>,
     max_connections: usize,
     drain_timeout: Duration,
     dev: bool,
@@ -173,12 +173,12 @@ impl App {
             Some((address, settings)) => {
                 let listener = bind_tcp(address).await;
                 let listener = listener.with_context(|| format!("--door-listen {address} cannot be bound"))?;
-                Some((listener, settings))
+                Some((listener, settings, DoorMeter::register(&mut registry)))
             }
         };
         Ok(Self {
             endpoints,
-            door_address: door.as_ref().map(|(listener, _)| listener.local_addr()).transpose()?,
+            door_address: door.as_ref().map(|(listener, ..)| listener.local_addr()).transpose()?,
             door,
             max_connections: config.max_connections,
             admin_address: admin.as_ref().map(TcpListener::local_addr).transpose()?,
@@ -257,8 +257,8 @@ impl App {
             tokio::spawn(serve)
         });
         let max_connections = self.max_connections;
-        let door = self.door.map(|(listener, settings)| {
-            let door = Door::new(Arc::clone(&sessions), settings, draining.clone());
+        let door = self.door.map(|(listener, settings, meter)| {
+            let door = Door::new(Arc::clone(&sessions), settings, meter, draining.clone());
             tokio::spawn(door.serve(listener, max_connections, draining.clone().cancelled_owned()))
         });
         let api = Api {

@@ -49,7 +49,7 @@ pub fn options_markdown() -> String {
         let _ = writeln!(page, "| `{key}` | {default} | {help} |");
     }
     page.push_str(
-        "\nEach route is a table `[[door.routes]]`. The first one that matches decides; it is public or passive.\n\n",
+        "\nEach route is a table `[[door.routes]]`. The first one that matches decides; it is public, passive, or has a policy.\n\n",
     );
     page.push_str("| Key | Default | What it says |\n|---|---|---|\n");
     for (key, default, help) in policy::ROUTE_KEYS {

@@ -12,7 +12,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::{
     Answer, Door,
-    answer::{Writer, reason},
+    answer::{Refused, reason},
     request::{self, Named, named},
     settings::{Cookie, Unknown, without_port},
 };
@@ -120,8 +120,15 @@ pub(super) async fn authorize(State(door): State<Arc<Door>>, headers: HeaderMap,
     let (name, cookie) = match named(&door.settings, &headers) {
         Named::Id(id, cookie) => (door.name(id), cookie),
         Named::Nothing | Named::Unclear(_) if route.public => return Ok(allowed(&headers, None)),
-        Named::Nothing => return Ok(denial.because(None, &stranger)),
-        Named::Unclear(problem) => return Err(stranger.refuse(StatusCode::BAD_REQUEST, "INVALID", problem)),
+        Named::Nothing => {
+            let message = "the request names no session: send the person to the login page";
+            let refusal = stranger.refuse(StatusCode::UNAUTHORIZED, "SESSION_MISSING", message);
+            return Ok(denial.of(refusal, None));
+        }
+        Named::Unclear(problem) => {
+            let refusal = stranger.refuse(StatusCode::UNAUTHORIZED, "INVALID", problem);
+            return Ok(denial.of(refusal, None));
+        }
     };
     let writer = door.writer(cookie);
     let looked = async {
@@ -138,8 +145,14 @@ pub(super) async fn authorize(State(door): State<Arc<Door>>, headers: HeaderMap,
         let touched = door
             .sessions
             .touch(name, activity, Some(&hints), std::time::Duration::ZERO)
-            .await?;
-        report.status = touched.status;
+            .await;
+        match touched {
+            Ok(touched) => report.status = touched.status,
+            Err(unknown @ Error::Unknown { .. }) if !route.passive => {
+                report = door.start(name, route.policy.as_deref()).await?.ok_or(unknown)?;
+            }
+            Err(error) => return Err(error),
+        }
         Ok(report)
     };
     match looked.await {
@@ -153,16 +166,36 @@ pub(super) async fn authorize(State(door): State<Arc<Door>>, headers: HeaderMap,
             }
             Ok(response)
         }
-        Err(Error::Unknown { .. }) if route.public || door.settings.unknown == Unknown::AllowUntracked => {
+        Err(Error::Unknown { .. }) if route.public || lets_pass(door.settings.unknown, route.passive) => {
             Ok(allowed(&headers, None))
         }
+        Err(Error::Invalid { .. }) if route.public => Ok(allowed(&headers, None)),
         Err(Error::Ended(..)) if route.public => {
             let mut response = allowed(&headers, cookie);
             writer.take_back(&mut response);
             Ok(response)
         }
-        Err(error @ (Error::Ended(..) | Error::Unknown { .. })) => Ok(denial.because(Some(&error), &writer)),
+        Err(Error::Ended(reference, tombstone)) => {
+            let reason = tombstone.end.reason;
+            let refusal = writer.refused(&Error::Ended(reference, tombstone));
+            Ok(denial.of(refusal, Some(reason)))
+        }
+        Err(error @ Error::Unknown { .. }) => Ok(denial.of(writer.refused(&error), None)),
+        // What names the session cannot be an id: a person comes on by a login only, and a proxy takes 400 for its own fault.
+        Err(error @ Error::Invalid { .. }) => {
+            let refusal = writer.refuse(StatusCode::UNAUTHORIZED, "INVALID", &error.to_string());
+            Ok(denial.of(refusal, None))
+        }
         Err(error) => Err(writer.refused(&error)),
+    }
+}
+
+/// Whether an id that nobody has seen goes on to the application. Nothing begins by what a page asks again and again.
+fn lets_pass(unknown: Unknown, passive: bool) -> bool {
+    match unknown {
+        Unknown::Deny => false,
+        Unknown::AllowUntracked => true,
+        Unknown::Start(_) => passive,
     }
 }
 
@@ -198,21 +231,10 @@ struct Denial<'a> {
 }
 
 impl Denial<'_> {
-    fn because(&self, error: Option<&Error>, writer: &Writer<'_>) -> Response {
-        let ended = match error {
-            Some(Error::Ended(_, tombstone)) => Some(tombstone.end.reason),
-            _ => None,
-        };
+    /// A refusal, with the way to the login page.
+    fn of(&self, refusal: Refused, ended: Option<EndReason>) -> Response {
         let login = self.login(ended);
-        let mut response = match error {
-            Some(error) => writer.refused(error).into_inner(),
-            None => {
-                let message = "the request names no session: send the person to the login page";
-                writer
-                    .refuse(StatusCode::UNAUTHORIZED, "SESSION_MISSING", message)
-                    .into_inner()
-            }
-        };
+        let mut response = refusal.into_inner();
         let headers = response.headers_mut();
         if let Some(ended) = ended {
             headers.insert(REASON, HeaderValue::from_static(reason(ended)));

@@ -124,6 +124,7 @@ struct Pump {
 
 impl Pump {
     async fn run(self, mut watch: Watch) {
+        let _open = self.door.meter.stream();
         if !self.send(Message::default().retry(RETRY)).await {
             return;
         }

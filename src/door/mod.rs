@@ -7,10 +7,12 @@
 mod answer;
 mod authz;
 mod events;
+mod meter;
 mod module;
 mod pages;
 mod request;
 mod settings;
+mod starting;
 
 use std::{sync::Arc, time::Duration};
 
@@ -19,6 +21,7 @@ use axum::{
     body::Bytes,
     extract::{DefaultBodyLimit, State},
     http::{HeaderMap, StatusCode, Uri},
+    middleware::from_fn_with_state,
     response::Response,
     routing::{any, get, post},
 };
@@ -32,7 +35,8 @@ use tokio::{net::TcpListener, sync::Semaphore};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-pub use settings::{Cookie, Route, Settings, Unknown};
+pub use meter::DoorMeter;
+pub use settings::{Cookie, Route, Settings, Starting, Unknown};
 
 use answer::{Refused, Writer};
 use pages::Pages;
@@ -63,17 +67,26 @@ pub struct Door {
     sessions: Arc<Sessions>,
     settings: Settings,
     pages: Arc<Pages>,
+    pace: starting::Pace,
+    meter: DoorMeter,
     draining: CancellationToken,
 }
 
 impl Door {
     /// A door. Its streams end when `draining` is cancelled.
     #[must_use]
-    pub fn new(sessions: Arc<Sessions>, settings: Settings, draining: CancellationToken) -> Arc<Self> {
+    pub fn new(
+        sessions: Arc<Sessions>,
+        settings: Settings,
+        meter: DoorMeter,
+        draining: CancellationToken,
+    ) -> Arc<Self> {
         Arc::new(Self {
             sessions,
             settings,
             pages: Arc::default(),
+            pace: starting::Pace::default(),
+            meter,
             draining,
         })
     }
@@ -91,6 +104,7 @@ impl Door {
             .route("/session/sidecar.js", get(module::module))
             .route("/authz", any(authz::authorize))
             .layer(DefaultBodyLimit::max(LONGEST_BODY))
+            .layer(from_fn_with_state(self.meter.clone(), meter::count))
             .with_state(self)
     }
 

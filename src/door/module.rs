@@ -21,9 +21,14 @@ pub(super) async fn module(headers: HeaderMap) -> Response {
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
     ];
     let known = headers.get_all(header::IF_NONE_MATCH).iter();
-    let known = known.filter_map(|tags| tags.to_str().ok()).flat_map(|tags| tags.split(','));
+    let known = known
+        .filter_map(|tags| tags.to_str().ok())
+        .flat_map(|tags| tags.split(','));
     // A weak tag is as good here (RFC 9110 section 13.1.2); a proxy that compresses makes it one.
-    if known.map(|tag| tag.trim().trim_start_matches("W/")).any(|tag| tag == *TAG) {
+    if known
+        .map(|tag| tag.trim().trim_start_matches("W/"))
+        .any(|tag| tag == *TAG)
+    {
         return (StatusCode::NOT_MODIFIED, about).into_response();
     }
     (about, MODULE).into_response()

@@ -65,6 +65,17 @@ pub enum Unknown {
     Deny,
     /// The request goes on, and no time runs: while applications are switched over one by one.
     AllowUntracked,
+    /// A session begins with it, where nothing but the application itself knows who has logged in.
+    Start(Starting),
+}
+
+/// How many sessions the door may begin. Whoever sends ids that nobody gave out reaches these bounds, and not those of real logins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Starting {
+    /// None more while the sidecar, or the namespace of its store, has so many live sessions.
+    pub max_sessions: usize,
+    /// So many a second.
+    pub rate: u32,
 }
 
 /// What is special about some requests.
@@ -78,6 +89,8 @@ pub struct Route {
     pub public: bool,
     /// Whether it is never activity.
     pub passive: bool,
+    /// The policy of sessions that begin here; none: `default`.
+    pub policy: Option<Box<str>>,
 }
 
 impl Settings {

@@ -41,13 +41,14 @@ for (const [look, { path, ...options }] of Object.entries(looks)) {
         return left >= 0 && right <= innerWidth && top >= 0 && bottom <= innerHeight && box.scrollWidth <= box.clientWidth;
       });
       assert.ok(wide, 'all of it can be seen');
-      // As a function body, for the page's Content-Security-Policy lets no script in.
-      const { violations } = await page.evaluate(`(() => { ${axe}\n; return axe.run(); })()`);
-      assert.deepEqual(violations.map((violation) => `${violation.id}: ${violation.nodes.map((node) => node.html)}`), []);
       if (process.env.UPDATE_DOCS) {
         mkdirSync(pictures, { recursive: true });
         await page.screenshot({ path: join(pictures, `${state}-${look}.png`) });
       }
+      await page.clock.resume(); // axe waits
+      // As a function body, for the page's Content-Security-Policy lets no script in.
+      const { violations } = await page.evaluate(`(() => { ${axe}\n; return axe.run(); })()`);
+      assert.deepEqual(violations.map((violation) => `${violation.id}: ${violation.nodes.map((node) => node.html)}`), []);
       await visitor.context.close();
     });
   }

@@ -131,7 +131,7 @@ def test_it_is_off_unless_it_is_asked_for(serve):
         ('[door]\nlogin_url = "//evil.example"', "login_url must be a path"),
         ('[door]\nlogin_url = "javascript:alert(1)"', "login_url must be a path"),
         ("[[door.routes]]\npublic = true", "neither host nor path"),
-        ('[[door.routes]]\npath = "/a"', "must be public"),
+        ('[[door.routes]]\npath = "/a"', "a route is public"),
         ('[[door.routes]]\npath = "/{a"\npublic = true', "is not a glob"),
         ("[door]\ncookie = 1", "did you mean `cookies`?"),
     ],
@@ -154,3 +154,19 @@ def test_a_bad_address_is_refused(binary, address, says):
 def test_a_taken_port_is_named(binary, door):
     refused = run(binary, "serve", "--listen", f"tcp://127.0.0.1:{free_port()}", "--admin-listen", "off", "--door-listen", f"127.0.0.1:{door.port}")
     assert refused.returncode != 0 and "--door-listen" in refused.stderr and "already in use" in refused.stderr
+
+
+def test_what_the_door_does_is_counted(door):
+    door.ask("GET", "/session/sidecar.js")[1].close()
+    assert door.told("GET", "/session")[0] == 200
+    door.ask("GET", "/nowhere/at/all")[1].close()
+    response, connection = door.ask("GET", "/session/events", Sec_Fetch_Site="same-origin")
+    assert event(response)[0] == "state"
+    page = door.sidecar.http("/metrics")[1]
+    assert 'session_sidecar_door_answers_total{path="/session",code="200"} 1' in page
+    assert 'path="/session/sidecar.js",code="200"' in page
+    assert 'path="other",code="404"' in page and "nowhere" not in page
+    assert door.sidecar.metric("door_streams") == 1
+    response.close()
+    connection.close()
+    eventually(lambda: door.sidecar.metric("door_streams") == 0, "the stream is closed")

@@ -1,11 +1,16 @@
 //! The table `[door]`: what the HTTP door is told.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use anyhow::{Context as _, bail};
 use serde::Deserialize;
 
 use super::rules::{host_globs, path_globs};
-use super::values::Texts;
-use crate::door::{Cookie, Route, Settings, Unknown};
+use super::values::{Span, Texts};
+use crate::{
+    door::{Cookie, Route, Settings, Starting, Unknown},
+    state::Policy,
+};
 
 const MOST_COOKIES: usize = 8;
 const MOST_ORIGINS: usize = 64;
@@ -21,6 +26,7 @@ pub(super) struct DoorTable {
     origins: Vec<String>,
     login_url: Option<String>,
     unknown: Option<UnknownKey>,
+    start: Option<StartTable>,
     routes: Vec<RouteTable>,
 }
 
@@ -44,6 +50,16 @@ struct CookieTable {
 enum UnknownKey {
     Deny,
     AllowUntracked,
+    Start,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct StartTable {
+    max_sessions: Option<usize>,
+    rate: Option<u32>,
+    app_session_age: Option<Span>,
+    allow_revival: bool,
 }
 
 #[derive(Default, Deserialize)]
@@ -53,10 +69,11 @@ struct RouteTable {
     path: Option<Texts>,
     public: bool,
     passive: bool,
+    policy: Option<String>,
 }
 
-/// Checks a table.
-pub(super) fn check(table: DoorTable) -> anyhow::Result<Settings> {
+/// Checks a table, of a file with these policies.
+pub(super) fn check(table: DoorTable, policies: &BTreeMap<String, Policy>) -> anyhow::Result<Settings> {
     let usual = Settings::default();
     let cookies = match table.cookies {
         None => usual.cookies,
@@ -99,23 +116,64 @@ pub(super) fn check(table: DoorTable) -> anyhow::Result<Settings> {
     if tenant.len() > 128 || !tenant.bytes().all(|byte| byte.is_ascii_graphic()) {
         bail!("tenant must be at most 128 bytes of visible ASCII");
     }
+    let routes: Vec<_> = table
+        .routes
+        .into_iter()
+        .enumerate()
+        .map(|(place, table)| route(table).with_context(|| format!("routes[{place}]")))
+        .collect::<anyhow::Result<_>>()?;
+    let unknown = match (table.unknown, table.start) {
+        (Some(UnknownKey::Start), start) => Unknown::Start(starting(start.unwrap_or_default(), &routes, policies)?),
+        (_, Some(_)) => bail!("start says how sessions begin here, but none do: write `unknown = \"start\"`"),
+        (None | Some(UnknownKey::Deny), None) => Unknown::Deny,
+        (Some(UnknownKey::AllowUntracked), None) => Unknown::AllowUntracked,
+    };
+    if let Some(name) = routes.iter().find_map(|route| route.policy.as_deref())
+        && !matches!(unknown, Unknown::Start(_))
+    {
+        bail!("a route says that sessions begin with the policy {name:?}, but none do: write `unknown = \"start\"`");
+    }
     Ok(Settings {
         tenant: tenant.into(),
         cookies,
         header,
         origins: table.origins.into_iter().map(String::into_boxed_str).collect(),
         login_url: login_url(table.login_url)?.unwrap_or(usual.login_url),
-        unknown: match table.unknown {
-            None | Some(UnknownKey::Deny) => Unknown::Deny,
-            Some(UnknownKey::AllowUntracked) => Unknown::AllowUntracked,
-        },
-        routes: table
-            .routes
-            .into_iter()
-            .enumerate()
-            .map(|(place, table)| route(table).with_context(|| format!("routes[{place}]")))
-            .collect::<anyhow::Result<_>>()?,
+        unknown,
+        routes,
     })
+}
+
+/// An ended session is kept from the application as long as its tombstone lasts. If the application knows its own session for longer,
+/// the same cookie would begin a new one here then, and the person would be in again.
+fn starting(table: StartTable, routes: &[Route], policies: &BTreeMap<String, Policy>) -> anyhow::Result<Starting> {
+    let max_sessions = table.max_sessions.unwrap_or(10_000);
+    let rate = table.rate.unwrap_or(50);
+    if max_sessions == 0 || !(1..=10_000).contains(&rate) {
+        bail!("start: max_sessions must be at least 1, and rate from 1 to 10000 sessions a second");
+    }
+    let used: BTreeSet<&str> = routes
+        .iter()
+        .filter_map(|route| route.policy.as_deref())
+        .chain(["default"])
+        .collect();
+    for name in used {
+        let Some(policy) = policies.get(name) else {
+            bail!("sessions begin with the policy {name:?}, which the file does not have");
+        };
+        let remembered = policy.limits.tombstone_ttl;
+        let age = table.app_session_age.map(|span| span.0);
+        if table.allow_revival || age.is_some_and(|age| age <= remembered) {
+            continue;
+        }
+        let remembered = humantime::format_duration(remembered);
+        bail!(
+            "start: an ended session of the policy {name:?} is remembered for {remembered} (tombstone_ttl); if the application knows its own \
+             for longer, the same cookie brings it back then. Say for how long it does: `start = {{ app_session_age = \"{remembered}\" }}`, \
+             at most as long as tombstone_ttl; or `allow_revival = true` if that may be"
+        );
+    }
+    Ok(Starting { max_sessions, rate })
 }
 
 /// RFC 6265 section 4.1.1: what a browser would take as another attribute, or not at all, is none.
@@ -170,13 +228,21 @@ fn route(table: RouteTable) -> anyhow::Result<Route> {
     if table.host.is_none() && table.path.is_none() {
         bail!("it has neither host nor path, and would be about every request");
     }
-    if table.public == table.passive {
-        bail!("it must be public (nobody is refused, no time runs) or passive (never activity), one of them");
+    if table.public && (table.passive || table.policy.is_some()) {
+        bail!(
+            "it is public: nobody is refused, no time runs and no session begins there, so it is neither passive nor has it a policy"
+        );
+    }
+    if !table.public && !table.passive && table.policy.is_none() {
+        bail!(
+            "it says nothing: a route is public (nobody is refused, no time runs), passive (never activity) or has a policy"
+        );
     }
     Ok(Route {
         host: host_globs(table.host)?,
         path: path_globs(table.path)?,
         public: table.public,
         passive: table.passive,
+        policy: table.policy.map(String::into_boxed_str),
     })
 }

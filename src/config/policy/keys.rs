@@ -169,7 +169,7 @@ pub(crate) const RULE_KEYS: [Key; 11] = [
 ];
 
 /// The keys of `[door]`.
-pub(crate) const DOOR_KEYS: [Key; 6] = [
+pub(crate) const DOOR_KEYS: [Key; 7] = [
     (
         "tenant",
         "`\"\"`",
@@ -200,12 +200,20 @@ pub(crate) const DOOR_KEYS: [Key; 6] = [
     (
         "unknown",
         "`\"deny\"`",
-        "An id that the sidecar has not seen: refused, or `\"allow-untracked\"`: let pass by `/authz`, and no time runs.",
+        "An id that the sidecar has not seen: refused; `\"allow-untracked\"`: let pass by `/authz`, and no time runs; or `\"start\"`: a session \
+         begins with it.",
+    ),
+    (
+        "start",
+        "none",
+        "With `unknown = \"start\"`: `{ max_sessions, rate, app_session_age, allow_revival }`. None begins while there are `max_sessions` live \
+         ones (10,000), and `rate` a second at most (50). `app_session_age`: how long the application knows its own session, at most \
+         `tombstone_ttl`, for an ended one would come back then; unless `allow_revival` is true.",
     ),
 ];
 
 /// The keys of `[[door.routes]]`.
-pub(crate) const ROUTE_KEYS: [Key; 4] = [
+pub(crate) const ROUTE_KEYS: [Key; 5] = [
     ("host", "any", "Hosts without port, as a glob or a list of up to 16."),
     ("path", "any", "Paths without query, as a glob or a list of up to 16."),
     (
@@ -213,5 +221,14 @@ pub(crate) const ROUTE_KEYS: [Key; 4] = [
         "`false`",
         "Nobody is refused, and no time runs. Not for paths that servers read in different ways (`..`, `//`, `;`, an encoded slash or dot).",
     ),
-    ("passive", "`false`", "Never activity."),
+    (
+        "passive",
+        "`false`",
+        "Never activity; with `unknown = \"start\"` no session begins here either, and an unknown id passes.",
+    ),
+    (
+        "policy",
+        "`\"default\"`",
+        "The policy of sessions that begin here, with `unknown = \"start\"`.",
+    ),
 ];

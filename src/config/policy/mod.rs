@@ -119,22 +119,28 @@ pub fn parse_file(text: &str) -> anyhow::Result<BTreeMap<String, Policy>> {
     if file.policy.is_empty() {
         bail!("it has no policy: write at least `[policy.default]`; that alone is the policy that a new user meets");
     }
-    policies(text, file)
+    Ok(whole(text, file)?.0)
 }
 
 /// Reads policies. Without any there is one, `default`.
 pub fn parse(text: &str) -> anyhow::Result<BTreeMap<String, Policy>> {
-    let mut file = tables(text)?;
-    if file.policy.is_empty() {
-        file.policy.insert("default".to_owned(), Table::default());
-    }
-    policies(text, file)
+    Ok(whole(text, tables(text)?)?.0)
 }
 
 /// Reads what a file's text says to the HTTP door.
 pub fn parse_door(text: &str) -> anyhow::Result<Settings> {
-    let table = tables(text)?.door.unwrap_or_default();
-    door::check(table).context("[door]")
+    Ok(whole(text, tables(text)?)?.1)
+}
+
+/// All that a file says: the door's table may speak of policies.
+fn whole(text: &str, mut file: File) -> anyhow::Result<(BTreeMap<String, Policy>, Settings)> {
+    if file.policy.is_empty() {
+        file.policy.insert("default".to_owned(), Table::default());
+    }
+    let door = file.door.take().unwrap_or_default();
+    let policies = policies(text, file)?;
+    let settings = door::check(door, &policies).context("[door]")?;
+    Ok((policies, settings))
 }
 
 fn tables(text: &str) -> anyhow::Result<File> {

@@ -2,6 +2,7 @@
 
 mod authz;
 mod page;
+mod start;
 mod strangers;
 mod stream;
 
@@ -11,7 +12,10 @@ use axum::{
     http::{HeaderMap, Method, Request, StatusCode},
 };
 use serde_json::Value;
-use session_sidecar::{config::parse_door, door::Door};
+use session_sidecar::{
+    config::parse_door,
+    door::{Door, DoorMeter},
+};
 use tower::ServiceExt as _;
 
 use crate::support::*;
@@ -59,7 +63,13 @@ impl Site {
     async fn with(file: &'static str) -> Self {
         let sidecar = Sidecar::with_policies(file);
         let settings = parse_door(file).expect("a good table");
-        let door = Door::new(sidecar.sessions.clone(), settings, sidecar.draining.clone()).routes();
+        let door = Door::new(
+            sidecar.sessions.clone(),
+            settings,
+            DoorMeter::default(),
+            sidecar.draining.clone(),
+        )
+        .routes();
         let client = sidecar.client().await;
         Self { sidecar, door, client }
     }

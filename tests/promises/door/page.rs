@@ -180,7 +180,10 @@ async fn the_module_for_pages_is_sent_once() {
         let again = site
             .ask(Method::GET, "/session/sidecar.js", &[("if-none-match", &known)], "")
             .await;
-        assert_eq!((again.code, header(&again, "etag")), (StatusCode::NOT_MODIFIED, tag.clone()));
+        assert_eq!(
+            (again.code, header(&again, "etag")),
+            (StatusCode::NOT_MODIFIED, tag.clone())
+        );
     }
     let other = [("if-none-match", "\"other\"")];
     assert_eq!(
