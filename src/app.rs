@@ -30,7 +30,7 @@ use crate::{
     admin::{self, Readiness},
     audit::{self, Audit, Output, SubjectForm},
     config::{Config, Endpoint},
-    door::{self, Door, DoorMeter},
+    door::{self, Door, DoorMeter, Doors},
     driver,
     reload::{self, ReloadMeter},
     rpc::{Api, Caller, Connection, RpcMeter},
@@ -229,11 +229,22 @@ impl App {
         }
         let draining = CancellationToken::new();
         let stopped = CancellationToken::new();
+        let door = self.door.map(|(listener, settings, meter)| {
+            let door = Door::new(Arc::clone(&sessions), settings, meter, draining.clone());
+            (listener, Doors::new(door))
+        });
         if let Some((path, meter)) = self.policy_file {
             let sessions = Arc::clone(&sessions);
             let apply = {
                 let sessions = Arc::clone(&sessions);
-                move |policies| sessions.reload(policies)
+                let doors = door.as_ref().map(|(_, doors)| doors.clone());
+                move |policies, settings| {
+                    let reloaded = sessions.reload(policies)?;
+                    if doors.as_ref().is_some_and(|doors| doors.tell(settings)) {
+                        info!("the table [door] changed: requests follow it from now on");
+                    }
+                    Ok(reloaded)
+                }
             };
             let problem = {
                 let sessions = Arc::clone(&sessions);
@@ -257,9 +268,8 @@ impl App {
             tokio::spawn(serve)
         });
         let max_connections = self.max_connections;
-        let door = self.door.map(|(listener, settings, meter)| {
-            let door = Door::new(Arc::clone(&sessions), settings, meter, draining.clone());
-            tokio::spawn(door.serve(listener, max_connections, draining.clone().cancelled_owned()))
+        let door = door.map(|(listener, doors)| {
+            tokio::spawn(doors.serve(listener, max_connections, draining.clone().cancelled_owned()))
         });
         let api = Api {
             sessions,

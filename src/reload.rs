@@ -13,7 +13,7 @@ use prometheus_client::{
 };
 use tracing::{info, warn};
 
-use crate::{config::parse_policy_file, sessions::Reloaded, state::Policy};
+use crate::{config::parse_whole, door::Settings, sessions::Reloaded, state::Policy};
 
 /// How often the file is looked at.
 const POLL: Duration = Duration::from_secs(2);
@@ -67,7 +67,7 @@ impl ReloadMeter {
 /// The first look applies what is there, in case the file changed since the start: if it did not, that changes nothing.
 pub async fn follow<A, P, S>(path: PathBuf, apply: A, problem: P, meter: ReloadMeter, stop: S)
 where
-    A: Fn(BTreeMap<String, Policy>) -> Result<Reloaded, String>,
+    A: Fn(BTreeMap<String, Policy>, Settings) -> Result<Reloaded, String>,
     P: Fn(String),
     S: Future<Output = ()>,
 {
@@ -120,7 +120,7 @@ struct Follower<A, P> {
 
 impl<A, P> Follower<A, P>
 where
-    A: Fn(BTreeMap<String, Policy>) -> Result<Reloaded, String>,
+    A: Fn(BTreeMap<String, Policy>, Settings) -> Result<Reloaded, String>,
     P: Fn(String),
 {
     /// Deals with a look, and answers when to look again.
@@ -149,8 +149,8 @@ where
 
     fn take_over(&self, look: &Look) -> Result<Reloaded, String> {
         let text = look.as_ref().map_err(Clone::clone)?;
-        let policies = parse_policy_file(text).map_err(|error| format!("{error:#}"))?;
-        (self.apply)(policies)
+        let (policies, door) = parse_whole(text).map_err(|error| format!("{error:#}"))?;
+        (self.apply)(policies, door)
     }
 
     fn applied(&self, path: &Path, reloaded: &Reloaded) {

@@ -26,7 +26,9 @@ pub use args::{
 };
 pub use listen::{Endpoint, Listen};
 pub use options::options_markdown;
-pub use policy::{parse as parse_policies, parse_door, parse_file as parse_policy_file, read as read_policies};
+pub use policy::{
+    parse as parse_policies, parse_door, parse_file as parse_policy_file, parse_whole, read as read_policies,
+};
 pub use store::StoreConfig;
 pub use verb_args::{
     ActivityArg, ActorArg, AdvanceArgs, CheckArgs, ClientArgs, CreateArgs, EndArgs, ExtendArgs, HintArgs, HoldArgs,

@@ -16,10 +16,11 @@ mod starting;
 
 use std::{sync::Arc, time::Duration};
 
+use arc_swap::ArcSwap;
 use axum::{
     Router,
     body::Bytes,
-    extract::{DefaultBodyLimit, State},
+    extract::{DefaultBodyLimit, FromRef, State},
     http::{HeaderMap, StatusCode, Uri},
     middleware::from_fn_with_state,
     response::Response,
@@ -67,7 +68,7 @@ pub struct Door {
     sessions: Arc<Sessions>,
     settings: Settings,
     pages: Arc<Pages>,
-    pace: starting::Pace,
+    pace: Arc<starting::Pace>,
     meter: DoorMeter,
     draining: CancellationToken,
 }
@@ -75,76 +76,27 @@ pub struct Door {
 impl Door {
     /// A door. Its streams end when `draining` is cancelled.
     #[must_use]
-    pub fn new(
-        sessions: Arc<Sessions>,
-        settings: Settings,
-        meter: DoorMeter,
-        draining: CancellationToken,
-    ) -> Arc<Self> {
-        Arc::new(Self {
+    pub fn new(sessions: Arc<Sessions>, settings: Settings, meter: DoorMeter, draining: CancellationToken) -> Self {
+        Self {
             sessions,
             settings,
             pages: Arc::default(),
-            pace: starting::Pace::default(),
+            pace: Arc::default(),
             meter,
             draining,
-        })
-    }
-
-    /// What it serves.
-    pub fn routes(self: Arc<Self>) -> Router {
-        Router::new()
-            .route("/session", get(show))
-            .route("/session/extend", post(extend))
-            .route("/session/activity", post(activity))
-            .route("/session/leave", post(leave))
-            .route("/session/hold", post(hold))
-            .route("/session/release", post(release))
-            .route("/session/events", get(events::stream))
-            .route("/session/sidecar.js", get(module::module))
-            .route("/authz", any(authz::authorize))
-            .layer(DefaultBodyLimit::max(LONGEST_BODY))
-            .layer(from_fn_with_state(self.meter.clone(), meter::count))
-            .with_state(self)
-    }
-
-    /// Serves until `stop` is done, and then lets what is under way end. So many connections may be open: those that come then wait.
-    pub async fn serve(self: Arc<Self>, listener: TcpListener, max_connections: usize, stop: impl Future<Output = ()>) {
-        let routes = TowerToHyperService::new(self.routes());
-        let mut server = Builder::new(TokioExecutor::new()).http1_only();
-        server
-            .http1()
-            .timer(TokioTimer::new())
-            .header_read_timeout(SLOWEST_HEAD);
-        let places = Arc::new(Semaphore::new(max_connections));
-        let open = GracefulShutdown::new();
-        tokio::pin!(stop);
-        loop {
-            let connection = async {
-                let place = Arc::clone(&places).acquire_owned().await;
-                (place, listener.accept().await)
-            };
-            let (place, io) = tokio::select! {
-                () = &mut stop => break,
-                (place, accepted) = connection => match accepted {
-                    Ok((io, _)) => (place, io),
-                    Err(error) => {
-                        warn!(%error, "a connection of the door cannot be accepted");
-                        tokio::time::sleep(ACCEPT_AGAIN).await;
-                        continue;
-                    }
-                },
-            };
-            // Events must not wait for more to send.
-            let _ = io.set_nodelay(true);
-            let connection = server.serve_connection(TokioIo::new(io), routes.clone());
-            let connection = open.watch(connection.into_owned());
-            tokio::spawn(async move {
-                let _ = connection.await;
-                drop(place);
-            });
         }
-        open.shutdown().await;
+    }
+
+    /// The same door, told something else.
+    fn told(&self, settings: Settings) -> Self {
+        Self {
+            sessions: Arc::clone(&self.sessions),
+            settings,
+            pages: Arc::clone(&self.pages),
+            pace: Arc::clone(&self.pace),
+            meter: self.meter.clone(),
+            draining: self.draining.clone(),
+        }
     }
 
     fn writer<'a>(&'a self, cookie: Option<&'a Cookie>) -> Writer<'a> {
@@ -202,6 +154,90 @@ impl Door {
             Named::Unclear(problem) => Err(stranger.refuse(StatusCode::BAD_REQUEST, "INVALID", problem)),
             Named::Id(id, cookie) => Ok((self.name(id), self.writer(cookie))),
         }
+    }
+}
+
+/// The door as it is now: what it is told may change while it is open.
+#[derive(Clone)]
+pub struct Doors(Arc<ArcSwap<Door>>);
+
+impl Doors {
+    /// Begins with this one.
+    #[must_use]
+    pub fn new(door: Door) -> Self {
+        Self(Arc::new(ArcSwap::from_pointee(door)))
+    }
+
+    /// From the next request on it is told this. Answers whether that is something else.
+    pub fn tell(&self, settings: Settings) -> bool {
+        let now = self.0.load();
+        let new = now.settings != settings;
+        if new {
+            self.0.store(Arc::new(now.told(settings)));
+        }
+        new
+    }
+
+    /// What it serves.
+    pub fn routes(self) -> Router {
+        Router::new()
+            .route("/session", get(show))
+            .route("/session/extend", post(extend))
+            .route("/session/activity", post(activity))
+            .route("/session/leave", post(leave))
+            .route("/session/hold", post(hold))
+            .route("/session/release", post(release))
+            .route("/session/events", get(events::stream))
+            .route("/session/sidecar.js", get(module::module))
+            .route("/authz", any(authz::authorize))
+            .layer(DefaultBodyLimit::max(LONGEST_BODY))
+            .layer(from_fn_with_state(self.0.load().meter.clone(), meter::count))
+            .with_state(self)
+    }
+
+    /// Serves until `stop` is done, and then lets what is under way end. So many connections may be open: those that come then wait.
+    pub async fn serve(self, listener: TcpListener, max_connections: usize, stop: impl Future<Output = ()>) {
+        let routes = TowerToHyperService::new(self.routes());
+        let mut server = Builder::new(TokioExecutor::new()).http1_only();
+        server
+            .http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(SLOWEST_HEAD);
+        let places = Arc::new(Semaphore::new(max_connections));
+        let open = GracefulShutdown::new();
+        tokio::pin!(stop);
+        loop {
+            let connection = async {
+                let place = Arc::clone(&places).acquire_owned().await;
+                (place, listener.accept().await)
+            };
+            let (place, io) = tokio::select! {
+                () = &mut stop => break,
+                (place, accepted) = connection => match accepted {
+                    Ok((io, _)) => (place, io),
+                    Err(error) => {
+                        warn!(%error, "a connection of the door cannot be accepted");
+                        tokio::time::sleep(ACCEPT_AGAIN).await;
+                        continue;
+                    }
+                },
+            };
+            // Events must not wait for more to send.
+            let _ = io.set_nodelay(true);
+            let connection = server.serve_connection(TokioIo::new(io), routes.clone());
+            let connection = open.watch(connection.into_owned());
+            tokio::spawn(async move {
+                let _ = connection.await;
+                drop(place);
+            });
+        }
+        open.shutdown().await;
+    }
+}
+
+impl FromRef<Doors> for Arc<Door> {
+    fn from_ref(doors: &Doors) -> Self {
+        doors.0.load_full()
     }
 }
 

@@ -14,6 +14,7 @@ use prometheus_client::encoding::text::encode;
 use tokio::{sync::oneshot, task::JoinHandle};
 
 use super::*;
+use crate::config::parse_policy_file;
 use crate::sessions::Policies;
 
 /// A directory of its own for one test, removed with it.
@@ -57,7 +58,7 @@ impl Following {
         let (stop, stopped) = oneshot::channel();
         let apply = {
             let (policies, told) = (Arc::clone(&policies), Arc::clone(&told));
-            move |new| {
+            move |new, _| {
                 let result = policies.reload(new);
                 told.lock().push(result.clone());
                 result
@@ -224,7 +225,7 @@ fn half_a_file_is_not_taken_over() {
     let mut registry = Registry::default();
     let applied = Mutex::new(0);
     let mut follower = Follower {
-        apply: |_| {
+        apply: |_, _| {
             *applied.lock() += 1;
             Ok(Reloaded::default())
         },

@@ -170,3 +170,12 @@ def test_what_the_door_does_is_counted(door):
     response.close()
     connection.close()
     eventually(lambda: door.sidecar.metric("door_streams") == 0, "the stream is closed")
+
+
+def test_a_changed_table_is_followed(door):
+    (door.directory / "policy.toml").write_text(POLICY.replace('["sid"]', '["other"]'))
+    eventually(lambda: door.told("GET", "/session")[1]["state"] == "NONE", "the cookie has another name")
+    assert door.told("GET", "/session", Cookie=f"other={door.id}")[1]["state"] == "ACTIVE"
+    (door.directory / "policy.toml").write_text(POLICY.replace('"/login"', '"login"'))
+    eventually(lambda: "login_url must be a path" in door.sidecar.output(), "it is said what is wrong")
+    assert door.told("GET", "/session")[1]["state"] == "NONE", "all stays as it was"

@@ -115,11 +115,16 @@ pub(super) fn demo() -> anyhow::Result<BTreeMap<String, Policy>> {
 /// Reads the policies of a file's text. A file without any is bad: it is empty for a moment while it is written, or for good on a
 /// full disk, and must not take the place of all policies.
 pub fn parse_file(text: &str) -> anyhow::Result<BTreeMap<String, Policy>> {
+    Ok(parse_whole(text)?.0)
+}
+
+/// The same, with what the file says to the HTTP door.
+pub fn parse_whole(text: &str) -> anyhow::Result<(BTreeMap<String, Policy>, Settings)> {
     let file = tables(text)?;
     if file.policy.is_empty() {
         bail!("it has no policy: write at least `[policy.default]`; that alone is the policy that a new user meets");
     }
-    Ok(whole(text, file)?.0)
+    whole(text, file)
 }
 
 /// Reads policies. Without any there is one, `default`.

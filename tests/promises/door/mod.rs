@@ -14,7 +14,7 @@ use axum::{
 use serde_json::Value;
 use session_sidecar::{
     config::parse_door,
-    door::{Door, DoorMeter},
+    door::{Door, DoorMeter, Doors},
 };
 use tower::ServiceExt as _;
 
@@ -44,6 +44,7 @@ passive = true
 /// A sidecar and its door.
 struct Site {
     sidecar: Sidecar,
+    doors: Doors,
     door: Router,
     client: Client,
 }
@@ -63,15 +64,16 @@ impl Site {
     async fn with(file: &'static str) -> Self {
         let sidecar = Sidecar::with_policies(file);
         let settings = parse_door(file).expect("a good table");
-        let door = Door::new(
-            sidecar.sessions.clone(),
-            settings,
-            DoorMeter::default(),
-            sidecar.draining.clone(),
-        )
-        .routes();
+        let (meter, draining) = (DoorMeter::default(), sidecar.draining.clone());
+        let doors = Doors::new(Door::new(sidecar.sessions.clone(), settings, meter, draining));
+        let door = doors.clone().routes();
         let client = sidecar.client().await;
-        Self { sidecar, door, client }
+        Self {
+            sidecar,
+            doors,
+            door,
+            client,
+        }
     }
 
     async fn send(

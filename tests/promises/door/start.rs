@@ -189,3 +189,18 @@ fn a_start_that_could_bring_an_ended_session_back_is_refused() {
         parse_door(&with(&format!("unknown = \"start\"\n{good}"))).expect(good);
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_table_may_change_while_the_door_is_open() {
+    let mut site = Site::with(START).await;
+    create(&mut site.client, "alice").await;
+    let (poll, unknown) = ("/poll", "bob");
+    assert_eq!(site.authz(unknown, poll).await.code, StatusCode::OK);
+    let stricter = parse_door("[door]\ncookies = [\"sid\"]").expect("a good table");
+    assert!(site.doors.tell(stricter.clone()) && !site.doors.tell(stricter));
+    assert_eq!(site.authz(unknown, poll).await.code, StatusCode::UNAUTHORIZED);
+    assert_eq!(site.authz("alice", poll).await.code, StatusCode::OK);
+    let other = parse_door("[door]\ncookies = [\"other\"]").expect("a good table");
+    assert!(site.doors.tell(other));
+    assert_eq!(site.authz("alice", poll).await.body["error"], "SESSION_MISSING");
+}
