@@ -46,6 +46,7 @@ class Watch:
         # After a resume: snapshots that may be the initial state anew. A token from within it, or from before the events that
         # happened meanwhile were sent, begins it again; that is another chain.
         self._held: list[Message] | None = None
+        self._told: set[str] = set()  # refs of which this chain has told
         self.closing = False
 
     async def run(self) -> None:
@@ -84,14 +85,22 @@ class Watch:
             return
         if self._held is not None:
             held, self._held = self._held, None
-            if kind == "snapshot_end":
-                self._chain += 1
+            # It may break off before it is complete: then it is begun once more.
+            if kind == "snapshot_end" or kind == "lost" and any(snapshot.ref in self._told for snapshot in held):
+                self._begin_chain()
                 message.chain = self._chain
                 self._record(Message(**(_as_dict(message) | {"kind": "open", "at": self._opened, "names": list(self.ids or [])})))
             for snapshot in held:
                 snapshot.chain = self._chain
                 self._record(snapshot)
+                self._told.add(snapshot.ref)
         self._record(message)
+        if message.ref:
+            self._told.add(message.ref)
+
+    def _begin_chain(self) -> None:
+        self._chain += 1
+        self._told.clear()
 
     def _scope(self) -> v1.WatchScope:
         if self.ids is None:
@@ -139,7 +148,7 @@ class Watch:
             self._begin_anew()
 
     def _begin_anew(self) -> None:
-        self._chain += 1
+        self._begin_chain()
         self._token = ""
         self._complete = False
 
