@@ -1,12 +1,13 @@
-// A site as people run it: pages behind NGINX, which asks a sidecar's door before each request; and Chromium. The sidecar's clock is
-// the test's: it passes only when a test says so.
+// A site as people run it: an application behind NGINX as docs/nginx.md has it, a sidecar, and Chromium. The sidecar's clock is the
+// test's: it passes only when a test says so.
 
 import { spawn, execFileSync } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import * as http from 'node:http';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
-import { join, resolve } from 'node:path';
+import { extname, join, resolve } from 'node:path';
 import { createInterface } from 'node:readline';
 import { chromium } from 'playwright-core';
 
@@ -64,14 +65,17 @@ export class Site {
     const site = new Site();
     site.work = mkdtempSync(join(tmpdir(), 'session-site-'));
     writeFileSync(join(site.work, 'policy.toml'), POLICY);
-    for (const port of ['api', 'admin', 'door', 'web']) site[port] = await freePort();
+    for (const port of ['api', 'admin', 'door', 'web', 'app']) site[port] = await freePort();
     await site.startSidecar();
-    const conf = readFileSync(join(here, 'nginx.conf'), 'utf8')
-      .replaceAll('WORK', site.work)
-      .replaceAll('SITE', join(here, 'site'))
-      .replaceAll('DOOR', `127.0.0.1:${site.door}`)
-      .replaceAll('WEB', `127.0.0.1:${site.web}`);
-    writeFileSync(join(site.work, 'nginx.conf'), conf);
+    site.serveApp();
+    const [, documented] = readFileSync(join(repository, 'docs/nginx.md'), 'utf8').match(/```nginx\n(.*?)```/s);
+    const own = { 'listen 80': `listen 127.0.0.1:${site.web}`, '127.0.0.1:50153': `127.0.0.1:${site.door}`, '127.0.0.1:8000': `127.0.0.1:${site.app}` };
+    const conf = Object.entries(own).reduce((text, [theirs, ours]) => {
+      if (!text.includes(theirs)) throw new Error(`docs/nginx.md has no ${theirs}`);
+      return text.replaceAll(theirs, ours);
+    }, documented);
+    writeFileSync(join(site.work, 'site.conf'), conf);
+    writeFileSync(join(site.work, 'nginx.conf'), readFileSync(join(here, 'nginx.conf'), 'utf8').replaceAll('WORK', site.work));
     const nginx = join(repository, '.tools/bin/nginx');
     site.nginx = spawn(nginx, ['-p', site.work, '-e', 'stderr', '-c', join(site.work, 'nginx.conf')], { stdio: 'inherit' });
     for (;;) {
@@ -89,6 +93,21 @@ export class Site {
 
   get origin() {
     return `http://localhost:${this.web}`;
+  }
+
+  /** The application: it knows nothing of the sidecar, and remembers what it was sent. */
+  serveApp() {
+    this.sent = [];
+    const kinds = { '.html': 'text/html', '.css': 'text/css', '.txt': 'text/plain' };
+    const csp = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'self'; require-trusted-types-for 'script'";
+    this.application = http.createServer((request, response) => {
+      const { pathname } = new URL(request.url, 'http://site');
+      this.sent.push({ path: pathname, headers: request.headers });
+      let page;
+      try { page = readFileSync(join(here, 'site', pathname)); } catch { return response.writeHead(404).end(); }
+      const about = { 'Content-Type': kinds[extname(pathname)], 'Content-Security-Policy': csp, 'Cache-Control': 'no-store' };
+      response.writeHead(200, about).end(page);
+    }).listen(this.app, '127.0.0.1');
   }
 
   async startSidecar() {
@@ -113,6 +132,8 @@ export class Site {
       child.kill('SIGTERM');
       await gone;
     }
+    this.application?.close();
+    this.application?.closeAllConnections();
     rmSync(this.work, { recursive: true, force: true });
   }
 
