@@ -168,11 +168,17 @@ export class Session extends EventTarget {
   #input() {
     const report = this.#report;
     report.input = now();
-    const { state, idle_timeout = Infinity } = this.#state;
-    const every = Math.min(REPORT, Math.max(1, idle_timeout / 6)) * 1000;
-    const wait = report.at + every - report.input;
-    if (state === 'EXPIRING' || (state === 'ACTIVE' && wait <= 0)) this.#flush();
-    else if (state === 'ACTIVE') report.timer ||= setTimeout(() => this.#flush(), wait);
+    const { state, limit, idle_timeout = Infinity } = this.#state;
+    if (!isLive(state)) return;
+    // A warning that input can withdraw is withdrawn at once.
+    const soon = state === 'EXPIRING' && limit !== 'ABSOLUTE';
+    const every = soon ? 1 : Math.min(REPORT, Math.max(1, idle_timeout / 6));
+    const wait = report.at + every * 1000 - report.input;
+    if (wait <= 0) this.#flush();
+    else if (soon || !report.timer) {
+      clearTimeout(report.timer);
+      report.timer = setTimeout(() => this.#flush(), wait);
+    }
   }
 
   /** Reports the last input if that is not done. */
@@ -210,10 +216,10 @@ export class Session extends EventTarget {
     if (!isLive(state.state)) this.#close();
     else if (this.#letGo && !this.#stream) this.#open();
     this.#schedule();
-    if (changed) this.#tell(known, same);
+    if (changed) this.#tell(known);
   }
 
-  #tell(known, same) {
+  #tell(known) {
     const { state } = this.#state;
     const tell = (type) => this.dispatchEvent(new CustomEvent(type, { detail: this.#state }));
     tell('state');
@@ -253,7 +259,6 @@ export class Session extends EventTarget {
           letGo();
         };
         if (isLive(this.#state.state)) this.#open();
-        else this.refresh();
       });
     }).catch(() => {}); // stopped while it waited
   }

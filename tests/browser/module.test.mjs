@@ -138,6 +138,9 @@ test('an end that nobody can put off is said, and can be closed', async () => {
   assert.match(await dialog(page).textContent(), /in (2 minutes|1 minute \d+ seconds), whatever you do/);
   await dialog(page).getByRole('button', { name: 'OK' }).click();
   await dialog(page).waitFor({ state: 'hidden' });
+  const reports = visitor.times('activity');
+  await page.mouse.move(300, 300, { steps: 50 });
+  assert.equal(visitor.times('activity'), reports, 'input is reported no more often than before');
   site.pass('2m');
   await ended(page).waitFor();
 });
@@ -187,6 +190,34 @@ test('a laptop that sleeps through the end knows when it wakes', async () => {
   await visitor.context.setOffline(false);
   await page.evaluate(() => window.dispatchEvent(new Event('focus')));
   await ended(page).waitFor();
+});
+
+test('a tab that is frozen for minutes keeps no other from knowing, and knows when it wakes', async () => {
+  const first = await visitor.open();
+  const second = await visitor.open('/app.html', { stopped: true });
+  const browser = await visitor.context.newCDPSession(first);
+  await browser.send('Page.setWebLifecycleState', { state: 'frozen' });
+  site.pass('12m');
+  await second.clock.fastForward('00:31');
+  await dialog(second).waitFor();
+  await stay(second).click();
+  await dialog(second).waitFor({ state: 'hidden' });
+  site.pass('16m');
+  await browser.send('Page.setWebLifecycleState', { state: 'active' });
+  await ended(first).waitFor();
+});
+
+test('a gateway that is restarted while a warning shows costs nobody anything', async () => {
+  const page = await visitor.open();
+  site.pass('12m');
+  await dialog(page).waitFor();
+  const again = page.waitForResponse((response) => response.url().includes('/-/session/events') && response.ok());
+  await site.restartGateway();
+  await asked(page, 'extend', () => stay(page).click());
+  await dialog(page).waitFor({ state: 'hidden' });
+  await again;
+  site.pass('12m');
+  await dialog(page).waitFor();
 });
 
 test('where there are no locks a page asks now and then', async () => {

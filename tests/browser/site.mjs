@@ -76,14 +76,7 @@ export class Site {
     }, documented);
     writeFileSync(join(site.work, 'site.conf'), conf);
     writeFileSync(join(site.work, 'nginx.conf'), readFileSync(join(here, 'nginx.conf'), 'utf8').replaceAll('WORK', site.work));
-    const nginx = join(repository, '.tools/bin/nginx');
-    site.nginx = spawn(nginx, ['-p', site.work, '-e', 'stderr', '-c', join(site.work, 'nginx.conf')], { stdio: 'inherit' });
-    for (;;) {
-      // Its master has no word for it: it serves when it answers.
-      const answer = await fetch(`${site.origin}/login.html`).catch(() => null);
-      if (answer?.ok) break;
-      if (site.nginx.exitCode !== null) throw new Error('nginx ended');
-    }
+    await site.startGateway();
     site.browser = await chromium.launch({
       executablePath: '/usr/bin/chromium',
       args: ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync'],
@@ -116,6 +109,24 @@ export class Site {
     this.sidecar = spawn(binary, ['serve', '--dev', ...options], { stdio: ['ignore', 'ignore', 'pipe'] });
     await says(this.sidecar, this.sidecar.stderr, ' INFO serving');
     this.sidecar.stderr.resume();
+  }
+
+  async startGateway() {
+    const nginx = join(repository, '.tools/bin/nginx');
+    this.nginx = spawn(nginx, ['-p', this.work, '-e', 'stderr', '-c', join(this.work, 'nginx.conf')], { stdio: 'inherit' });
+    for (;;) {
+      // It has no word for it: it serves when it answers.
+      const answer = await fetch(`${this.origin}/login.html`).catch(() => null);
+      if (answer?.ok) break;
+      if (this.nginx.exitCode !== null) throw new Error('nginx ended');
+    }
+  }
+
+  async restartGateway() {
+    const gone = once(this.nginx, 'exit');
+    this.nginx.kill('SIGTERM');
+    await gone;
+    await this.startGateway();
   }
 
   async killSidecar() {
