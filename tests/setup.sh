@@ -4,7 +4,7 @@
 #   .tools/bin/promtool             Debian's prometheus package, unpacked and not installed: no daemon starts
 #   .tools/packages, .tools/bin     Debian's Redis, Valkey and NGINX (tests/packages.txt), unpacked and not installed; the shim that steps a clock
 #   tests/conformance/node_modules  grpc-js, proto-loader       (tests/conformance/package-lock.json)
-#   tests/browser/node_modules      playwright-core, axe-core   (tests/browser/package-lock.json)
+#   tests/browser/node_modules      playwright, axe, typescript (tests/browser/package-lock.json)
 # Chromium is the one that is installed, with all that it stands on, if there is none: Debian's, which is renewed too often to be pinned.
 # A second run does nothing. A tool that cannot be had is a failure.
 set -eu

@@ -129,17 +129,9 @@ pub(crate) fn create(sessions: &Sessions, number: u64) -> Option<()> {
     let mut id = [0; 24];
     write_id(number, &mut id);
     let created = sessions.create(Create {
-        tenant: "".into(),
         session_id: Some(std::str::from_utf8(&id).ok()?),
-        subject: "",
         policy: "default",
-        labels: BTreeMap::new(),
-        idle_timeout: None,
-        absolute_timeout: None,
-        authenticated_ago: Duration::ZERO,
-        authentication_level: "",
-        idle_for: Duration::ZERO,
-        request: None,
+        ..Create::default()
     });
     created.now_or_never()?.ok().map(|_| ())
 }

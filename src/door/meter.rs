@@ -47,9 +47,7 @@ impl DoorMeter {
         );
         meter
     }
-}
 
-impl DoorMeter {
     /// Counts a stream as open until the answer is dropped.
     pub(super) fn stream(&self) -> OpenStream {
         self.streams.inc();

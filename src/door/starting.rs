@@ -48,14 +48,7 @@ impl Door {
             tenant: self.settings.tenant.clone(),
             session_id: Some(name.session_id),
             policy: policy.unwrap_or("default"),
-            subject: "",
-            labels: std::collections::BTreeMap::default(),
-            idle_timeout: None,
-            absolute_timeout: None,
-            authenticated_ago: Duration::ZERO,
-            authentication_level: "",
-            idle_for: Duration::ZERO,
-            request: None,
+            ..Create::default()
         };
         match self.sessions.create(create).await {
             Ok(created) => {

@@ -26,6 +26,7 @@ use crate::{
 };
 
 /// What Create is told.
+#[derive(Default)]
 pub struct Create<'a> {
     /// The tenant.
     pub tenant: Arc<str>,
@@ -441,17 +442,9 @@ mod tests {
 
     async fn begin(sessions: &Sessions) -> String {
         let create = Create {
-            tenant: "".into(),
-            session_id: None,
             subject: "ada",
             policy: "default",
-            labels: BTreeMap::new(),
-            idle_timeout: None,
-            absolute_timeout: None,
-            authenticated_ago: Duration::ZERO,
-            authentication_level: "",
-            idle_for: Duration::ZERO,
-            request: None,
+            ..Create::default()
         };
         sessions.create(create).await.expect("created").session_id
     }

@@ -159,11 +159,6 @@ export class Site {
     this.run('advance', duration);
   }
 
-  async metric(name) {
-    const page = await (await fetch(`http://127.0.0.1:${this.admin}/metrics`)).text();
-    return Number(page.split('\n').find((line) => line.startsWith(`${name} `))?.split(' ')[1] ?? 0);
-  }
-
   /** A browser of somebody who has just logged in. */
   async visitor({ policy = 'default', ...options } = {}) {
     const context = await this.browser.newContext(options);

@@ -102,17 +102,9 @@ impl World {
         };
         let sessions = Sessions::new(setup, Meter::register(&mut Registry::default()));
         let created = block_on(sessions.create(Create {
-            tenant: "".into(),
             session_id: Some(ID),
-            subject: "",
             policy: "default",
-            labels: BTreeMap::new(),
-            idle_timeout: None,
-            absolute_timeout: None,
-            authenticated_ago: Duration::ZERO,
-            authentication_level: "",
-            idle_for: Duration::ZERO,
-            request: None,
+            ..Create::default()
         }));
         let status = created.expect("created").report.status;
         let subscriber = Subscriber {
