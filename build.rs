@@ -10,6 +10,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         "sessionsidecar/v1/session_service.proto",
         "sessionsidecar/v1/session_admin_service.proto",
         "sessionsidecar/dev/v1/test_clock_service.proto",
+        "envoy/service/auth/v3/external_auth.proto",
     ];
     let descriptors = protox::compile(files, ["proto"])?;
     let out = PathBuf::from(env::var("OUT_DIR")?);

@@ -61,7 +61,9 @@ pub struct App {
     registry: Registry,
     incoming: SelectAll<Incoming>,
     admin: Option<TcpListener>,
-    door: Option<(TcpListener, door::Settings, DoorMeter)>,
+    door: Option<TcpListener>,
+    door_settings: door::Settings,
+    door_meter: DoorMeter,
     max_connections: usize,
     drain_timeout: Duration,
     dev: bool,
@@ -168,18 +170,19 @@ impl App {
                 Some(listener.with_context(|| format!("--admin-listen {address} cannot be bound"))?)
             }
         };
-        let door = match config.door {
+        let door = match config.door_listen {
             None => None,
-            Some((address, settings)) => {
+            Some(address) => {
                 let listener = bind_tcp(address).await;
-                let listener = listener.with_context(|| format!("--door-listen {address} cannot be bound"))?;
-                Some((listener, settings, DoorMeter::register(&mut registry)))
+                Some(listener.with_context(|| format!("--door-listen {address} cannot be bound"))?)
             }
         };
         Ok(Self {
             endpoints,
-            door_address: door.as_ref().map(|(listener, ..)| listener.local_addr()).transpose()?,
+            door_address: door.as_ref().map(TcpListener::local_addr).transpose()?,
             door,
+            door_settings: config.door,
+            door_meter: DoorMeter::register(&mut registry),
             max_connections: config.max_connections,
             admin_address: admin.as_ref().map(TcpListener::local_addr).transpose()?,
             sessions,
@@ -229,18 +232,21 @@ impl App {
         }
         let draining = CancellationToken::new();
         let stopped = CancellationToken::new();
-        let door = self.door.map(|(listener, settings, meter)| {
-            let door = Door::new(Arc::clone(&sessions), settings, meter, draining.clone());
-            (listener, Doors::new(door))
-        });
+        let door = Door::new(
+            Arc::clone(&sessions),
+            self.door_settings,
+            self.door_meter,
+            draining.clone(),
+        );
+        let doors = Doors::new(door);
         if let Some((path, meter)) = self.policy_file {
             let sessions = Arc::clone(&sessions);
             let apply = {
                 let sessions = Arc::clone(&sessions);
-                let doors = door.as_ref().map(|(_, doors)| doors.clone());
+                let doors = doors.clone();
                 move |policies, settings| {
                     let reloaded = sessions.reload(policies)?;
-                    if doors.as_ref().is_some_and(|doors| doors.tell(settings)) {
+                    if doors.tell(settings) {
                         info!("the table [door] changed: requests follow it from now on");
                     }
                     Ok(reloaded)
@@ -268,11 +274,13 @@ impl App {
             tokio::spawn(serve)
         });
         let max_connections = self.max_connections;
-        let door = door.map(|(listener, doors)| {
+        let door = self.door.map(|listener| {
+            let doors = doors.clone();
             tokio::spawn(doors.serve(listener, max_connections, draining.clone().cancelled_owned()))
         });
         let api = Api {
             sessions,
+            doors,
             meter: self.meter,
             draining: draining.clone(),
             test_clock: self.dev,

@@ -49,8 +49,10 @@ pub struct Config {
     pub listen: Vec<Listen>,
     /// Where metrics and probes are served.
     pub admin_listen: Option<SocketAddr>,
-    /// Where the HTTP door is served, and what it is told.
-    pub door: Option<(SocketAddr, door::Settings)>,
+    /// Where the HTTP door is served.
+    pub door_listen: Option<SocketAddr>,
+    /// What it is told, and `ext_authz` with it.
+    pub door: door::Settings,
     /// The policies by name.
     pub policies: BTreeMap<String, Policy>,
     /// Where they were read, to be followed.
@@ -110,12 +112,11 @@ impl Config {
                 format!("--admin-listen {address:?} must be an address like 127.0.0.1:50152, or off")
             })?),
         };
-        let policies = match &args.policy_file {
-            Some(path) => policy::read(path)?,
-            None if args.dev => policy::demo()?,
-            None => policy::parse("")?,
+        let (policies, door) = match &args.policy_file {
+            Some(path) => policy::read_whole(path)?,
+            None if args.dev => (policy::demo()?, door::Settings::default()),
+            None => (policy::parse("")?, door::Settings::default()),
         };
-        let door = door(args)?;
         let mut warnings = Vec::new();
         if !policies.contains_key("default") {
             let names: Vec<_> = policies.keys().map(String::as_str).collect();
@@ -137,6 +138,7 @@ impl Config {
         Ok(Self {
             listen,
             admin_listen,
+            door_listen: door_listen(args)?,
             door,
             policies,
             policy_file: args.policy_file.clone(),
@@ -160,8 +162,8 @@ impl Config {
     }
 }
 
-/// Where the HTTP door is served, and what the policy file tells it.
-fn door(args: &ServeArgs) -> anyhow::Result<Option<(SocketAddr, door::Settings)>> {
+/// Where the HTTP door is served.
+fn door_listen(args: &ServeArgs) -> anyhow::Result<Option<SocketAddr>> {
     let address: SocketAddr = match args.door_listen.as_str() {
         "off" => return Ok(None),
         address => address
@@ -174,18 +176,7 @@ fn door(args: &ServeArgs) -> anyhow::Result<Option<(SocketAddr, door::Settings)>
              on loopback, or say --allow-plaintext if something else encrypts"
         );
     }
-    let text = match &args.policy_file {
-        Some(path) => {
-            fs::read_to_string(path).with_context(|| format!("--policy-file {} cannot be read", path.display()))?
-        }
-        None => String::new(),
-    };
-    let shown = args
-        .policy_file
-        .as_ref()
-        .map(|path| format!("--policy-file {}", path.display()));
-    let settings = policy::parse_door(&text).with_context(|| shown.unwrap_or_default())?;
-    Ok(Some((address, settings)))
+    Ok(Some(address))
 }
 
 /// Whether people who should not know the key can read its file, or change it. A group that reads it is usual (Kubernetes'

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use axum::{
-    http::{HeaderValue, StatusCode, header},
+    body::Body,
+    http::{self, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
@@ -80,26 +81,36 @@ impl Session {
     }
 }
 
+/// An answer in JSON.
+pub(super) type Json = http::Response<Vec<u8>>;
+
 /// An answer that says no.
 #[derive(Debug)]
-pub(super) struct Refused(Box<Response>);
+pub struct Refused(Box<Json>);
 
 impl Refused {
-    /// The answer, to say more in it.
-    pub(super) fn into_inner(self) -> Response {
+    /// Its status.
+    #[must_use]
+    pub fn code(&self) -> StatusCode {
+        self.0.status()
+    }
+
+    /// The answer.
+    #[must_use]
+    pub fn into_inner(self) -> Json {
         *self.0
     }
 }
 
-impl From<Response> for Refused {
-    fn from(response: Response) -> Self {
+impl From<Json> for Refused {
+    fn from(response: Json) -> Self {
         Self(Box::new(response))
     }
 }
 
 impl IntoResponse for Refused {
     fn into_response(self) -> Response {
-        self.into_inner()
+        self.into_inner().map(Body::from)
     }
 }
 
@@ -171,7 +182,7 @@ impl Writer<'_> {
         if ended {
             self.take_back(&mut response);
         }
-        response
+        response.map(Body::from)
     }
 
     /// A refusal by the core.
@@ -242,42 +253,44 @@ impl Writer<'_> {
     }
 
     /// Has the browser forget the cookie that named an ended session (RFC 6265 section 5.3: same name, path and domain).
-    pub(super) fn take_back(&self, response: &mut Response) {
-        let Some(cookie) = self.cookie else { return };
-        if let Ok(value) = HeaderValue::try_from(taken_back(cookie)) {
+    fn take_back(&self, response: &mut Json) {
+        if let Some(value) = self.cookie.and_then(taken_back) {
             response.headers_mut().append(header::SET_COOKIE, value);
         }
     }
 }
 
 /// `Set-Cookie` of a cookie that is to be forgotten.
-fn taken_back(cookie: &Cookie) -> String {
+pub(super) fn taken_back(cookie: &Cookie) -> Option<HeaderValue> {
     let domain = cookie.domain.as_ref().map(|domain| format!("; Domain={domain}"));
     // A browser takes no cookie of these names without Secure (RFC 6265bis section 4.1.3).
     let secure = ["__Secure-", "__Host-"]
         .iter()
         .any(|prefix| cookie.name.starts_with(prefix));
-    format!(
+    let text = format!(
         "{}=; Path={}{}; Max-Age=0{}; HttpOnly; SameSite=Lax",
         cookie.name,
         cookie.path,
         domain.unwrap_or_default(),
         if secure { "; Secure" } else { "" }
-    )
+    );
+    HeaderValue::try_from(text).ok()
 }
 
-fn json(code: StatusCode, body: &impl Serialize) -> Response {
-    match serde_json::to_vec(body) {
-        Ok(body) => {
-            let kind = [
-                (header::CONTENT_TYPE, "application/json"),
-                (header::CACHE_CONTROL, "no-store"),
-                (header::VARY, "Cookie"),
-            ];
-            (code, kind, body).into_response()
-        }
-        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
-    }
+fn json(code: StatusCode, body: &impl Serialize) -> Json {
+    let written = serde_json::to_vec(body);
+    let code = if written.is_ok() {
+        code
+    } else {
+        StatusCode::INTERNAL_SERVER_ERROR
+    };
+    let mut response = Json::new(written.unwrap_or_default());
+    *response.status_mut() = code;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::VARY, HeaderValue::from_static("Cookie"));
+    response
 }
 
 pub(super) fn state(state: State) -> &'static str {

@@ -1,7 +1,7 @@
-//! `GET /authz`: whether a request may go on to the application, for NGINX's `auth_request` and other proxies that ask before they
-//! forward. It is a touch: what counts is for the policy's rules to say.
+//! Whether a request may go on to the application, for whoever asks before it forwards: NGINX's `auth_request` and its like by `GET
+//! /authz`, Envoy over gRPC (`rpc::ext_authz`). It is a touch: what counts is for the policy's rules to say.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     extract::State,
@@ -12,25 +12,31 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::{
     Answer, Door,
-    answer::{Refused, reason},
+    answer::{Refused, reason, state, taken_back},
     request::{self, Named, named},
-    settings::{Cookie, Unknown, without_port},
+    settings::{Route, Unknown, without_port},
 };
 use crate::{
     sessions::{Error, Status},
     state::{Activity, EndReason, Hints},
 };
 
-/// What the application, or the proxy, is told.
-const REF: HeaderName = HeaderName::from_static("x-session-ref");
-const SUBJECT: HeaderName = HeaderName::from_static("x-session-subject");
-const STATE: HeaderName = HeaderName::from_static("x-session-state");
-const EXPIRES_IN: HeaderName = HeaderName::from_static("x-session-expires-in");
+/// The ref of the session.
+pub(super) const REF: HeaderName = HeaderName::from_static("x-session-ref");
+/// Whose it is.
+pub(super) const SUBJECT: HeaderName = HeaderName::from_static("x-session-subject");
+/// ACTIVE or EXPIRING.
+pub const STATE: HeaderName = HeaderName::from_static("x-session-state");
+/// Seconds until it ends if nothing else happens.
+pub const EXPIRES_IN: HeaderName = HeaderName::from_static("x-session-expires-in");
 /// The request's cookies, without that of a session that is over.
-const COOKIES: HeaderName = HeaderName::from_static("x-session-cookies");
+pub(super) const COOKIES: HeaderName = HeaderName::from_static("x-session-cookies");
 /// Where to send the person, for a proxy that can only be told 401.
-const LOGIN: HeaderName = HeaderName::from_static("x-session-login");
-const REASON: HeaderName = HeaderName::from_static("x-session-end-reason");
+pub(super) const LOGIN: HeaderName = HeaderName::from_static("x-session-login");
+/// Why it has ended.
+pub(super) const REASON: HeaderName = HeaderName::from_static("x-session-end-reason");
+/// All that say something of a session: what a client writes there itself is not to get to the application.
+pub static FROM_HERE: [HeaderName; 7] = [REF, SUBJECT, STATE, EXPIRES_IN, COOKIES, LOGIN, REASON];
 
 /// What stays as it is in a part of a query (RFC 3986 section 2.3).
 const PLAIN: &AsciiSet = &NON_ALPHANUMERIC
@@ -43,29 +49,84 @@ const PLAIN: &AsciiSet = &NON_ALPHANUMERIC
 /// The longest path that is looked at, as over gRPC.
 const LONGEST_PATH: usize = 2048;
 
-/// The request that the proxy asks about.
-struct Asked<'a> {
-    method: &'a str,
-    host: &'a str,
-    /// With query.
-    target: &'a str,
-    headers: &'a HeaderMap,
+/// A request that wants to go on to the application.
+pub struct Asked<'a> {
+    /// Its method.
+    pub method: &'a str,
+    /// Its host, without port.
+    pub host: &'a str,
+    /// Its path and query.
+    pub target: &'a str,
+    /// Its headers, or those of them that the door looks at ([`Door::looks_at`]).
+    pub headers: &'a HeaderMap,
+    /// What the proxy itself says of its route, beside the file.
+    pub route: Says<'a>,
+}
+
+/// What a proxy says of a route. It has the last word, but the login page is always public.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Says<'a> {
+    /// Whether it is for everybody.
+    pub public: Option<bool>,
+    /// Whether it is never activity.
+    pub passive: Option<bool>,
+    /// The policy of sessions that begin here.
+    pub policy: Option<&'a str>,
+    /// Whether a person is sent to the login page, rather than told 401 with its address.
+    pub redirects: bool,
+}
+
+/// What becomes of a request.
+#[derive(Debug)]
+pub enum Verdict {
+    /// It goes on.
+    Passes(Passes),
+    /// It is answered in the application's place.
+    Refused(Refused),
+    /// It cannot be known now: whoever asks decides whether it goes on.
+    Unsure(Error),
+}
+
+impl Verdict {
+    /// The HTTP status that says it.
+    #[must_use]
+    pub fn code(&self) -> StatusCode {
+        match self {
+            Self::Passes(_) => StatusCode::OK,
+            Self::Refused(refused) => refused.code(),
+            Self::Unsure(_) => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+}
+
+/// A request that goes on.
+#[derive(Debug, Default)]
+pub struct Passes {
+    /// Its session, and whose it is; none: it has none, or nobody looks.
+    pub session: Option<(Status, Option<HeaderValue>)>,
+    /// `Set-Cookie`, if its session is over: then the application is not to see the cookie that names it.
+    pub take_back: Option<HeaderValue>,
+    /// Its cookies, without that one.
+    pub cookies: Vec<u8>,
 }
 
 impl<'a> Asked<'a> {
     /// As NGINX's users pass it (X-Original-URI), or as Traefik, Caddy and others do (X-Forwarded-Uri).
-    fn of(headers: &'a HeaderMap) -> Option<Self> {
+    fn of(headers: &'a HeaderMap, redirects: bool) -> Option<Self> {
         let said = |names: [&'static str; 2]| {
             let mut values = names.into_iter().filter_map(|name| headers.get(name)?.to_str().ok());
             values.find(|value| !value.is_empty())
         };
         let target = said(["x-forwarded-uri", "x-original-uri"])?;
-        let host = said(["x-forwarded-host", "host"]).map_or("", without_port);
         Some(Self {
             method: said(["x-forwarded-method", "x-original-method"]).unwrap_or("GET"),
-            host,
+            host: said(["x-forwarded-host", "host"]).map_or("", without_port),
             target: target.starts_with('/').then_some(target)?,
             headers,
+            route: Says {
+                redirects,
+                ..Says::default()
+            },
         })
     }
 
@@ -73,20 +134,25 @@ impl<'a> Asked<'a> {
         self.target.split(['?', '#']).next().unwrap_or(self.target)
     }
 
+    fn header(&self, name: &str) -> Option<&'a str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+
     /// Whether a person will look at the answer: a navigation, and not what a script asks for.
     fn is_navigation(&self) -> bool {
-        let header = |name: &str| self.headers.get(name).and_then(|value| value.to_str().ok());
-        match header("sec-fetch-mode") {
-            Some(mode) => mode == "navigate" && matches!(self.method, "GET" | "HEAD"),
-            None => header("accept").is_some_and(|accept| accept.contains("text/html")) && self.method == "GET",
+        match self.header("sec-fetch-mode") {
+            Some(mode) => mode == "navigate",
+            None => self.header("accept").is_some_and(|accept| accept.contains("text/html")) && self.is_repeatable(),
         }
     }
 
+    /// Whether the person can come back to it: what a form sent is gone.
+    fn is_repeatable(&self) -> bool {
+        matches!(self.method, "GET" | "HEAD")
+    }
+
     fn hints(&self) -> Hints<'a> {
-        let header = |name: &str| {
-            let value = self.headers.get(name).and_then(|value| value.to_str().ok());
-            value.filter(|value| value.len() <= 64).unwrap_or("")
-        };
+        let header = |name| self.header(name).filter(|value| value.len() <= 64).unwrap_or("");
         Hints {
             host: if self.host.len() <= 255 { self.host } else { "" },
             method: if self.method.len() <= 32 { self.method } else { "" },
@@ -100,158 +166,127 @@ impl<'a> Asked<'a> {
     }
 }
 
-pub(super) async fn authorize(State(door): State<Arc<Door>>, headers: HeaderMap, uri: Uri) -> Answer {
-    let stranger = door.writer(None);
-    let Some(asked) = Asked::of(&headers) else {
-        let message = "no header says which request this is about: pass X-Original-URI, or X-Forwarded-Uri, and the method beside it";
-        return Err(stranger.refuse(StatusCode::BAD_REQUEST, "INVALID", message));
-    };
-    if asked.path().len() > LONGEST_PATH {
-        let message = "the path is longer than 2048 bytes";
-        return Err(stranger.refuse(StatusCode::BAD_REQUEST, "INVALID", message));
+impl Door {
+    /// Whether a header is looked at, beside those that say what is asked about.
+    #[must_use]
+    pub fn looks_at(&self, header: &str) -> bool {
+        const ALL: [&str; 6] = [
+            "cookie",
+            "accept",
+            "sec-fetch-user",
+            "sec-fetch-mode",
+            "sec-fetch-dest",
+            "sec-purpose",
+        ];
+        ALL.contains(&header) || self.settings.header.as_deref() == Some(header)
     }
-    let redirects = uri.query().unwrap_or("").split('&').any(|pair| pair == "deny=redirect");
-    let denial = Denial {
-        door: &door,
-        asked: &asked,
-        redirects,
-    };
-    let route = door.settings.route(asked.host, asked.path());
-    let (name, cookie) = match named(&door.settings, &headers) {
-        Named::Id(id, cookie) => (door.name(id), cookie),
-        Named::Nothing | Named::Unclear(_) if route.public => return Ok(allowed(&headers, None)),
-        Named::Nothing => {
-            let message = "the request names no session: send the person to the login page";
-            let refusal = stranger.refuse(StatusCode::UNAUTHORIZED, "SESSION_MISSING", message);
-            return Ok(denial.of(refusal, None));
+
+    /// What becomes of a request. It is a touch, if its route is not public.
+    pub async fn judge(&self, asked: &Asked<'_>) -> Verdict {
+        let stranger = self.writer(None);
+        if asked.path().len() > LONGEST_PATH {
+            let message = "the path is longer than 2048 bytes";
+            return Verdict::Refused(stranger.refuse(StatusCode::URI_TOO_LONG, "INVALID", message));
         }
-        Named::Unclear(problem) => {
-            let refusal = stranger.refuse(StatusCode::UNAUTHORIZED, "INVALID", problem);
-            return Ok(denial.of(refusal, None));
+        let route = self.settings.route(asked.host, asked.path(), &asked.route);
+        let refused = |refused, ended| Verdict::Refused(self.denied(asked, refused, ended));
+        let (name, cookie) = match named(&self.settings, asked.headers) {
+            Named::Id(id, cookie) => (self.name(id), cookie),
+            Named::Nothing | Named::Unclear(_) if route.public => return Verdict::Passes(Passes::with(asked, None)),
+            Named::Nothing => {
+                let message = "the request names no session: send the person to the login page";
+                return refused(
+                    stranger.refuse(StatusCode::UNAUTHORIZED, "SESSION_MISSING", message),
+                    None,
+                );
+            }
+            Named::Unclear(problem) => {
+                return refused(stranger.refuse(StatusCode::UNAUTHORIZED, "INVALID", problem), None);
+            }
+        };
+        let writer = self.writer(cookie);
+        let error = match self.look(name, asked, &route).await {
+            Ok(status) => {
+                let subject = self.sessions.subject(status.reference).await;
+                let subject = subject.and_then(|subject| HeaderValue::from_str(&subject).ok());
+                return Verdict::Passes(Passes {
+                    session: Some((status, subject)),
+                    ..Passes::with(asked, None)
+                });
+            }
+            Err(error) => error,
+        };
+        match error {
+            Error::Unknown { .. } if route.public || lets_pass(self.settings.unknown, route.passive) => {
+                Verdict::Passes(Passes::with(asked, None))
+            }
+            Error::Invalid { .. } if route.public => Verdict::Passes(Passes::with(asked, None)),
+            Error::Ended(..) if route.public => Verdict::Passes(Passes {
+                take_back: cookie.and_then(taken_back),
+                ..Passes::with(asked, cookie.map(|cookie| &*cookie.name))
+            }),
+            Error::Ended(_, ref tombstone) => refused(writer.refused(&error), Some(tombstone.end.reason)),
+            Error::Unknown { .. } | Error::ReadOnly(_) => refused(writer.refused(&error), None),
+            // What names the session cannot be an id: a person comes on by a login only, and a proxy takes 400 for its own fault.
+            Error::Invalid { .. } => {
+                let refusal = writer.refuse(StatusCode::UNAUTHORIZED, "INVALID", &error.to_string());
+                refused(refusal, None)
+            }
+            error => Verdict::Unsure(error),
         }
-    };
-    let writer = door.writer(cookie);
-    let looked = async {
-        let mut report = door.not_over(name).await?;
+    }
+
+    /// Finds the session, and touches it if the route is not public.
+    async fn look(&self, name: crate::sessions::Name<'_>, asked: &Asked<'_>, route: &Route) -> Result<Status, Error> {
         if route.public {
-            return Ok(report);
+            return Ok(self.not_over(name).await?.status);
         }
         let activity = if route.passive {
             Activity::Background
         } else {
             Activity::Unspecified
         };
-        let hints = asked.hints();
-        let touched = door
+        let touched = self
             .sessions
-            .touch(name, activity, Some(&hints), std::time::Duration::ZERO)
+            .touch(name, activity, Some(&asked.hints()), Duration::ZERO)
             .await;
         match touched {
-            Ok(touched) => report.status = touched.status,
+            Ok(touched) => Ok(touched.status),
             Err(unknown @ Error::Unknown { .. }) if !route.passive => {
-                report = door.start(name, route.policy.as_deref()).await?.ok_or(unknown)?;
+                let started = self.start(name, route.policy.as_deref()).await?;
+                Ok(started.ok_or(unknown)?.status)
             }
-            Err(error) => return Err(error),
+            Err(error) => Err(error),
         }
-        Ok(report)
-    };
-    match looked.await {
-        Ok(report) => {
-            let mut response = allowed(&headers, None);
-            tell(&mut response, &report.status);
-            if let Some(details) = report.details
-                && let Ok(subject) = HeaderValue::from_str(details.origin.identity.subject())
-            {
-                response.headers_mut().insert(SUBJECT, subject);
-            }
-            Ok(response)
-        }
-        Err(Error::Unknown { .. }) if route.public || lets_pass(door.settings.unknown, route.passive) => {
-            Ok(allowed(&headers, None))
-        }
-        Err(Error::Invalid { .. }) if route.public => Ok(allowed(&headers, None)),
-        Err(Error::Ended(..)) if route.public => {
-            let mut response = allowed(&headers, cookie);
-            writer.take_back(&mut response);
-            Ok(response)
-        }
-        Err(Error::Ended(reference, tombstone)) => {
-            let reason = tombstone.end.reason;
-            let refusal = writer.refused(&Error::Ended(reference, tombstone));
-            Ok(denial.of(refusal, Some(reason)))
-        }
-        Err(error @ Error::Unknown { .. }) => Ok(denial.of(writer.refused(&error), None)),
-        // What names the session cannot be an id: a person comes on by a login only, and a proxy takes 400 for its own fault.
-        Err(error @ Error::Invalid { .. }) => {
-            let refusal = writer.refuse(StatusCode::UNAUTHORIZED, "INVALID", &error.to_string());
-            Ok(denial.of(refusal, None))
-        }
-        Err(error) => Err(writer.refused(&error)),
     }
-}
 
-/// Whether an id that nobody has seen goes on to the application. Nothing begins by what a page asks again and again.
-fn lets_pass(unknown: Unknown, passive: bool) -> bool {
-    match unknown {
-        Unknown::Deny => false,
-        Unknown::AllowUntracked => true,
-        Unknown::Start(_) => passive,
-    }
-}
-
-/// The request may go on, without the cookie of a session that is over.
-fn allowed(headers: &HeaderMap, over: Option<&Cookie>) -> Response {
-    let mut response = StatusCode::OK.into_response();
-    let kept = request::cookies_without(headers, over.map(|cookie| &*cookie.name));
-    if let Ok(kept) = HeaderValue::from_bytes(&kept) {
-        response.headers_mut().insert(COOKIES, kept);
-    }
-    response
-}
-
-fn tell(response: &mut Response, status: &Status) {
-    let headers = response.headers_mut();
-    let mut say = |name: HeaderName, value: &str| {
-        if let Ok(value) = HeaderValue::from_str(value) {
-            headers.insert(name, value);
-        }
-    };
-    say(REF, &status.reference.to_string());
-    say(STATE, super::answer::state(status.state));
-    if let Some(expire) = status.expire {
-        say(EXPIRES_IN, &format!("{:.3}", expire.since(status.now).as_secs_f64()));
-    }
-}
-
-/// How a request is refused whose session is over, or that has none.
-struct Denial<'a> {
-    door: &'a Door,
-    asked: &'a Asked<'a>,
-    redirects: bool,
-}
-
-impl Denial<'_> {
     /// A refusal, with the way to the login page.
-    fn of(&self, refusal: Refused, ended: Option<EndReason>) -> Response {
-        let login = self.login(ended);
-        let mut response = refusal.into_inner();
+    fn denied(&self, asked: &Asked<'_>, refused: Refused, ended: Option<EndReason>) -> Refused {
+        let login = self.login(asked, ended);
+        let mut response = refused.into_inner();
         let headers = response.headers_mut();
         if let Some(ended) = ended {
             headers.insert(REASON, HeaderValue::from_static(reason(ended)));
         }
-        if let Ok(login) = HeaderValue::from_str(&login) {
+        let unauthorized = response.status() == StatusCode::UNAUTHORIZED;
+        if unauthorized && let Ok(login) = HeaderValue::from_str(&login) {
+            let headers = response.headers_mut();
             headers.insert(LOGIN, login.clone());
-            if self.redirects && self.asked.is_navigation() {
+            if asked.route.redirects && asked.is_navigation() {
                 headers.insert(header::LOCATION, login);
-                *response.status_mut() = StatusCode::FOUND;
+                *response.status_mut() = if asked.is_repeatable() {
+                    StatusCode::FOUND
+                } else {
+                    StatusCode::SEE_OTHER
+                };
             }
         }
-        response
+        response.into()
     }
 
     /// The login page, told why, and where to go on: only ever to a path of the same site.
-    fn login(&self, ended: Option<EndReason>) -> String {
-        let url = &self.door.settings.login_url;
+    fn login(&self, asked: &Asked<'_>, ended: Option<EndReason>) -> String {
+        let url = &self.settings.login_url;
         let mut login = url.to_string();
         let mut separator = if url.contains('?') { '&' } else { '?' };
         let mut add = |key: &str, value: &str| {
@@ -264,9 +299,76 @@ impl Denial<'_> {
         if let Some(ended) = ended {
             add("reason", reason(ended));
         }
-        if self.asked.is_navigation() && !self.asked.target.starts_with("//") {
-            add("next", self.asked.target);
+        if asked.is_navigation()
+            && asked.is_repeatable()
+            && asked.target.starts_with('/')
+            && !asked.target.starts_with("//")
+        {
+            add("next", asked.target);
         }
         login
+    }
+}
+
+pub(super) async fn authorize(State(door): State<Arc<Door>>, headers: HeaderMap, uri: Uri) -> Answer {
+    let redirects = uri.query().unwrap_or("").split('&').any(|pair| pair == "deny=redirect");
+    let Some(asked) = Asked::of(&headers, redirects) else {
+        let message = "no header says which request this is about: pass X-Original-URI, or X-Forwarded-Uri, and the method beside it";
+        return Err(door.writer(None).refuse(StatusCode::BAD_REQUEST, "INVALID", message));
+    };
+    match door.judge(&asked).await {
+        Verdict::Passes(passes) => Ok(passes.into_response()),
+        Verdict::Refused(refused) => Err(refused),
+        Verdict::Unsure(error) => Err(door.writer(None).refused(&error)),
+    }
+}
+
+/// Whether an id that nobody has seen goes on to the application. Nothing begins by what a page asks again and again.
+fn lets_pass(unknown: Unknown, passive: bool) -> bool {
+    match unknown {
+        Unknown::Deny => false,
+        Unknown::AllowUntracked => true,
+        Unknown::Start(_) => passive,
+    }
+}
+
+impl Passes {
+    fn with(asked: &Asked<'_>, over: Option<&str>) -> Self {
+        Self {
+            cookies: request::cookies_without(asked.headers, over),
+            ..Self::default()
+        }
+    }
+
+    /// What is said of the session, to the application and to the browser.
+    #[must_use]
+    pub fn told(&self) -> Vec<(HeaderName, HeaderValue)> {
+        let Some((status, subject)) = &self.session else {
+            return Vec::new();
+        };
+        let mut told = vec![(STATE, HeaderValue::from_static(state(status.state)))];
+        let text = |value: String| HeaderValue::try_from(value).ok();
+        told.extend(text(status.reference.to_string()).map(|value| (REF, value)));
+        if let Some(expire) = status.expire {
+            let left = format!("{:.3}", expire.since(status.now).as_secs_f64());
+            told.extend(text(left).map(|value| (EXPIRES_IN, value)));
+        }
+        told.extend(subject.clone().map(|value| (SUBJECT, value)));
+        told
+    }
+}
+
+impl IntoResponse for Passes {
+    fn into_response(self) -> Response {
+        let mut response = StatusCode::OK.into_response();
+        let headers = response.headers_mut();
+        headers.extend(self.told());
+        if let Ok(cookies) = HeaderValue::from_bytes(&self.cookies) {
+            headers.insert(COOKIES, cookies);
+        }
+        if let Some(take_back) = self.take_back {
+            headers.insert(header::SET_COOKIE, take_back);
+        }
+        response
     }
 }

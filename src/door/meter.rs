@@ -2,6 +2,7 @@
 
 use axum::{
     extract::{MatchedPath, Request, State},
+    http::StatusCode,
     middleware::Next,
     response::Response,
 };
@@ -27,7 +28,7 @@ impl DoorMeter {
         let meter = Self::default();
         registry.register(
             "door_answers",
-            "Answers of the HTTP door, by path and code",
+            "Answers of the HTTP door, and of ext_authz, by path and code",
             meter.answers.clone(),
         );
         registry.register(
@@ -46,6 +47,12 @@ impl DoorMeter {
             meter.not_started.clone(),
         );
         meter
+    }
+
+    /// Counts an answer.
+    pub(super) fn count(&self, path: &str, code: StatusCode) {
+        let labels = [("path", path.to_owned()), ("code", code.as_str().to_owned())];
+        self.answers.get_or_create(&labels).inc();
     }
 
     /// Counts a stream as open until the answer is dropped.
@@ -71,7 +78,6 @@ pub(super) async fn count(State(meter): State<DoorMeter>, request: Request, next
         .map_or("other", MatchedPath::as_str)
         .to_owned();
     let response = next.run(request).await;
-    let labels = [("path", path), ("code", response.status().as_str().to_owned())];
-    meter.answers.get_or_create(&labels).inc();
+    meter.count(&path, response.status());
     response
 }

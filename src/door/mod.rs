@@ -36,15 +36,19 @@ use tokio::{net::TcpListener, sync::Semaphore};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+pub use answer::Refused;
+pub use authz::{Asked, EXPIRES_IN, FROM_HERE, Passes, STATE, Says, Verdict};
 pub use meter::DoorMeter;
 pub use settings::{Cookie, Route, Settings, Starting, Unknown};
 
-use answer::{Refused, Writer};
+pub(crate) use settings::without_port;
+
+use answer::Writer;
 use pages::Pages;
 use request::{Named, OWN_HEADER, Sender, named, sender};
 
 use crate::{
-    sessions::{Error, Name, Report, Sessions},
+    sessions::{Error, Follow, Name, Report, Sessions},
     state::{Activity, Hints, HoldKind, HoldWish, Visibility},
 };
 
@@ -74,6 +78,23 @@ pub struct Door {
 }
 
 impl Door {
+    /// Of which tenant its sessions are.
+    #[must_use]
+    pub fn tenant(&self) -> &str {
+        &self.settings.tenant
+    }
+
+    /// Whether sessions begin here.
+    #[must_use]
+    pub fn starts_sessions(&self) -> bool {
+        matches!(self.settings.unknown, Unknown::Start(_))
+    }
+
+    /// Counts an answer that was given elsewhere.
+    pub fn count(&self, path: &str, code: StatusCode) {
+        self.meter.count(path, code);
+    }
+
     /// A door. Its streams end when `draining` is cancelled.
     #[must_use]
     pub fn new(sessions: Arc<Sessions>, settings: Settings, meter: DoorMeter, draining: CancellationToken) -> Self {
@@ -111,6 +132,7 @@ impl Door {
         Name {
             tenant: &self.settings.tenant,
             session_id,
+            follow: Follow::Never,
         }
     }
 
@@ -178,6 +200,12 @@ impl Doors {
         new
     }
 
+    /// The door of this moment.
+    #[must_use]
+    pub fn now(&self) -> Arc<Door> {
+        self.0.load_full()
+    }
+
     /// What it serves.
     pub fn routes(self) -> Router {
         Router::new()
@@ -237,7 +265,7 @@ impl Doors {
 
 impl FromRef<Doors> for Arc<Door> {
     fn from_ref(doors: &Doors) -> Self {
-        doors.0.load_full()
+        doors.now()
     }
 }
 
@@ -289,11 +317,8 @@ async fn extend(State(door): State<Arc<Door>>, headers: HeaderMap, body: Bytes) 
     let positive = Duration::from_nanos(1);
     let wanted = asked.wanted.map(|wanted| seconds(&writer, "wanted", wanted, positive));
     let wanted = wanted.transpose()?;
-    let extended = async {
-        door.not_over(name).await?;
-        door.sessions.extend(name, wanted, None).await
-    };
-    let answer = extended.await.map_err(|error| writer.refused(&error))?;
+    let answer = door.sessions.extend(name, wanted, None).await;
+    let answer = answer.map_err(|error| writer.refused(&error))?;
     Ok(writer.about(&writer.status(&answer.status)))
 }
 
@@ -328,11 +353,8 @@ async fn activity(State(door): State<Arc<Door>>, headers: HeaderMap, body: Bytes
         input_report: true,
         ..Hints::default()
     };
-    let touched = async {
-        door.not_over(name).await?;
-        door.sessions.touch(name, Activity::User, Some(&hints), ago).await
-    };
-    let answer = touched.await.map_err(|error| writer.refused(&error))?;
+    let answer = door.sessions.touch(name, Activity::User, Some(&hints), ago).await;
+    let answer = answer.map_err(|error| writer.refused(&error))?;
     Ok(writer.about(&writer.status(&answer.status)))
 }
 
@@ -354,7 +376,6 @@ async fn leave(State(door): State<Arc<Door>>, headers: HeaderMap, uri: Uri) -> A
     let left = async {
         let reference = door.sessions.known_as(name).await?;
         door.pages.leave(reference, &page);
-        door.not_over(name).await?;
         door.sessions.release(name, &page).await
     };
     let answer = left.await.map_err(|error| writer.refused(&error))?;
@@ -395,11 +416,8 @@ async fn hold(State(door): State<Arc<Door>>, headers: HeaderMap, body: Bytes) ->
         ttl: seconds(&writer, "ttl", asked.ttl, Duration::from_nanos(1))?,
         purpose: asked.purpose.into(),
     };
-    let held = async {
-        door.not_over(name).await?;
-        door.sessions.hold(name, wish).await
-    };
-    let answer = held.await.map_err(|error| writer.refused(&error))?;
+    let answer = door.sessions.hold(name, wish).await;
+    let answer = answer.map_err(|error| writer.refused(&error))?;
     let mut session = writer.status(&answer.status);
     session.granted(answer.granted);
     Ok(writer.about(&session))
@@ -409,10 +427,7 @@ async fn release(State(door): State<Arc<Door>>, headers: HeaderMap, body: Bytes)
     let (name, writer) = door.changed(&headers)?;
     let asked: HoldBody = read(&writer, &body)?;
     let id = work_id(&writer, &asked.id)?;
-    let released = async {
-        door.not_over(name).await?;
-        door.sessions.release(name, &id).await
-    };
-    let answer = released.await.map_err(|error| writer.refused(&error))?;
+    let answer = door.sessions.release(name, &id).await;
+    let answer = answer.map_err(|error| writer.refused(&error))?;
     Ok(writer.about(&writer.status(&answer.status)))
 }

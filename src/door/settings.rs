@@ -1,7 +1,8 @@
 //! What the door is told: how requests name their session, who may ask, and which routes are public.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
+use super::authz::Says;
 use crate::state::{OneOf, Pattern};
 
 /// The settings of the HTTP door, checked.
@@ -76,6 +77,9 @@ pub struct Starting {
     pub max_sessions: usize,
     /// So many a second.
     pub rate: u32,
+    /// For how long the application knows a session of its own: none begins with a policy that remembers ended ones for less. None: it
+    /// may, and what has ended may come back.
+    pub app_session_age: Option<Duration>,
 }
 
 /// What is special about some requests.
@@ -96,9 +100,14 @@ pub struct Route {
 impl Settings {
     /// What is special about a request. The login page is public by construction: else nobody could ever log in.
     #[must_use]
-    pub fn route(&self, host: &str, path: &str) -> Route {
+    pub fn route(&self, host: &str, path: &str, said: &Says<'_>) -> Route {
         let found = self.routes.iter().find(|route| route.is_about(host, path));
         let mut route = found.cloned().unwrap_or_default();
+        route.public = said.public.unwrap_or(route.public);
+        route.passive = said.passive.unwrap_or(route.passive);
+        if let Some(policy) = said.policy {
+            route.policy = Some(policy.into());
+        }
         route.public &= is_unambiguous(path);
         route.public |= self.is_login(host, path);
         route
@@ -140,7 +149,7 @@ fn path_of(url: &str) -> &str {
 }
 
 /// A host without its port.
-pub(super) fn without_port(authority: &str) -> &str {
+pub(crate) fn without_port(authority: &str) -> &str {
     let ipv6 = authority.rfind(']').map_or(0, |bracket| bracket + 1);
     match authority[ipv6..].find(':') {
         Some(colon) => &authority[..ipv6 + colon],
@@ -176,7 +185,7 @@ mod tests {
     }
 
     fn kind(settings: &Settings, host: &str, path: &str) -> &'static str {
-        match settings.route(host, path) {
+        match settings.route(host, path, &Says::default()) {
             Route { public: true, .. } => "public",
             Route { passive: true, .. } => "passive",
             _ => "usual",

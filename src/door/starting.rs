@@ -37,17 +37,29 @@ impl Pace {
 impl Door {
     /// Begins a session with an id that nobody has seen. `None`: not now, or not with this id; then it is as unknown as before.
     pub(super) async fn start(&self, name: Name<'_>, policy: Option<&str>) -> Result<Option<Report>, Error> {
-        let Unknown::Start(Starting { max_sessions, rate }) = self.settings.unknown else {
+        let Unknown::Start(Starting {
+            max_sessions,
+            rate,
+            app_session_age,
+        }) = self.settings.unknown
+        else {
             return Ok(None);
         };
-        if self.sessions.levels().live >= max_sessions || !self.pace.takes_one(self.sessions.clock().now(), rate) {
+        let policy = policy.unwrap_or("default");
+        // Of those that the file names this is certain. A proxy may name others.
+        let limits = self.sessions.policies().current(policy);
+        let remembers = limits.is_some_and(|limits| app_session_age.is_none_or(|age| age <= limits.tombstone_ttl));
+        if !remembers
+            || self.sessions.levels().live >= max_sessions
+            || !self.pace.takes_one(self.sessions.clock().now(), rate)
+        {
             self.meter.not_started.inc();
             return Ok(None);
         }
         let create = Create {
             tenant: self.settings.tenant.clone(),
             session_id: Some(name.session_id),
-            policy: policy.unwrap_or("default"),
+            policy,
             ..Create::default()
         };
         match self.sessions.create(create).await {

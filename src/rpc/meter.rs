@@ -24,9 +24,10 @@ pub(super) enum Method {
     ExplainSession,
     ListPolicies,
     GetStats,
+    ExtAuthz,
 }
 
-const METHODS: [&str; 15] = [
+const METHODS: [&str; 16] = [
     "Create",
     "Touch",
     "BatchTouch",
@@ -42,6 +43,7 @@ const METHODS: [&str; 15] = [
     "ExplainSession",
     "ListPolicies",
     "GetStats",
+    "ExtAuthz",
 ];
 
 /// The codes by number, by the names that the gRPC specification gives them.

@@ -5,6 +5,7 @@ mod admin_write;
 mod caller;
 mod connection;
 mod error;
+mod ext_authz;
 mod meter;
 mod name;
 pub mod proto;
@@ -31,8 +32,10 @@ pub use meter::RpcMeter;
 
 use admin_service::AdminService;
 use error::{CallError, Called};
+use ext_authz::ExtAuthz;
 use proto::{
     dev::test_clock_service_server::{SERVICE_NAME as TEST_CLOCK, TestClockServiceServer},
+    envoy::authorization_server::{AuthorizationServer, SERVICE_NAME as EXT_AUTHZ},
     v1::{
         session_admin_service_server::{SERVICE_NAME as ADMIN, SessionAdminServiceServer},
         session_service_server::{SERVICE_NAME, SessionServiceServer},
@@ -41,7 +44,7 @@ use proto::{
 use service::Service;
 use test_clock::TestClock;
 
-use crate::sessions::Sessions;
+use crate::{door::Doors, sessions::Sessions};
 
 /// The largest message that is read: a full BatchTouch of the longest ids fits.
 const LARGEST_MESSAGE: usize = 1024 * 1024;
@@ -50,6 +53,8 @@ const LARGEST_MESSAGE: usize = 1024 * 1024;
 pub struct Api {
     /// The core.
     pub sessions: Arc<Sessions>,
+    /// Decides what Envoy asks.
+    pub doors: Doors,
     /// Counts calls.
     pub meter: Arc<RpcMeter>,
     /// Ends every watch when it is cancelled.
@@ -105,6 +110,8 @@ impl Api {
         let admin = SessionAdminServiceServer::new(admin)
             .max_decoding_message_size(LARGEST_MESSAGE)
             .max_encoding_message_size(16 * LARGEST_MESSAGE);
+        let ext_authz = ExtAuthz::new(self.doors, &self.sessions, Arc::clone(&self.meter));
+        let ext_authz = AuthorizationServer::new(ext_authz).max_decoding_message_size(LARGEST_MESSAGE);
         let max_watchers = self.sessions.max_watchers();
         let service = Service::new(Arc::clone(&self.sessions), self.meter, self.draining);
         let service = SessionServiceServer::new(service)
@@ -116,6 +123,7 @@ impl Api {
                 .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
                 .with_service_name(SERVICE_NAME)
                 .with_service_name(ADMIN)
+                .with_service_name(EXT_AUTHZ)
                 .with_service_name("grpc.health.v1.Health")
                 .with_service_name(if self.test_clock { TEST_CLOCK } else { SERVICE_NAME })
         };
@@ -126,6 +134,7 @@ impl Api {
             .layer(MapResponseLayer::new(undecodable::blame_the_caller))
             .add_service(service)
             .add_service(admin)
+            .add_service(ext_authz)
             .add_service(health)
             .add_service(reflection().build_v1()?)
             .add_service(reflection().build_v1alpha()?)

@@ -6,7 +6,7 @@ use super::{
     read,
 };
 use crate::{
-    sessions::{Error, Name, Sessions},
+    sessions::{Error, Follow, Name, Sessions},
     state::SessionRef,
 };
 
@@ -14,7 +14,11 @@ use crate::{
 pub(super) async fn id<'a>(sessions: &Sessions, tenant: &'a str, field: String, text: &'a str) -> Called<Name<'a>> {
     let session_id = read::session_id(&field, text)?;
     match sessions.refuse_ref(tenant, session_id).await {
-        Ok(()) => Ok(Name { tenant, session_id }),
+        Ok(()) => Ok(Name {
+            tenant,
+            session_id,
+            follow: Follow::Alias,
+        }),
         Err(Error::Invalid { .. }) => Err(CallError::invalid(
             field,
             "is a session_ref; a session's id is needed here, or the ref in session_ref",

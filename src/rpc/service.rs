@@ -16,7 +16,7 @@ use super::{
     write::{self, Writer},
 };
 use crate::{
-    sessions::{self, Create, Name, Report, Rotate, Scope, Sessions, Subscriber},
+    sessions::{self, Create, Follow, Name, Report, Rotate, Scope, Sessions, Subscriber},
     state::{End, EndReason, HoldWish},
 };
 
@@ -238,6 +238,7 @@ impl Service {
                 name: Name {
                     tenant: &request.tenant,
                     session_id: read::session_id("session_id", &request.session_id)?,
+                    follow: Follow::Alias,
                 },
                 new_session_id: match request.new_session_id.as_str() {
                     "" => None,
@@ -309,6 +310,7 @@ impl Service {
         let name = Name {
             tenant: &request.tenant,
             session_id,
+            follow: Follow::Alias,
         };
         let request =
             read::request_id("request_id", &request_id)?.map(|id| sessions::Request { id, content: &content });
@@ -454,7 +456,11 @@ fn own_name<'a>(caller: &Caller, tenant: &'a str, session_id: &'a str) -> Called
     allow(caller, VerbGroup::Use)?;
     own_tenant(caller, "tenant", tenant)?;
     let session_id = read::session_id("session_id", session_id)?;
-    Ok(Name { tenant, session_id })
+    Ok(Name {
+        tenant,
+        session_id,
+        follow: Follow::Alias,
+    })
 }
 
 pub(super) fn within(field: &str, count: usize, most: usize) -> Called<()> {

@@ -411,7 +411,7 @@ mod tests {
     use super::*;
     use crate::{
         audit::Audit,
-        sessions::{Meter, Name, Rotate, Setup},
+        sessions::{Follow, Meter, Name, Rotate, Setup},
         state::AtSubjectCap,
         store::MemoryCaps,
         time::Clock,
@@ -440,6 +440,14 @@ mod tests {
         Sessions::new(setup, Meter::register(&mut Registry::default()))
     }
 
+    fn named(session_id: &str) -> Name<'_> {
+        Name {
+            tenant: "",
+            session_id,
+            follow: Follow::Alias,
+        }
+    }
+
     async fn begin(sessions: &Sessions) -> String {
         let create = Create {
             subject: "ada",
@@ -451,7 +459,7 @@ mod tests {
 
     async fn rotate(sessions: &Sessions, session_id: &str, subject: Option<&str>) -> SessionRef {
         let rotate = Rotate {
-            name: Name { tenant: "", session_id },
+            name: named(session_id),
             new_session_id: None,
             subject,
             authenticated_ago: subject.map(|_| Duration::ZERO),
@@ -464,10 +472,7 @@ mod tests {
 
     /// The turn of somebody who wants to begin another session of the same subject.
     async fn turn(sessions: &Sessions) -> Admission<'_> {
-        let newcomer = sessions.session_ref(Name {
-            tenant: "",
-            session_id: "the one that comes",
-        });
+        let newcomer = sessions.session_ref(named("the one that comes"));
         let policy = sessions.policies.get("default").expect("the policy");
         sessions.admit(&policy, "", "ada", newcomer).await.expect("a turn")
     }
@@ -511,10 +516,7 @@ mod tests {
     async fn a_name_that_was_live_leads_to_the_session_that_goes_on() {
         let sessions = one_session_each();
         let session_id = begin(&sessions).await;
-        let before = sessions.session_ref(Name {
-            tenant: "",
-            session_id: &session_id,
-        });
+        let before = sessions.session_ref(named(&session_id));
         let successor = rotate(&sessions, &session_id, None).await;
         sessions.advance(Duration::from_secs(6)).await;
         let goes_on = sessions.goes_on(before).await.expect("found").expect("live");

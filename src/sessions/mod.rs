@@ -35,6 +35,7 @@ pub use end_many::{EndMany, Ended};
 pub use explain::{Explanation, Period, Target, reason_in_words};
 pub use meter::Meter;
 pub use policies::{Policies, Reloaded};
+pub use resolve::Follow;
 pub use rotate::{Rotate, Rotated};
 pub use watch::{Scope, Subscriber, Watch, WatchContent, WatchError, WatchMessage};
 
@@ -108,6 +109,8 @@ pub struct Name<'a> {
     pub tenant: &'a str,
     /// The raw id: a bearer secret, hashed here and kept nowhere.
     pub session_id: &'a str,
+    /// What it means after a Rotate.
+    pub follow: Follow,
 }
 
 /// A request id, and all else that the request says.

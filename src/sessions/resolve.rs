@@ -15,6 +15,8 @@ pub(super) struct Resolved {
     pub(super) session: Arc<Session>,
     /// Whether by its former id.
     pub(super) alias: bool,
+    /// What its name means if it is rotated now.
+    pub(super) follow: Follow,
 }
 
 /// Where a name leads.
@@ -28,8 +30,10 @@ pub(super) enum Lead {
 }
 
 /// How far an ended name leads.
-#[derive(Clone, Copy, PartialEq)]
-pub(super) enum Follow {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Follow {
+    /// Nowhere: the session of this very name is meant, and no other.
+    Never,
     /// To the successor, while the old id is an alias.
     Alias,
     /// To the successor, however long ago that was.
@@ -41,15 +45,23 @@ pub(super) enum Follow {
 impl Sessions {
     /// The live session of a name, or why there is none.
     pub(super) async fn live(&self, name: Name<'_>, reference: SessionRef) -> Result<Resolved, Error> {
-        self.lead(name, reference, Follow::Alias).await
+        self.lead(name, reference, name.follow).await
     }
 
     /// The live session that a name leads to, or why there is none.
     pub(super) async fn lead(&self, name: Name<'_>, reference: SessionRef, follow: Follow) -> Result<Resolved, Error> {
         match self.store.find(reference).await? {
-            Found::Live(session) => Ok(Resolved { session, alias: false }),
+            Found::Live(session) => Ok(Resolved {
+                session,
+                alias: false,
+                follow,
+            }),
             Found::Ended(tombstone) => match self.successor(&tombstone, follow).await? {
-                Some(Ok(session)) => Ok(Resolved { session, alias: true }),
+                Some(Ok(session)) => Ok(Resolved {
+                    session,
+                    alias: true,
+                    follow,
+                }),
                 Some(Err((successor, end))) => Err(Error::Ended(successor, end)),
                 None => Err(Error::Ended(reference, tombstone)),
             },
@@ -77,6 +89,7 @@ impl Sessions {
         let leads = |tombstone: &Tombstone| {
             let succession = tombstone.successor?;
             let led = match follow {
+                Follow::Never => false,
                 Follow::Alias => now < succession.alias_until || sabotage::on(Fault::AliasForever),
                 Follow::Always => true,
                 // Never over a login, which leaves no alias: whoever knew the id before it is not the one who logged in.
@@ -217,6 +230,17 @@ impl Sessions {
             Examined::Ended(tombstone) => Report::ended(reference, tombstone, moment.now),
         };
         Ok(self.guarded(tenant, reference, report))
+    }
+
+    /// Whose a live session is, if anybody's.
+    pub async fn subject(&self, reference: SessionRef) -> Option<String> {
+        let session = match self.store.find(reference).await {
+            Ok(Found::Live(session)) => Some(session),
+            Ok(_) => None,
+            Err(Unavailable) => self.store.remembered_live(reference, self.clock.now()),
+        };
+        let subject = session?.origin().identity.subject().to_owned();
+        (!subject.is_empty()).then_some(subject)
     }
 
     /// A report, if the session is the tenant's (G17).

@@ -82,7 +82,9 @@ impl Sessions {
     async fn holder(&self, name: Name<'_>, hold: &str) -> Result<Resolved, Error> {
         let reference = self.known_as(name).await?;
         let over = match self.live(name, reference).await {
-            Err(Error::Ended(ended, tombstone)) if tombstone.successor.is_some() => Error::Ended(ended, tombstone),
+            Err(Error::Ended(ended, tombstone)) if tombstone.successor.is_some() && name.follow != Follow::Never => {
+                Error::Ended(ended, tombstone)
+            }
             other => return other,
         };
         let Ok(Resolved { session, .. }) = self.lead(name, reference, Follow::Always).await else {
@@ -149,9 +151,14 @@ impl Sessions {
     }
 
     /// Lets the state machine decide a command on a live session, and commits what it says. If the session is rotated
-    /// meanwhile, its successor is meant.
+    /// meanwhile, its successor is meant, unless its name means no other.
     pub(super) async fn act(&self, resolved: Resolved, command: &Command, moment: Moment) -> Result<Acted, Error> {
-        let Resolved { mut session, mut alias } = resolved;
+        let Resolved {
+            mut session,
+            mut alias,
+            follow,
+        } = resolved;
+        let follow = if follow == Follow::Never { follow } else { Follow::Alias };
         loop {
             let reference = session.reference();
             let changed = self.change(&session, command, moment).await?;
@@ -165,7 +172,7 @@ impl Sessions {
                 Err(refusal) => refusal,
             };
             if let Refusal::Ended(tombstone) = &refusal {
-                match self.successor(tombstone, Follow::Alias).await? {
+                match self.successor(tombstone, follow).await? {
                     Some(Ok(successor)) => {
                         (session, alias) = (successor, true);
                         continue;

@@ -9,7 +9,8 @@ use hyper_util::rt::TokioIo;
 use prometheus_client::{encoding::text::encode, registry::Registry};
 use session_sidecar::{
     audit::Audit,
-    config::parse_policies,
+    config::{parse_door, parse_policies},
+    door::{Door, DoorMeter, Doors},
     driver,
     rpc::{
         Api, Caller, Connection, RpcMeter, VerbGroup,
@@ -85,6 +86,7 @@ impl Default for Options {
 pub struct Sidecar {
     pub clock: Clock,
     pub sessions: Arc<Sessions>,
+    pub doors: Doors,
     pub draining: CancellationToken,
     pub server: JoinHandle<Result<(), tonic::transport::Error>>,
     tasks: Vec<JoinHandle<()>>,
@@ -170,8 +172,12 @@ impl Sidecar {
         }
         let draining = CancellationToken::new();
         let (connections, incoming) = mpsc::unbounded_channel();
+        let door = parse_door(options.policies).expect("a good table");
+        let door = Door::new(Arc::clone(&sessions), door, DoorMeter::default(), draining.clone());
+        let doors = Doors::new(door);
         let api = Api {
             sessions: Arc::clone(&sessions),
+            doors: doors.clone(),
             meter,
             draining: draining.clone(),
             test_clock: false,
@@ -183,6 +189,7 @@ impl Sidecar {
         Self {
             clock,
             sessions,
+            doors,
             draining,
             server: tokio::spawn(server),
             tasks,
@@ -249,7 +256,7 @@ impl Sidecar {
         SessionAdminServiceClient::new(self.channel(caller).await)
     }
 
-    async fn channel(&self, caller: Caller) -> Channel {
+    pub async fn channel(&self, caller: Caller) -> Channel {
         if let Some((shared, _)) = &self.shared {
             while !shared.is_up() {
                 tokio::task::yield_now().await;

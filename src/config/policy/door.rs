@@ -173,7 +173,14 @@ fn starting(table: StartTable, routes: &[Route], policies: &BTreeMap<String, Pol
              at most as long as tombstone_ttl; or `allow_revival = true` if that may be"
         );
     }
-    Ok(Starting { max_sessions, rate })
+    Ok(Starting {
+        max_sessions,
+        rate,
+        app_session_age: table
+            .app_session_age
+            .map(|span| span.0)
+            .filter(|_| !table.allow_revival),
+    })
 }
 
 /// RFC 6265 section 4.1.1: what a browser would take as another attribute, or not at all, is none.

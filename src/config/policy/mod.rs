@@ -103,8 +103,13 @@ enum AtSubjectCapKey {
 
 /// Reads the policies of a file.
 pub fn read(path: &Path) -> anyhow::Result<BTreeMap<String, Policy>> {
+    Ok(read_whole(path)?.0)
+}
+
+/// The same, with what the file says to the door.
+pub(super) fn read_whole(path: &Path) -> anyhow::Result<(BTreeMap<String, Policy>, Settings)> {
     let text = fs::read_to_string(path).with_context(|| format!("--policy-file {} cannot be read", path.display()))?;
-    parse_file(&text).with_context(|| format!("--policy-file {}", path.display()))
+    parse_whole(&text).with_context(|| format!("--policy-file {}", path.display()))
 }
 
 /// The policy of `serve --dev`.
@@ -118,7 +123,7 @@ pub fn parse_file(text: &str) -> anyhow::Result<BTreeMap<String, Policy>> {
     Ok(parse_whole(text)?.0)
 }
 
-/// The same, with what the file says to the HTTP door.
+/// The same, with what the file says to the door.
 pub fn parse_whole(text: &str) -> anyhow::Result<(BTreeMap<String, Policy>, Settings)> {
     let file = tables(text)?;
     if file.policy.is_empty() {
@@ -132,7 +137,7 @@ pub fn parse(text: &str) -> anyhow::Result<BTreeMap<String, Policy>> {
     Ok(whole(text, tables(text)?)?.0)
 }
 
-/// Reads what a file's text says to the HTTP door.
+/// Reads what a file's text says to the door.
 pub fn parse_door(text: &str) -> anyhow::Result<Settings> {
     Ok(whole(text, tables(text)?)?.1)
 }

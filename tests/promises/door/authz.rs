@@ -76,6 +76,12 @@ async fn r3_an_ended_session_is_sent_to_the_login_page_and_told_why() {
     );
     assert_eq!(told.body["end"]["reason"], "IDLE_TIMEOUT");
     assert!(!told.body["session_ref"].as_str().expect("a reference").is_empty());
+    let told = redirect(&[NAVIGATION[0], ("x-forwarded-method", "POST")]).await;
+    assert_eq!(
+        (told.code, header(&told, "location").as_str()),
+        (StatusCode::SEE_OTHER, "/login?reason=IDLE_TIMEOUT"),
+        "a form that was sent too late: a person reads the answer, and what was sent is gone"
+    );
     let told = redirect(&[("accept", "text/html,*/*")]).await;
     assert_eq!(told.code, StatusCode::FOUND, "a browser that does not say what it does");
 }
@@ -132,10 +138,14 @@ async fn what_a_proxy_must_pass_is_said() {
     create(&mut site.client, "alice").await;
     let cookie = cookie("alice");
     let long = format!("/{}", "a".repeat(2048));
-    for target in ["", "cart", long.as_str()] {
+    for (target, code) in [
+        ("", StatusCode::BAD_REQUEST),
+        ("cart", StatusCode::BAD_REQUEST),
+        (long.as_str(), StatusCode::URI_TOO_LONG),
+    ] {
         let headers = [("cookie", cookie.as_str()), ("x-original-uri", target)];
         let told = site.ask(Method::GET, "/authz", &headers, "").await;
-        assert_eq!(told.code, StatusCode::BAD_REQUEST);
+        assert_eq!(told.code, code);
     }
     // Never to another site.
     pass(mins(15)).await;

@@ -1,6 +1,7 @@
 //! The HTTP door: what a page may ask about its own session, and who may not. In virtual time, without sockets.
 
 mod authz;
+mod envoy;
 mod page;
 mod start;
 mod strangers;
@@ -12,10 +13,7 @@ use axum::{
     http::{HeaderMap, Method, Request, StatusCode},
 };
 use serde_json::Value;
-use session_sidecar::{
-    config::parse_door,
-    door::{Door, DoorMeter, Doors},
-};
+use session_sidecar::config::parse_door;
 use tower::ServiceExt as _;
 
 use crate::support::*;
@@ -44,7 +42,6 @@ passive = true
 /// A sidecar and its door.
 struct Site {
     sidecar: Sidecar,
-    doors: Doors,
     door: Router,
     client: Client,
 }
@@ -63,17 +60,9 @@ impl Site {
 
     async fn with(file: &'static str) -> Self {
         let sidecar = Sidecar::with_policies(file);
-        let settings = parse_door(file).expect("a good table");
-        let (meter, draining) = (DoorMeter::default(), sidecar.draining.clone());
-        let doors = Doors::new(Door::new(sidecar.sessions.clone(), settings, meter, draining));
-        let door = doors.clone().routes();
+        let door = sidecar.doors.clone().routes();
         let client = sidecar.client().await;
-        Self {
-            sidecar,
-            doors,
-            door,
-            client,
-        }
+        Self { sidecar, door, client }
     }
 
     async fn send(

@@ -197,10 +197,10 @@ async fn the_table_may_change_while_the_door_is_open() {
     let (poll, unknown) = ("/poll", "bob");
     assert_eq!(site.authz(unknown, poll).await.code, StatusCode::OK);
     let stricter = parse_door("[door]\ncookies = [\"sid\"]").expect("a good table");
-    assert!(site.doors.tell(stricter.clone()) && !site.doors.tell(stricter));
+    assert!(site.sidecar.doors.tell(stricter.clone()) && !site.sidecar.doors.tell(stricter));
     assert_eq!(site.authz(unknown, poll).await.code, StatusCode::UNAUTHORIZED);
     assert_eq!(site.authz("alice", poll).await.code, StatusCode::OK);
     let other = parse_door("[door]\ncookies = [\"other\"]").expect("a good table");
-    assert!(site.doors.tell(other));
+    assert!(site.sidecar.doors.tell(other));
     assert_eq!(site.authz("alice", poll).await.body["error"], "SESSION_MISSING");
 }

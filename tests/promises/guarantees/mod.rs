@@ -21,5 +21,6 @@ fn session_ref(sidecar: &Sidecar, name: &str) -> session_sidecar::state::Session
     sidecar.sessions.session_ref(session_sidecar::sessions::Name {
         tenant: "",
         session_id: &id(name),
+        follow: session_sidecar::sessions::Follow::Never,
     })
 }

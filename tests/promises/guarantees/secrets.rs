@@ -21,6 +21,7 @@ async fn g15_a_raw_id_is_in_no_event_metric_error_or_dump() {
     let name = session_sidecar::sessions::Name {
         tenant: "",
         session_id: canary,
+        follow: session_sidecar::sessions::Follow::Never,
     };
     let reference = sidecar.sessions.session_ref(name);
     said += &format!("{:?}", sidecar.sessions.memory().expect("in memory").get(reference));
