@@ -1,4 +1,4 @@
-// A site as people run it: an application behind NGINX as docs/nginx.md has it, a sidecar, and Chromium. The sidecar's clock is the
+// A site as people run it: an application behind NGINX or Envoy as docs/ has them, a sidecar, and Chromium. The sidecar's clock is the
 // test's: it passes only when a test says so.
 
 import { spawn, execFileSync } from 'node:child_process';
@@ -10,6 +10,7 @@ import { tmpdir } from 'node:os';
 import { extname, join, resolve } from 'node:path';
 import { createInterface } from 'node:readline';
 import { chromium } from 'playwright-core';
+import { gateways } from './gateways.mjs';
 
 const here = import.meta.dirname;
 export const repository = resolve(here, '../..');
@@ -61,21 +62,15 @@ async function says(child, stream, line) {
 }
 
 export class Site {
-  static async start() {
+  /** `gateway`: nginx or envoy. `change` may make its documented configuration another one. */
+  static async start({ gateway = 'nginx', change = (conf) => conf } = {}) {
     const site = new Site();
     site.work = mkdtempSync(join(tmpdir(), 'session-site-'));
     writeFileSync(join(site.work, 'policy.toml'), POLICY);
     for (const port of ['api', 'admin', 'door', 'web', 'app']) site[port] = await freePort();
     await site.startSidecar();
     site.serveApp();
-    const [, documented] = readFileSync(join(repository, 'docs/nginx.md'), 'utf8').match(/```nginx\n(.*?)```/s);
-    const own = { 'listen 80': `listen 127.0.0.1:${site.web}`, '127.0.0.1:50153': `127.0.0.1:${site.door}`, '127.0.0.1:8000': `127.0.0.1:${site.app}` };
-    const conf = Object.entries(own).reduce((text, [theirs, ours]) => {
-      if (!text.includes(theirs)) throw new Error(`docs/nginx.md has no ${theirs}`);
-      return text.replaceAll(theirs, ours);
-    }, documented);
-    writeFileSync(join(site.work, 'site.conf'), conf);
-    writeFileSync(join(site.work, 'nginx.conf'), readFileSync(join(here, 'nginx.conf'), 'utf8').replaceAll('WORK', site.work));
+    site.gateway = new gateways[gateway](site, change);
     await site.startGateway();
     site.browser = await chromium.launch({
       executablePath: '/usr/bin/chromium',
@@ -112,19 +107,18 @@ export class Site {
   }
 
   async startGateway() {
-    const nginx = join(repository, '.tools/bin/nginx');
-    this.nginx = spawn(nginx, ['-p', this.work, '-e', 'stderr', '-c', join(this.work, 'nginx.conf')], { stdio: 'inherit' });
+    this.proxy = this.gateway.spawn();
     for (;;) {
       // It has no word for it: it serves when it answers.
       const answer = await fetch(`${this.origin}/login.html`).catch(() => null);
       if (answer?.ok) break;
-      if (this.nginx.exitCode !== null) throw new Error('nginx ended');
+      if (this.proxy.exitCode !== null) throw new Error('the gateway ended');
     }
   }
 
   async restartGateway() {
-    const gone = once(this.nginx, 'exit');
-    this.nginx.kill('SIGTERM');
+    const gone = once(this.proxy, 'exit');
+    this.proxy.kill('SIGTERM');
     await gone;
     await this.startGateway();
   }
@@ -137,7 +131,7 @@ export class Site {
 
   async stop() {
     await this.browser?.close();
-    for (const child of [this.nginx, this.sidecar]) {
+    for (const child of [this.proxy, this.sidecar]) {
       if (!child || child.exitCode !== null || child.signalCode !== null) continue;
       const gone = once(child, 'exit');
       child.kill('SIGTERM');

@@ -1,0 +1,47 @@
+// The gateways that stand before the site, each as its page in docs/ has it, but for the ports.
+
+import { spawn } from 'node:child_process';
+import { readFileSync, writeFileSync } from 'node:fs';
+import { join, resolve } from 'node:path';
+
+const repository = resolve(import.meta.dirname, '../..');
+
+/** The configuration of a page, with other ports. */
+function documented(page, language, ports) {
+  const [, conf] = readFileSync(join(repository, 'docs', page), 'utf8').match(new RegExp(`\`\`\`${language}\\n(.*?)\`\`\``, 's'));
+  return Object.entries(ports).reduce((text, [theirs, ours]) => {
+    if (!text.includes(theirs)) throw new Error(`docs/${page} has no ${theirs}`);
+    return text.replaceAll(theirs, ours);
+  }, conf);
+}
+
+class Nginx {
+  constructor(site, change) {
+    this.work = site.work;
+    const ports = { 'listen 80': `listen 127.0.0.1:${site.web}`, '127.0.0.1:50153': `127.0.0.1:${site.door}`, '127.0.0.1:8000': `127.0.0.1:${site.app}` };
+    writeFileSync(join(site.work, 'site.conf'), change(documented('nginx.md', 'nginx', ports)));
+    const around = readFileSync(join(import.meta.dirname, 'nginx.conf'), 'utf8');
+    writeFileSync(join(site.work, 'nginx.conf'), around.replaceAll('WORK', site.work));
+  }
+
+  spawn() {
+    const options = ['-p', this.work, '-e', 'stderr', '-c', join(this.work, 'nginx.conf')];
+    return spawn(join(repository, '.tools/bin/nginx'), options, { stdio: 'inherit' });
+  }
+}
+
+class Envoy {
+  constructor(site, change) {
+    this.file = join(site.work, 'envoy.yaml');
+    const at = (port) => `127.0.0.1, port_value: ${port} }`;
+    const ports = { '0.0.0.0, port_value: 80 }': at(site.web), [at(50151)]: at(site.api), [at(50153)]: at(site.door), [at(8000)]: at(site.app) };
+    writeFileSync(this.file, change(documented('envoy.md', 'yaml', ports)));
+  }
+
+  spawn() {
+    const options = ['-c', this.file, '--use-dynamic-base-id', '--concurrency', '1', '--log-level', 'error'];
+    return spawn(join(repository, '.tools/venv/bin/envoy'), options, { stdio: 'inherit' });
+  }
+}
+
+export const gateways = { nginx: Nginx, envoy: Envoy };
