@@ -1,0 +1,29 @@
+"""The fixture `session_sidecar`: a fake sidecar in this process, whose clock goes when the test says so."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from session_sidecar.fake import FakeSidecar
+
+
+@pytest.fixture
+def session_sidecar() -> Iterator[FakeSidecar]:
+    """The site of this test asks it, whatever BACKEND says: `session_sidecar.advance(timedelta(minutes=20))`."""
+    from typing import cast
+
+    from session_sidecar import Sidecar
+    from session_sidecar.fake import FakeSidecar
+
+    from .backend import Backend, install
+
+    fake = FakeSidecar()
+    install(Backend(cast(Sidecar, fake), None))
+    try:
+        yield fake
+    finally:
+        install(None)
