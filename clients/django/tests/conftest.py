@@ -49,11 +49,17 @@ class Site:
 
 
 @pytest.fixture
-def process(serve: Callable[..., Process], directory: Path) -> Process:  # noqa: F811
-    """A sidecar with a test clock."""
+def begin(serve: Callable[..., Process], directory: Path) -> Callable[[], Process]:  # noqa: F811
+    """Starts a sidecar with a test clock and an empty memory."""
     policy = directory / "policy.toml"
     policy.write_text(POLICY)
-    return serve("--dev", "--policy-file", str(policy))
+    return lambda: serve("--dev", "--policy-file", str(policy))
+
+
+@pytest.fixture
+def process(begin: Callable[[], Process]) -> Process:
+    """A sidecar."""
+    return begin()
 
 
 @pytest.fixture

@@ -152,7 +152,7 @@ def test_a_login_form_that_was_open_since_before_the_end_works(site, logged_in):
 
 def test_a_login_makes_an_anonymous_session_one_of_the_sidecar(site, ada, browser):
     assert browser.visit("/login/").status_code == 200
-    assert site.process.metric("sessions") == 0
+    assert site.process.metric("live_sessions") == 0
     browser.log_in()
     answer = site.sidecar.check(browser.session_id)
     assert isinstance(answer, Live) and answer.session.subject == str(ada.pk)

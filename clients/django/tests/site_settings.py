@@ -45,8 +45,13 @@ TEMPLATES = [
     }
 ]
 del TEMPLATES[0]["APP_DIRS"]
-DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": os.environ.get("TEST_SITE_DATABASE", ":memory:")}}
-DATABASES["default"]["OPTIONS"] = {"timeout": 30}
+DATABASES = {
+    "default": {
+        "ENGINE": "django.db.backends.sqlite3",
+        "NAME": os.environ.get("TEST_SITE_DATABASE", ":memory:"),
+        "OPTIONS": {"timeout": 30},
+    }
+}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 SESSION_COOKIE_AGE = 14 * 24 * 3600
@@ -59,5 +64,4 @@ SESSION_SIDECAR = {
     "PASSIVE_URLS": ["/passive/by-path/"],
     "PASSIVE_URL_NAMES": ["passive-by-name"],
 }
-if target := os.environ.get("TEST_SITE_SIDECAR"):
-    SESSION_SIDECAR["TARGET"] = target
+SESSION_SIDECAR |= {key: value for key, value in {"TARGET": os.environ.get("TEST_SITE_SIDECAR")}.items() if value}

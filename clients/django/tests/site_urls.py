@@ -20,6 +20,10 @@ def public(request):
     return HttpResponse(f"anybody, {request.user.is_authenticated}")
 
 
+def about(request):
+    return HttpResponse("the same for all")
+
+
 @login_required
 def private(request):
     answer = request.session_sidecar
@@ -92,6 +96,7 @@ async def ticks(request):
 
 urlpatterns = [
     path("", public),
+    path("about/", about),
     path("login/", LoginView.as_view(redirect_authenticated_user=True)),
     path("logout/", LogoutView.as_view(next_page="/")),
     path("private/", private),

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Generic, TypeAlias, TypeVar, cast
 
 from django.core.signals import setting_changed
 
-from session_sidecar import AsyncSidecar, Sidecar, events
+from session_sidecar import AsyncSidecar, Fail, Sidecar, events
 
 from .conf import settings
 
@@ -86,8 +86,12 @@ class Backend:
                     yield event
             return
         with self.sidecar.watch(**scope) as blocking:
-            while (event := await asyncio.to_thread(next, blocking, None)) is not None:
-                yield event
+            while (happened := await asyncio.to_thread(_next, blocking)) is not None:
+                yield happened
+
+
+def _next(watch: Iterator[events.Event]) -> events.Event | None:
+    return next(watch, None)
 
 
 # Set by the pytest fixture, for as long as a test runs.
@@ -114,7 +118,7 @@ def _configured() -> Backend | None:
         from session_sidecar.fake import FakeSidecar
 
         return Backend(cast(Sidecar, FakeSidecar()), None)
-    fail = "open" if told.fail == "open" else "closed"
+    fail = Fail(told.fail)
     sidecar = Sidecar(told.target, tenant=told.tenant, fail=fail, deadline=told.timeout)
     asynchronous = AsyncSidecar(told.target, tenant=told.tenant, fail=fail, deadline=told.timeout)
     return Backend(sidecar, asynchronous)

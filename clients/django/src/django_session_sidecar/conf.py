@@ -112,7 +112,8 @@ def settings() -> Settings:
     told: Any = getattr(django_settings, "SESSION_SIDECAR", {})
     for problem in problems(told):
         raise ImproperlyConfigured(problem)
-    return Settings(**{key.lower(): tuple(value) if isinstance(value, list) else value for key, value in told.items()})
+    values: dict[str, Any] = {key.lower(): tuple(value) if isinstance(value, list) else value for key, value in told.items()}
+    return Settings(**values)
 
 
 def _changed(*, setting: str, **_: object) -> None:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode, urlsplit, urlunsplit
 
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
 from django.urls import NoReverseMatch, reverse
-from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 
 from session_sidecar import Ended, EndReason, Unknown, Unreachable
 
 from .conf import settings
+
+if TYPE_CHECKING:
+    from django.utils.functional import _StrOrPromise as StrOrPromise
 
 # The rest of a sentence that begins with "It ended", as the sidecar's own door says it. For scripts.
 WORDS = {
@@ -26,7 +28,7 @@ WORDS = {
     EndReason.SUPERSEDED: "because a newer session of the same person took its place",
     EndReason.ROTATED: "under this name only: it was given a new id and goes on",
 }
-SENTENCES: dict[str, Promise | str] = {
+SENTENCES: "dict[str, StrOrPromise]" = {
     EndReason.IDLE_TIMEOUT: _("You were logged out because nothing had happened for a while."),
     EndReason.ABSOLUTE_TIMEOUT: _("You were logged out because the longest time since your login had passed."),
     EndReason.BROWSER_CLOSED: _("You were logged out because the browser was closed."),
@@ -38,7 +40,7 @@ SENTENCES: dict[str, Promise | str] = {
 UNKNOWN_SENTENCE = _("Your session is over. Please log in again.")
 
 
-def sentence(answer: Ended | Unknown) -> Promise | str:
+def sentence(answer: Ended | Unknown) -> StrOrPromise:
     """What a person is told of an end."""
     return SENTENCES.get(answer.reason or "", UNKNOWN_SENTENCE) if isinstance(answer, Ended) else UNKNOWN_SENTENCE
 

@@ -119,7 +119,9 @@ def _adopt(at: Backend, request: HttpRequest, key: str, user_id: str, unknown: U
         return unknown
     now = time.time()
     last_login = getattr(user, "last_login", None)
-    known = {"login": last_login.timestamp() if last_login else now, "seen": now} | (yield _get(request.session, STAMPS) or {})
+    # A site that has just been switched on has no stamps yet. What it knows best is the user's latest login.
+    stamps = (yield _get(request.session, STAMPS)) or {}
+    known = {"login": last_login.timestamp() if last_login else now, "seen": now} | stamps
     since_login = timedelta(seconds=max(0, now - known["login"]))
     idle = timedelta(seconds=max(0, now - known["seen"]))
     try:
@@ -177,24 +179,27 @@ def seen(session: SessionBase) -> Course[None]:
         yield from _remember(session, stamps["login"], now)
 
 
-def _stamp(session: SessionBase, login: float, seen: float) -> None:
+def _stamp(session: SessionBase, login: float, seen: float) -> bool:
+    """Answers whether the cookie is to be set anew: with R1 it goes with the browser. How long the session lives is the sidecar's to
+    say. What the site itself has said of the cookie stays."""
     session[STAMPS] = {"login": int(login), "seen": int(seen)}
-    if "_session_expiry" not in session:
-        # R1: the cookie goes with the browser. How long the session lives is the sidecar's to say.
-        session.set_expiry(0)
+    if "_session_expiry" in session:
+        return False
+    session.set_expiry(0)
+    return True
 
 
 def _remember(session: SessionBase, login: float, seen: float) -> Course[None]:
     """Saved at once, not with the response: nothing that another request saves meanwhile is undone, and a logout beside this request
     does not turn its answer into an error."""
-    sets_cookie = "_session_expiry" not in session._session  # type: ignore[attr-defined]
-    modified = session.modified or sets_cookie
-    _stamp(session, login, seen)
+    modified = session.modified
+    sets_cookie = _stamp(session, login, seen)
     try:
         yield Step(session.save, session.asave)
     except UpdateError:
-        return  # Logged out meanwhile.
-    session.modified = modified
+        session.modified = modified  # Logged out meanwhile.
+    else:
+        session.modified = modified or sets_cookie
 
 
 def _flush(request: HttpRequest) -> Course[None]:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django import template
 from django.http import HttpRequest
 from django.urls import reverse
-from django.utils.functional import Promise
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from django_session_sidecar import notice
 from django_session_sidecar.backend import backend
+
+if TYPE_CHECKING:
+    from django.utils.functional import _StrOrPromise as StrOrPromise
 
 register = template.Library()
 
@@ -30,7 +32,7 @@ def session_sidecar(context: template.Context, **attributes: str) -> SafeString:
 
 
 @register.simple_tag(takes_context=True)
-def session_end_reason(context: template.Context) -> Promise | str:
+def session_end_reason(context: template.Context) -> StrOrPromise:
     """Why the session of this browser ended, as a sentence for the login page, where no message says it already: a gateway sent the
     person here, or the site has no messages. Else it is empty."""
     request: Any = context.get("request")
