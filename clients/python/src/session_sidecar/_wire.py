@@ -41,8 +41,6 @@ from ._types import (
 Word = TypeVar("Word", bound=StrEnum)
 
 
-
-
 # ---- Requests ----
 
 
