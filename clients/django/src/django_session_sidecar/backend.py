@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterator
+from collections.abc import Awaitable, Callable, Generator
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import lru_cache
-from typing import Any, Generic, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar, cast
 
 from django.core.signals import setting_changed
 
-from session_sidecar import AsyncSidecar, Fail, Sidecar, events
+from session_sidecar import AsyncSidecar, Fail, Sidecar, SidecarAdmin
 
 from .conf import settings
+
+if TYPE_CHECKING:
+    from session_sidecar.fake import FakeSidecar
 
 T = TypeVar("T")
 
@@ -59,39 +62,35 @@ async def arun(course: Course[T]) -> T:
         return cast(T, end.value)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
 class Backend:
     """One sidecar. It connects at its first call, each process and event loop for itself."""
 
-    def __init__(self, sidecar: Sidecar, asynchronous: AsyncSidecar | None) -> None:
-        self.sidecar = sidecar
-        self.asynchronous = asynchronous
+    sidecar: Sidecar
+    asynchronous: AsyncSidecar
+    admin: SidecarAdmin | None = None
 
     def ask(self, verb: str, *args: object, **kwargs: object) -> Step[Any]:
         """A call."""
-
-        def now() -> Any:
-            return getattr(self.sidecar, verb)(*args, **kwargs)
-
-        async def later() -> Any:
-            # The fake answers at once.
-            return await getattr(self.asynchronous, verb)(*args, **kwargs) if self.asynchronous else now()
-
-        return Step(now, later)
-
-    async def watch(self, **scope: Any) -> AsyncGenerator[events.Event, None]:
-        """The events of a watch, in the running event loop."""
-        if self.asynchronous:
-            async with self.asynchronous.watch(**scope) as told:
-                async for event in told:
-                    yield event
-            return
-        with self.sidecar.watch(**scope) as blocking:
-            while (happened := await asyncio.to_thread(_next, blocking)) is not None:
-                yield happened
+        return Step(lambda: getattr(self.sidecar, verb)(*args, **kwargs), lambda: getattr(self.asynchronous, verb)(*args, **kwargs))
 
 
-def _next(watch: Iterator[events.Event]) -> events.Event | None:
-    return next(watch, None)
+def fake() -> FakeSidecar:
+    """A sidecar in this process, with the limits that the settings name."""
+    from session_sidecar.fake import FakeSidecar, PolicyKeys
+
+    told = settings()
+    limits: PolicyKeys = {}
+    if told.expire_after is not None and told.policy_file is None:
+        limits["idle_timeout"] = timedelta(seconds=told.expire_after)
+        if told.warn_after is not None:
+            limits["warn_before"] = [timedelta(seconds=told.expire_after - told.warn_after)]
+    return FakeSidecar(policy_file=told.policy_file, tenant=told.tenant, fail=Fail(told.fail), **limits)
+
+
+def of_fake(sidecar: FakeSidecar) -> Backend:
+    """It in the place of a real one."""
+    return Backend(sidecar, sidecar.asynchronous(), sidecar.admin())
 
 
 # Set by the pytest fixture, for as long as a test runs.
@@ -115,13 +114,11 @@ def _configured() -> Backend | None:
     if told.backend == "off":
         return None
     if told.backend == "fake":
-        from session_sidecar.fake import FakeSidecar
-
-        return Backend(cast(Sidecar, FakeSidecar()), None)
-    fail = Fail(told.fail)
-    sidecar = Sidecar(told.target, tenant=told.tenant, fail=fail, deadline=told.timeout)
-    asynchronous = AsyncSidecar(told.target, tenant=told.tenant, fail=fail, deadline=told.timeout)
-    return Backend(sidecar, asynchronous)
+        return of_fake(fake())
+    sidecar = Sidecar(told.target, tenant=told.tenant, fail=Fail(told.fail), deadline=told.timeout)
+    asynchronous = AsyncSidecar(told.target, tenant=told.tenant, fail=Fail(told.fail), deadline=told.timeout)
+    admin = SidecarAdmin(told.admin_target, tenant=told.tenant) if told.admin_target else None
+    return Backend(sidecar, asynchronous, admin)
 
 
 def _changed(*, setting: str, **_: object) -> None:

@@ -55,6 +55,8 @@ class Settings:
     """Origins whose pages may extend, hold and report, beside the site's own."""
     admin_target: str | None = None
     """A listener of the sidecar with the verbs `admin`, for the admin page of a user's sessions."""
+    policy_file: str | None = None
+    """The sidecar's policy file, for `fake`; else its policy has EXPIRE_AFTER and WARN_AFTER."""
 
     @property
     def seen_every(self) -> float:

@@ -37,13 +37,12 @@ class hold:  # noqa: N801 (it is used like a function)
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._stack.__exit__(kind, error, trace)
 
-    async def __aenter__(self) -> Holding | AsyncHolding | None:
-        if self._at and self._tracked and self._at.asynchronous:
-            self._asynchronous = self._at.asynchronous.holding(self._tracked.key, purpose=self._purpose, ttl=self._ttl)
-            return await self._asynchronous.__aenter__()
-        return self.__enter__()
+    async def __aenter__(self) -> AsyncHolding | None:
+        if not (self._at and self._tracked):
+            return None
+        self._asynchronous = self._at.asynchronous.holding(self._tracked.key, purpose=self._purpose, ttl=self._ttl)
+        return await self._asynchronous.__aenter__()
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self._asynchronous:
             await self._asynchronous.__aexit__(kind, error, trace)
-        self.__exit__(kind, error, trace)

@@ -14,16 +14,11 @@ if TYPE_CHECKING:
 @pytest.fixture
 def session_sidecar() -> Iterator[FakeSidecar]:
     """The site of this test asks it, whatever BACKEND says: `session_sidecar.advance(timedelta(minutes=20))`."""
-    from typing import cast
+    from .backend import fake, install, of_fake
 
-    from session_sidecar import Sidecar
-    from session_sidecar.fake import FakeSidecar
-
-    from .backend import Backend, install
-
-    fake = FakeSidecar()
-    install(Backend(cast(Sidecar, fake), None))
+    sidecar = fake()
+    install(of_fake(sidecar))
     try:
-        yield fake
+        yield sidecar
     finally:
         install(None)

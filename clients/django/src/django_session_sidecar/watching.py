@@ -144,8 +144,9 @@ class Hub:
 
     async def _watch(self) -> None:
         try:
-            async for event in self._at.watch(whole_tenant=True, initial_state=False):
-                await self._heard(event)
+            async with self._at.asynchronous.watch(whole_tenant=True, initial_state=False) as watch:
+                async for event in watch:
+                    await self._heard(event)
         except (NotPermittedError, InvalidRequestError) as error:
             # A listener with `verbs=watch-own`.
             logger.info("the sidecar tells of no whole tenant here, and is asked for each socket: %s", error)
