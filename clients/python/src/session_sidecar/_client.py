@@ -24,7 +24,7 @@ from ._errors import Failure, InvalidRequestError, decode
 from ._holding import AsyncHolding, Holding
 from ._proto import session_service_pb2 as pb
 from ._types import Ended, EventKind, Fail, HoldKind, Ref, Unknown
-from ._watch import AsyncWatch, Watch
+from ._watch import AsyncWatch, Watch, WireStream
 
 logger = logging.getLogger("session_sidecar")
 
@@ -258,6 +258,8 @@ class Sidecar(SyncClient, _Sessions):
     """A client of the sidecar at `target` (default: SESSION_SIDECAR_TARGET, else 127.0.0.1:50151), for threads and prefork servers:
     it connects at its first call, each process for itself. Make one, at import, share it, and make no call before a fork."""
 
+    _holding: type[Holding] = Holding
+
     create = verb(calls.create)
     touch = verb(calls.touch)
     touch_many = verb(calls.touch_many)
@@ -283,7 +285,7 @@ class Sidecar(SyncClient, _Sessions):
         at a third of the granted TTL. If the session ends meanwhile, `hold.ended` tells, `hold.raise_if_ended()` raises, and
         `on_end` is called in that thread. Entering raises what `hold` raises; an unreachable sidecar does not matter with
         `fail="open"`."""
-        return Holding(self, session_id, hold_id or secrets.token_hex(8), ttl, kind, purpose, on_end)
+        return self._holding(self, session_id, hold_id or secrets.token_hex(8), ttl, kind, purpose, on_end)
 
     def watch(
         self,
@@ -302,12 +304,15 @@ class Sidecar(SyncClient, _Sessions):
         request = self._watch_request(
             sessions, subject, whole_tenant, everything, kinds, initial_state, heartbeat_interval, resume_token
         )
-        return Watch(self._target, request)
+        target = self._target  # Not self: the watch may outlive it.
+        return Watch(request, lambda course: WireStream(target, course))
 
 
 class AsyncSidecar(AsyncClient, _Sessions):
     """A client of the sidecar at `target` (default: SESSION_SIDECAR_TARGET, else 127.0.0.1:50151), for asyncio: it connects at its
     first call, each event loop for itself. Make one, at import, and share it; use it only after a fork, not before."""
+
+    _holding: type[AsyncHolding] = AsyncHolding
 
     create = async_verb(calls.create)
     touch = async_verb(calls.touch)
@@ -333,7 +338,7 @@ class AsyncSidecar(AsyncClient, _Sessions):
         """`async with sidecar.holding(session_id, purpose="report") as hold:` keeps the session alive through the block: a task
         renews at a third of the granted TTL. If the session ends meanwhile, `hold.ended` tells, `hold.raise_if_ended()` raises,
         and `on_end` is called. Entering raises what `hold` raises; an unreachable sidecar does not matter with `fail="open"`."""
-        return AsyncHolding(self, session_id, hold_id or secrets.token_hex(8), ttl, kind, purpose, on_end)
+        return self._holding(self, session_id, hold_id or secrets.token_hex(8), ttl, kind, purpose, on_end)
 
     def watch(
         self,
@@ -352,4 +357,7 @@ class AsyncSidecar(AsyncClient, _Sessions):
         request = self._watch_request(
             sessions, subject, whole_tenant, everything, kinds, initial_state, heartbeat_interval, resume_token
         )
+        return self._open_watch(request)
+
+    def _open_watch(self, request: pb.WatchExpiryRequest) -> AsyncWatch:
         return AsyncWatch(self._target, request)
