@@ -68,7 +68,7 @@ def test_it_passes_no_limit(site, before, login, seen, why):
     stamp(before, login=login, seen=seen)
     page = before.get("/private/", headers=NAVIGATION, follow=True)
     assert page.redirect_chain and why in page.content.decode()
-    assert site.process.metric("live_sessions") == 0
+    assert site.live_sessions == 0
 
 
 def test_a_restart_of_a_sidecar_without_a_store_logs_nobody_out_nor_gives_anybody_more_time(site, settings, begin, logged_in):
@@ -84,7 +84,7 @@ def test_it_is_refused_with_deny(site, settings, before):
     settings.SESSION_SIDECAR = settings.SESSION_SIDECAR | {"ON_UNKNOWN": "deny"}
     page = before.get("/private/", headers=NAVIGATION, follow=True)
     assert "Your session is over" in page.content.decode()
-    assert site.process.metric("live_sessions") == 0
+    assert site.live_sessions == 0
 
 
 def test_one_that_may_not_be_adopted_is_over(site, settings, before, ada):
@@ -142,4 +142,4 @@ def test_a_stranger_and_a_made_up_cookie_are_nobodys(site, browser):
     for cookie in ("x", "a" * 32, "a" * 300, "ü", "null"):
         browser.cookies["sessionid"] = cookie
         assert browser.visit("/").content == b"anybody, False"
-    assert Row.objects.count() == 0 and site.process.metric("live_sessions") == 0
+    assert Row.objects.count() == 0 and site.live_sessions == 0

@@ -81,7 +81,7 @@ def test_with_backend_off_nothing_is_judged(site, settings, ada):
     assert browser.visit("/-/session").json()["state"] == "NONE"
     assert browser.change("extend").status_code == 401
     assert browser.post("/logout/").status_code == 302
-    assert site.process.metric("live_sessions") == 0
+    assert site.live_sessions == 0
 
 
 def test_no_session_id_is_written_anywhere(site, logged_in, caplog, capsys):
@@ -98,3 +98,9 @@ def test_no_session_id_is_written_anywhere(site, logged_in, caplog, capsys):
     assert eventually(lambda: "does not answer" in caplog.text, "it is told that the sidecar is away")
     written = caplog.text + "".join(capsys.readouterr()) + site.process.output()
     assert was not in written and second not in written
+
+
+def test_while_the_sidecar_is_away_pages_are_told(site, logged_in):
+    dead(site)
+    for answer in (logged_in.get("/-/session"), logged_in.change("extend"), logged_in.change("leave")):
+        assert answer.status_code == 503 and answer.json()["error"] == "UNAVAILABLE" and answer["Retry-After"]

@@ -24,7 +24,7 @@ def said(capsys, *, deploy: bool = False) -> str:
 
 def test_a_site_whose_settings_are_those_of_the_policy_is_in_order(site, capsys):
     assert said(capsys) == "" and said(capsys, deploy=True) == ""
-    assert site.process.metric("live_sessions") == 0, "what asked is gone"
+    assert site.live_sessions == 0, "what asked is gone"
 
 
 @pytest.mark.parametrize(

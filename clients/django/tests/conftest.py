@@ -11,6 +11,7 @@ from program.conftest import binary, directory, pytest_addoption, serve  # noqa:
 from support.process import Sidecar as Process
 
 from session_sidecar import Sidecar, testing
+from session_sidecar.fake import FakeSidecar
 
 POLICY = """
 [policy.default]
@@ -41,19 +42,41 @@ class Site:
 
     def __init__(self, client: Sidecar, process: Process | None) -> None:
         self.sidecar = client
-        self.process = process
+        self._process = process
+
+    @property
+    def process(self) -> Process:
+        """The real sidecar."""
+        assert self._process, "this one is a fake"
+        return self._process
 
     def advance(self, **duration: float) -> None:
         """Lets time pass."""
-        testing.advance(self.sidecar, timedelta(**duration))
+        if isinstance(self.sidecar, FakeSidecar):
+            self.sidecar.advance(timedelta(**duration))
+        else:
+            testing.advance(self.sidecar, timedelta(**duration))
+
+    @property
+    def live_sessions(self) -> float:
+        """How many the sidecar has."""
+        if isinstance(self.sidecar, FakeSidecar):
+            return len(list(self.sidecar.admin().list_sessions()))
+        return self.process.metric("live_sessions")
 
 
 @pytest.fixture
-def begin(serve: Callable[..., Process], directory: Path) -> Callable[[], Process]:  # noqa: F811
+def policy_file(directory: Path) -> Path:  # noqa: F811
+    """The policies of these tests."""
+    path = directory / "policy.toml"
+    path.write_text(POLICY)
+    return path
+
+
+@pytest.fixture
+def begin(serve: Callable[..., Process], policy_file: Path) -> Callable[[], Process]:  # noqa: F811
     """Starts a sidecar with a test clock and an empty memory."""
-    policy = directory / "policy.toml"
-    policy.write_text(POLICY)
-    return lambda: serve("--dev", "--policy-file", str(policy))
+    return lambda: serve("--dev", "--policy-file", str(policy_file))
 
 
 @pytest.fixture
@@ -63,11 +86,19 @@ def process(begin: Callable[[], Process]) -> Process:
 
 
 @pytest.fixture
-def site(process: Process, settings, db) -> Iterator[Site]:
-    """The site of this test, in this process."""
+def site(request, policy_file, settings, db) -> Iterator[Site]:
+    """The site of this test, in this process, beside a real sidecar; in modules that say so beside the fake one, too."""
+    if getattr(request, "param", "grpc") == "fake":
+        settings.SESSION_SIDECAR = settings.SESSION_SIDECAR | {"BACKEND": "fake", "POLICY_FILE": str(policy_file)}
+        yield Site(request.getfixturevalue("session_sidecar"), None)
+        return
+    process = request.getfixturevalue("process")
     settings.SESSION_SIDECAR = settings.SESSION_SIDECAR | {"TARGET": process.tcp}
     with Sidecar(process.tcp, deadline=PATIENT) as client:
         yield Site(client, process)
+
+
+both = pytest.mark.parametrize("site", ["grpc", "fake"], indirect=True)
 
 
 @pytest.fixture

@@ -1,15 +1,18 @@
 """What the issue's R1 to R5 ask, by HTTP: a person and their browser, a site, a sidecar."""
 
+import asyncio
+
 import pytest
 from django.contrib.auth.models import User
 from django.contrib.sessions.models import Session as Row
 from django.test import AsyncClient
 
-from session_sidecar import EndReason, Live
+from session_sidecar import EndReason, Live, Ref
 
 from django_session_sidecar import session_ended
-from conftest import NAVIGATION, Browser
+from conftest import NAVIGATION, Browser, both
 
+pytestmark = both
 IDLE = "nothing had happened for a while"
 
 
@@ -152,7 +155,7 @@ def test_a_login_form_that_was_open_since_before_the_end_works(site, logged_in):
 
 def test_a_login_makes_an_anonymous_session_one_of_the_sidecar(site, ada, browser):
     assert browser.visit("/login/").status_code == 200
-    assert site.process.metric("live_sessions") == 0
+    assert site.live_sessions == 0
     browser.log_in()
     answer = site.sidecar.check(browser.session_id)
     assert isinstance(answer, Live) and answer.session.subject == str(ada.pk)
@@ -198,8 +201,6 @@ def test_a_password_that_was_changed_elsewhere_ends_the_session_here(site, ada, 
     ada.set_password("changed")
     ada.save()
     assert logged_in.visit("/private/").status_code == 302
-    from session_sidecar import Ref
-
     assert site.sidecar.check(Ref(ref)).reason is EndReason.REVOKED
 
 
@@ -240,13 +241,7 @@ def test_a_newer_login_takes_the_place_of_an_older_one_and_says_so(site, setting
 
 
 @pytest.mark.django_db(transaction=True)
-def test_an_asynchronous_site_is_judged_the_same(process, settings, transactional_db):
-    import asyncio
-    from datetime import timedelta
-
-    from session_sidecar import Sidecar, testing
-
-    settings.SESSION_SIDECAR = settings.SESSION_SIDECAR | {"TARGET": process.tcp}
+def test_an_asynchronous_site_is_judged_the_same(site):
     User.objects.create_user("ada", password="a password")
 
     async def visit() -> None:
@@ -255,8 +250,7 @@ def test_an_asynchronous_site_is_judged_the_same(process, settings, transactiona
         assert answer.status_code == 302
         assert (await client.get("/whoami/", headers=NAVIGATION)).content == b"ada True"
         assert (await client.get("/long-work/async/", headers=NAVIGATION)).content == b"True"
-        with Sidecar(process.tcp) as sidecar:
-            await asyncio.to_thread(testing.advance, sidecar, timedelta(minutes=15))
+        await asyncio.to_thread(site.advance, minutes=15)
         assert (await client.get("/whoami/", headers=NAVIGATION)).content == b"AnonymousUser False"
         assert "sessionid" not in client.cookies or not client.cookies["sessionid"].value
         assert IDLE in (await client.get("/login/", headers=NAVIGATION)).content.decode()

@@ -11,7 +11,7 @@ from django.contrib.auth.admin import UserAdmin
 from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
-from django.urls import URLPattern, URLResolver, path
+from django.urls import URLPattern, path
 from django.utils.translation import gettext as _
 
 from session_sidecar import Actor, Ref, Session, SidecarAdmin, SidecarError
@@ -29,7 +29,7 @@ class SessionsMixin(_Admin):
 
     change_form_template = "session_sidecar/admin/change_form.html"
 
-    def get_urls(self) -> list[URLResolver | URLPattern]:
+    def get_urls(self) -> list[URLPattern]:
         """Its page, before the admin's own, which would take it for an object."""
         meta = self.model._meta
         page = path(

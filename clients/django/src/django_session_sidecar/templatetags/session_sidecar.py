@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from django import template
 from django.http import HttpRequest
 from django.urls import reverse
-from django.utils.html import format_html
+from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
 from django_session_sidecar import notice
@@ -27,7 +27,7 @@ def session_sidecar(context: template.Context, **attributes: str) -> SafeString:
     if backend() is None and "src" not in attributes:
         return SafeString("")
     src = attributes.pop("src", None) or reverse("session_sidecar:module")
-    told = SafeString("").join(format_html(' {}="{}"', name.replace("_", "-"), value) for name, value in attributes.items())
+    told = format_html_join("", ' {}="{}"', ((name.replace("_", "-"), value) for name, value in attributes.items()))
     return format_html('<script type="module" src="{}"></script><session-sidecar{}></session-sidecar>', src, told)
 
 
