@@ -27,6 +27,7 @@ def test_the_state_is_told_and_asking_is_no_activity(site, logged_in):
     over = logged_in.get("/-/session")
     assert over.json()["state"] == "ENDED" and over.json()["end"]["reason"] == "IDLE_TIMEOUT"
     assert over.cookies["sessionid"]["max-age"] == 0, "the cookie is taken back"
+    assert "nothing had happened" in logged_in.visit("/login/").content.decode(), "and the login page says why"
     assert logged_in.get("/-/session").json() == {"state": "NONE", "can_extend": False, "version": 0, "presence": False, "login_url": "/login/"}
 
 

@@ -219,6 +219,15 @@ def test_logout_ends_it_and_the_site_hears_of_it(site, logged_in):
     session_ended.disconnect(hear)
 
 
+def test_who_logs_out_is_not_told_that_they_have(site, logged_in):
+    """Not even if the page that they left reports their last input after that."""
+    cookie = logged_in.session_id
+    logged_in.post("/logout/", headers=NAVIGATION)
+    logged_in.cookies["sessionid"] = cookie
+    assert logged_in.change("activity", {"idle_for": 1}).json()["end"]["reason"] == "LOGOUT"
+    assert "logged out" not in logged_in.visit("/login/").content.decode()
+
+
 def test_a_login_that_the_policy_refuses_logs_nobody_in(site, settings, ada):
     settings.SESSION_SIDECAR = settings.SESSION_SIDECAR | {"POLICY": "one"}
     first, second = Browser(), Browser()

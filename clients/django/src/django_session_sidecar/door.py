@@ -84,7 +84,11 @@ class Asked:
 
     def answer(self) -> Answer | None:
         """What is so of it; None if it names none, or one of nobody."""
-        return run(tracking.judge(self.at, self.request, tracking.checked(self.at)))
+        answer = run(tracking.judge(self.at, self.request, tracking.checked(self.at)))
+        if isinstance(answer, Ended | Unknown):
+            # The page says it now, and the login page to whoever comes back to another one.
+            notice.announce(self.request, answer)
+        return answer
 
     def live(self) -> tuple[str, Live]:
         """The id of a live session of somebody, and what is so of it. Refuses all others."""

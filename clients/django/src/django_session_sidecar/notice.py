@@ -11,7 +11,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonRespons
 from django.urls import NoReverseMatch, reverse
 from django.utils.translation import gettext_lazy as _
 
-from session_sidecar import Ended, EndReason, Unknown, Unreachable
+from session_sidecar import Actor, Ended, EndReason, Unknown, Unreachable
 
 from .conf import settings
 
@@ -96,9 +96,11 @@ def unavailable(request: HttpRequest, answer: Unreachable) -> HttpResponse:
 
 def announce(request: HttpRequest, answer: Ended | Unknown) -> bool:
     """Has the next page that shows messages say it; for a script's request too, since nobody reads its answer. False: the site has
-    no messages."""
+    no messages. Who has logged out by themselves is told nothing: a report of the page that they left may come after it."""
     if not hasattr(request, "_messages"):
         return False
+    if isinstance(answer, Ended) and answer.reason is EndReason.LOGOUT and answer.actor is Actor.USER:
+        return True
     messages.warning(request, sentence(answer), extra_tags="session-ended", fail_silently=True)
     return True
 
