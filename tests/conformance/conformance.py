@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Container
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -20,6 +21,13 @@ CLIENTS = {
     "grpcio": [str(TOOLS / "venv/bin/python"), str(HERE / "run.py")],
     "grpc-js": ["node", str(HERE / "run.mjs")],
     "session_sidecar (Python)": [str(TOOLS / "venv/bin/python"), str(HERE.parents[1] / "clients/python/tests/conformance.py")],
+}
+# The fake of the Python client, in its own process: no sidecar runs. What it is not asked, and why; all else must be the same.
+FAKE = [str(TOOLS / "venv/bin/python"), str(HERE.parents[1] / "clients/python/tests/conformance.py"), "fake"]
+NOT_ASKED_OF_THE_FAKE = {
+    "ExplainSession": "it keeps no histories",
+    "ListPolicies": "it does not judge policies",
+    "GetStats": "it counts nothing",
 }
 TRANSPORTS = {"tcp": lambda sidecar: sidecar.tcp, "uds": lambda sidecar: sidecar.uds}
 VERBS = ["use", "issue", "end", "watch-own", "watch-all", "admin"]
@@ -59,6 +67,29 @@ def transcript(binary: Path, client: str, transport: str) -> tuple[str, list[str
         return "".join(lines), problems
 
 
+def fake_transcript() -> tuple[str, list[str]]:
+    """What the fake printed, and what was wrong beside it."""
+    run = subprocess.run(FAKE, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    return run.stdout, [f"it exited with {run.returncode}: {run.stderr}"] if run.returncode else []
+
+
+def without(transcript: str, verbs: Container[str]) -> str:
+    """A transcript in which the answers to some verbs are left out, but not that they were to be asked."""
+    kept, leaves = [], False
+    for line in transcript.splitlines(keepends=True):
+        if not line.startswith("  "):
+            leaves = line.split(" ", 1)[0] in verbs
+        if not (leaves and line.startswith("  ")):
+            kept.append(line)
+    return "".join(kept)
+
+
+def complaints(expected: str, printed: str) -> list[str]:
+    """The difference, if there is one."""
+    lines = difflib.unified_diff(expected.splitlines(), printed.splitlines(), "expected.txt", "printed", lineterm="")
+    return ["\n".join(lines)] if expected != printed else []
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
@@ -79,14 +110,15 @@ def main() -> int:
         if arguments.accept and not problems:
             EXPECTED.write_text(printed)
             arguments.accept = False
-        if printed != (expected := EXPECTED.read_text()):
-            difference = difflib.unified_diff(
-                expected.splitlines(), printed.splitlines(), "expected.txt", "printed", lineterm=""
-            )
-            problems.insert(0, "\n".join(difference))
+        problems = complaints(EXPECTED.read_text(), printed) + problems
         failed += bool(problems)
         print(f"{'FAILED' if problems else 'ok':6} {client} over {transport}", *problems, sep="\n", flush=True)
-    print(f"{len(runs) - failed} passed, {failed} failed")
+    printed, problems = fake_transcript()
+    problems = complaints(without(EXPECTED.read_text(), NOT_ASKED_OF_THE_FAKE), printed) + problems
+    failed += bool(problems)
+    left_out = "; ".join(f"{verb}, for {reason}" for verb, reason in NOT_ASKED_OF_THE_FAKE.items())
+    print(f"{'FAILED' if problems else 'ok':6} the Python client's fake (not asked: {left_out})", *problems, sep="\n", flush=True)
+    print(f"{len(runs) + 1 - failed} passed, {failed} failed")
     return 1 if failed else 0
 
 

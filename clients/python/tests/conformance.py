@@ -1,8 +1,10 @@
-"""Executes the conformance scenario with `session_sidecar`: conformance.py TARGET. See tests/conformance/README.md.
+"""Executes the conformance scenario with `session_sidecar`: conformance.py TARGET, or with its fake: conformance.py fake. See
+tests/conformance/README.md.
 
 The scenario speaks of requests and answers of the wire. So each request is made into a call of the client, and what the client
 says is made into the message of the wire that it must have come from, field by field: what the client loses or bends is a
-difference in the transcript. Admin verbs, and requests that the client cannot be made to send, go out as they are.
+difference in the transcript. Admin verbs, and requests that the client cannot be made to send, go out as they are: of the fake they
+are asked behind its client.
 """
 
 import sys
@@ -14,7 +16,7 @@ sys.path[:0] = [str(HERE.parents[2] / "tests/conformance"), str(HERE.parent / "s
 
 import grpc
 import run
-from support.api import errors, v1
+from support.api import admin_v1, errors, v1
 
 from session_sidecar import (
     Activity,
@@ -37,6 +39,10 @@ from session_sidecar import (
     Unknown,
     events,
 )
+from session_sidecar._proto import session_admin_service_pb2 as admin_pb
+from session_sidecar._proto import session_service_pb2 as pb
+from session_sidecar.fake import FakeSidecar
+from session_sidecar.fake._server import Failed
 
 DEADLINE = timedelta(seconds=run.PATIENCE)
 
@@ -80,8 +86,8 @@ def name(message):
 class Through:
     """The verbs of the wire, by way of the client."""
 
-    def __init__(self, target, raw):
-        self.sidecar = Sidecar(target, deadline=DEADLINE)
+    def __init__(self, sidecar, raw):
+        self.sidecar = sidecar
         self.raw = raw
 
     def __getattr__(self, verb):
@@ -272,8 +278,8 @@ def item_error(message, problem):
 class Watcher:
     """One watch, and the last token that came."""
 
-    def __init__(self, target, request):
-        self.sidecar = Sidecar(target, tenant=request.scope.tenant)
+    def __init__(self, sidecar, request):
+        self.sidecar = sidecar.with_options(tenant=request.scope.tenant)
         self.request = request
         self.open("")
 
@@ -328,13 +334,73 @@ class Runner(run.Runner):
 
     def __init__(self, target):
         super().__init__(target)
-        self.client.sessions = Through(target, self.client.sessions)
+        self.sidecar = Sidecar(target, deadline=DEADLINE)
+        self.client.sessions = Through(self.sidecar, self.client.sessions)
 
     def watch(self, step):
         lines = f"Watch ({step['watch']}) {run.json.dumps(step['request'])}"
-        self.watchers[step["watch"]] = Watcher(self.target, self.request(v1.WatchExpiryRequest, step["request"]))
+        self.watchers[step["watch"]] = Watcher(self.sidecar, self.request(v1.WatchExpiryRequest, step["request"]))
         return [lines]
 
 
+# ---- The fake in the sidecar's place ----
+
+# The driver says why, and compares all else: see NOT_ASKED_OF_THE_FAKE in tests/conformance/conformance.py.
+NOT_ASKED = {"ExplainSession", "ListPolicies", "GetStats"}
+
+
+class Behind:
+    """The verbs of the wire, asked of the fake behind its client."""
+
+    def __init__(self, fake):
+        self.server = fake._server
+
+    def __getattr__(self, verb):
+        kept = v1 if hasattr(v1, f"{verb}Response") else admin_v1
+        ours = pb if kept is v1 else admin_pb
+
+        def call(request, timeout):
+            try:
+                answer = self.server.ask(verb, getattr(ours, f"{verb}Request").FromString(request.SerializeToString()))
+            except Failed as failed:
+                told = failed.failure
+                violations = [errors.BadRequest.FieldViolation(field=field) for field in told.fields]
+                details = [errors.BadRequest(field_violations=violations)] if violations else []
+                raise WireError(told.code, *details, *([info(told.reason, **told.metadata)] if told.reason else [])) from failed
+            return getattr(kept, f"{verb}Response").FromString(answer.SerializeToString())
+
+        return call
+
+
+class FakeRunner(Runner):
+    """Executes steps with the fake: nothing listens anywhere."""
+
+    # Lists are in the order of refs, which is that of the key. The scenario's key orders these sessions so.
+    LISTED = ("first-id-of-vera-0123456789", "third-id-of-vera-0123456789", "second-id-of-vera-0123456789")
+
+    def __init__(self, target):
+        super().__init__(target)
+        while True:
+            self.sidecar = FakeSidecar(policy_file=Path(run.__file__).with_name("policy.toml"))
+            refs = [self.sidecar.check(each).session_ref for each in self.LISTED]
+            if refs == sorted(refs):
+                break
+        self.client.admin = Behind(self.sidecar)
+        self.client.sessions = Through(self.sidecar, self.client.admin)
+
+    def admin(self, step):
+        if step["admin"] in NOT_ASKED:
+            return [f"{step['admin']} {run.json.dumps(step['request'])}"]
+        return super().admin(step)
+
+    def advance(self, step):
+        self.sidecar.advance(timedelta(seconds=float(step["advance"].removesuffix("s"))))
+        return [f"Advance {step['advance']}"]
+
+    def stop(self, step):
+        self.sidecar.drain()
+        return super().stop(step)
+
+
 if __name__ == "__main__":
-    run.main(Runner)
+    run.main(FakeRunner if sys.argv[1] == "fake" else Runner)

@@ -10,7 +10,8 @@
 `touch` and `check` answer Live, Ended, Unknown or Unreachable; the other verbs answer, or raise a SidecarError.
 """
 
-from . import events
+from . import admin, events
+from ._admin import AsyncSidecarAdmin, SidecarAdmin
 from ._client import AsyncSidecar, Sidecar
 from ._errors import (
     InvalidRequestError,
@@ -65,6 +66,7 @@ __all__ = [
     "Answer",
     "AsyncHolding",
     "AsyncSidecar",
+    "AsyncSidecarAdmin",
     "AsyncWatch",
     "ClearedCause",
     "Created",
@@ -96,6 +98,7 @@ __all__ = [
     "SessionState",
     "SessionUnknownError",
     "Sidecar",
+    "SidecarAdmin",
     "SidecarError",
     "SidecarUnreachableError",
     "Status",
@@ -106,5 +109,6 @@ __all__ = [
     "Unknown",
     "Unreachable",
     "Watch",
+    "admin",
     "events",
 ]

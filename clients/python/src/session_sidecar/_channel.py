@@ -13,21 +13,28 @@ import grpc
 import grpc.aio
 from google.protobuf.message import Message
 
+from ._proto import session_admin_service_pb2 as admin_pb
 from ._proto import session_service_pb2 as pb
 
 DEFAULT_TARGET = "127.0.0.1:50151"
-VERBS: dict[str, type[Message]] = {
-    "Create": pb.CreateResponse,
-    "Touch": pb.TouchResponse,
-    "BatchTouch": pb.BatchTouchResponse,
-    "Check": pb.CheckResponse,
-    "Extend": pb.ExtendResponse,
-    "Hold": pb.HoldResponse,
-    "Release": pb.ReleaseResponse,
-    "Rotate": pb.RotateResponse,
-    "End": pb.EndResponse,
-}
 _SERVICE = "/sessionsidecar.v1.SessionService/"
+_ADMIN_SERVICE = "/sessionsidecar.v1.SessionAdminService/"
+VERBS: dict[str, tuple[str, type[Message]]] = {
+    "Create": (_SERVICE, pb.CreateResponse),
+    "Touch": (_SERVICE, pb.TouchResponse),
+    "BatchTouch": (_SERVICE, pb.BatchTouchResponse),
+    "Check": (_SERVICE, pb.CheckResponse),
+    "Extend": (_SERVICE, pb.ExtendResponse),
+    "Hold": (_SERVICE, pb.HoldResponse),
+    "Release": (_SERVICE, pb.ReleaseResponse),
+    "Rotate": (_SERVICE, pb.RotateResponse),
+    "End": (_SERVICE, pb.EndResponse),
+    "ListSessions": (_ADMIN_SERVICE, admin_pb.ListSessionsResponse),
+    "EndSessions": (_ADMIN_SERVICE, admin_pb.EndSessionsResponse),
+    "ExplainSession": (_ADMIN_SERVICE, admin_pb.ExplainSessionResponse),
+    "ListPolicies": (_ADMIN_SERVICE, admin_pb.ListPoliciesResponse),
+    "GetStats": (_ADMIN_SERVICE, admin_pb.GetStatsResponse),
+}
 _OPTIONS: list[tuple[str, Any]] = [
     # For a `unix:` target gRPC makes an :authority out of the path, which is not a valid one.
     ("grpc.default_authority", "localhost"),
@@ -72,8 +79,8 @@ def watch_call(channel: Any, request: pb.WatchExpiryRequest) -> Any:
 
 def _stubs(channel: Any) -> dict[str, Any]:
     return {
-        verb: channel.unary_unary(_SERVICE + verb, request_serializer=_serialized, response_deserializer=answer.FromString)
-        for verb, answer in VERBS.items()
+        verb: channel.unary_unary(service + verb, request_serializer=_serialized, response_deserializer=answer.FromString)
+        for verb, (service, answer) in VERBS.items()
     }
 
 
@@ -106,7 +113,7 @@ class _Lazy(Generic[AnyChannel]):
 
 
 class Connection:
-    """The channel of a `Sidecar`: one for each process, opened at its first call."""
+    """The channel of a synchronous client: one for each process, opened at its first call."""
 
     def __init__(self, target: str) -> None:
         self.target = target
@@ -136,7 +143,7 @@ class Connection:
 
 
 class AioConnection:
-    """The channels of an `AsyncSidecar`: one for each event loop, opened at its first call."""
+    """The channels of an asyncio client: one for each event loop, opened at its first call."""
 
     def __init__(self, target: str) -> None:
         self.target = target

@@ -24,7 +24,7 @@ from ._errors import Failure, InvalidRequestError, decode
 from ._holding import AsyncHolding, Holding
 from ._proto import session_service_pb2 as pb
 from ._types import Ended, EventKind, Fail, HoldKind, Ref, Unknown
-from ._watch import AsyncWatch, Watch
+from ._watch import AsyncWatch, Watch, WireStream
 
 logger = logging.getLogger("session_sidecar")
 
@@ -76,7 +76,24 @@ class _Outage:
 
 
 class _Client:
-    """What both clients have."""
+    """What all clients have."""
+
+    def __init__(self, target: str | None, *, tenant: str, fail: Fail | Literal["closed", "open"], deadline: timedelta) -> None:
+        self._target = target_of(target)
+        self._settings = Settings(wire.text("tenant", tenant), Fail(fail), deadline)
+        self._outage = _Outage(self._target)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._target!r}, tenant={self._settings.tenant!r})"
+
+    @property
+    def target(self) -> str:
+        """Where it connects to, in gRPC's words."""
+        return self._target
+
+
+class SyncClient(_Client):
+    """A client for threads."""
 
     def __init__(
         self,
@@ -86,17 +103,82 @@ class _Client:
         fail: Fail | Literal["closed", "open"] = Fail.CLOSED,
         deadline: timedelta = DEADLINE,
     ) -> None:
-        self._target = target_of(target)
-        self._settings = Settings(wire.text("tenant", tenant), Fail(fail), deadline)
-        self._outage = _Outage(self._target)
+        super().__init__(target, tenant=tenant, fail=fail, deadline=deadline)
+        self._connection = Connection(self._target)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the connection. A later call opens another."""
+        self._connection.close()
+
+    def run(self, call: Call[Result]) -> Result:
+        """Carries out one call."""
+        attempts = _Attempts(call, self._settings.deadline, self._outage.away)
+        while True:
+            try:
+                message = self._connection.stub(call.verb)(call.request, timeout=attempts.left())
+            except grpc.RpcError as error:
+                failure = decode(error)
+                if (pause := attempts.again(failure)) is not None:
+                    time.sleep(pause)
+                    continue
+                self._outage.heard(failure)
+                return call.failed(failure)
+            self._outage.heard(None)
+            return call.answered(message)
+
+
+class AsyncClient(_Client):
+    """A client for asyncio."""
+
+    def __init__(
+        self,
+        target: str | None = None,
+        *,
+        tenant: str = "",
+        fail: Fail | Literal["closed", "open"] = Fail.CLOSED,
+        deadline: timedelta = DEADLINE,
+    ) -> None:
+        super().__init__(target, tenant=tenant, fail=fail, deadline=deadline)
+        self._connection = AioConnection(self._target)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Closes the connection of the running event loop. A later call opens another."""
+        await self._connection.close()
+
+    async def run(self, call: Call[Result]) -> Result:
+        """Carries out one call."""
+        attempts = _Attempts(call, self._settings.deadline, self._outage.away)
+        while True:
+            try:
+                message = await self._connection.stub(call.verb)(call.request, timeout=attempts.left())
+            except grpc.RpcError as error:
+                failure = decode(error)
+                if (pause := attempts.again(failure)) is not None:
+                    await asyncio.sleep(pause)
+                    continue
+                self._outage.heard(failure)
+                return call.failed(failure)
+            self._outage.heard(None)
+            return call.answered(message)
+
+
+class _Sessions(_Client):
+    """What the clients of SessionService have beside their verbs."""
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._target!r}, tenant={self._settings.tenant!r}, fail={self._settings.fail.value!r})"
-
-    @property
-    def target(self) -> str:
-        """Where it connects to, in gRPC's words."""
-        return self._target
 
     @property
     def fails_open(self) -> bool:
@@ -152,59 +234,42 @@ class _Client:
         )
 
 
-def _verb(build: Callable[Concatenate[Settings, P], Call[Result]]) -> Callable[Concatenate[Sidecar, P], Result]:
+def verb(build: Callable[Concatenate[Settings, P], Call[Result]]) -> Callable[Concatenate[SyncClient, P], Result]:
     @wraps(build)
-    def verb(self: Sidecar, /, *args: P.args, **kwargs: P.kwargs) -> Result:
-        return self._run(build(self._settings, *args, **kwargs))
+    def carried_out(self: SyncClient, /, *args: P.args, **kwargs: P.kwargs) -> Result:
+        return self.run(build(self._settings, *args, **kwargs))
 
-    return verb
+    return carried_out
 
 
-def _async_verb(
+def async_verb(
     build: Callable[Concatenate[Settings, P], Call[Result]],
-) -> Callable[Concatenate[AsyncSidecar, P], Coroutine[Any, Any, Result]]:
+) -> Callable[Concatenate[AsyncClient, P], Coroutine[Any, Any, Result]]:
+    """The method of an asyncio client that carries out such a call."""
+
     @wraps(build)
-    async def verb(self: AsyncSidecar, /, *args: P.args, **kwargs: P.kwargs) -> Result:
-        return await self._run(build(self._settings, *args, **kwargs))
+    async def carried_out(self: AsyncClient, /, *args: P.args, **kwargs: P.kwargs) -> Result:
+        return await self.run(build(self._settings, *args, **kwargs))
 
-    return verb
+    return carried_out
 
 
-class Sidecar(_Client):
+class Sidecar(SyncClient, _Sessions):
     """A client of the sidecar at `target` (default: SESSION_SIDECAR_TARGET, else 127.0.0.1:50151), for threads and prefork servers:
     it connects at its first call, each process for itself. Make one, at import, share it, and make no call before a fork."""
 
-    def __init__(
-        self,
-        target: str | None = None,
-        *,
-        tenant: str = "",
-        fail: Fail | Literal["closed", "open"] = Fail.CLOSED,
-        deadline: timedelta = DEADLINE,
-    ) -> None:
-        super().__init__(target, tenant=tenant, fail=fail, deadline=deadline)
-        self._connection = Connection(self._target)
+    _holding: type[Holding] = Holding
 
-    def __enter__(self) -> Sidecar:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Closes the connection. A later call opens another."""
-        self._connection.close()
-
-    create = _verb(calls.create)
-    touch = _verb(calls.touch)
-    touch_many = _verb(calls.touch_many)
-    check = _verb(calls.check)
-    check_many = _verb(calls.check_many)
-    extend = _verb(calls.extend)
-    hold = _verb(calls.hold)
-    release = _verb(calls.release)
-    rotate = _verb(calls.rotate)
-    end = _verb(calls.end)
+    create = verb(calls.create)
+    touch = verb(calls.touch)
+    touch_many = verb(calls.touch_many)
+    check = verb(calls.check)
+    check_many = verb(calls.check_many)
+    extend = verb(calls.extend)
+    hold = verb(calls.hold)
+    release = verb(calls.release)
+    rotate = verb(calls.rotate)
+    end = verb(calls.end)
 
     def holding(
         self,
@@ -220,7 +285,7 @@ class Sidecar(_Client):
         at a third of the granted TTL. If the session ends meanwhile, `hold.ended` tells, `hold.raise_if_ended()` raises, and
         `on_end` is called in that thread. Entering raises what `hold` raises; an unreachable sidecar does not matter with
         `fail="open"`."""
-        return Holding(self, session_id, hold_id or secrets.token_hex(8), ttl, kind, purpose, on_end)
+        return self._holding(self, session_id, hold_id or secrets.token_hex(8), ttl, kind, purpose, on_end)
 
     def watch(
         self,
@@ -239,59 +304,26 @@ class Sidecar(_Client):
         request = self._watch_request(
             sessions, subject, whole_tenant, everything, kinds, initial_state, heartbeat_interval, resume_token
         )
-        return Watch(self._target, request)
-
-    def _run(self, call: Call[Result]) -> Result:
-        attempts = _Attempts(call, self._settings.deadline, self._outage.away)
-        while True:
-            try:
-                message = self._connection.stub(call.verb)(call.request, timeout=attempts.left())
-            except grpc.RpcError as error:
-                failure = decode(error)
-                if (pause := attempts.again(failure)) is not None:
-                    time.sleep(pause)
-                    continue
-                self._outage.heard(failure)
-                return call.failed(failure)
-            self._outage.heard(None)
-            return call.answered(message)
+        target = self._target  # Not self: the watch may outlive it.
+        return Watch(request, lambda course: WireStream(target, course))
 
 
-class AsyncSidecar(_Client):
+class AsyncSidecar(AsyncClient, _Sessions):
     """A client of the sidecar at `target` (default: SESSION_SIDECAR_TARGET, else 127.0.0.1:50151), for asyncio: it connects at its
     first call, each event loop for itself. Make one, at import, and share it; use it only after a fork, not before."""
 
-    def __init__(
-        self,
-        target: str | None = None,
-        *,
-        tenant: str = "",
-        fail: Fail | Literal["closed", "open"] = Fail.CLOSED,
-        deadline: timedelta = DEADLINE,
-    ) -> None:
-        super().__init__(target, tenant=tenant, fail=fail, deadline=deadline)
-        self._connection = AioConnection(self._target)
+    _holding: type[AsyncHolding] = AsyncHolding
 
-    async def __aenter__(self) -> AsyncSidecar:
-        return self
-
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        await self.close()
-
-    async def close(self) -> None:
-        """Closes the connection of the running event loop. A later call opens another."""
-        await self._connection.close()
-
-    create = _async_verb(calls.create)
-    touch = _async_verb(calls.touch)
-    touch_many = _async_verb(calls.touch_many)
-    check = _async_verb(calls.check)
-    check_many = _async_verb(calls.check_many)
-    extend = _async_verb(calls.extend)
-    hold = _async_verb(calls.hold)
-    release = _async_verb(calls.release)
-    rotate = _async_verb(calls.rotate)
-    end = _async_verb(calls.end)
+    create = async_verb(calls.create)
+    touch = async_verb(calls.touch)
+    touch_many = async_verb(calls.touch_many)
+    check = async_verb(calls.check)
+    check_many = async_verb(calls.check_many)
+    extend = async_verb(calls.extend)
+    hold = async_verb(calls.hold)
+    release = async_verb(calls.release)
+    rotate = async_verb(calls.rotate)
+    end = async_verb(calls.end)
 
     def holding(
         self,
@@ -306,7 +338,7 @@ class AsyncSidecar(_Client):
         """`async with sidecar.holding(session_id, purpose="report") as hold:` keeps the session alive through the block: a task
         renews at a third of the granted TTL. If the session ends meanwhile, `hold.ended` tells, `hold.raise_if_ended()` raises,
         and `on_end` is called. Entering raises what `hold` raises; an unreachable sidecar does not matter with `fail="open"`."""
-        return AsyncHolding(self, session_id, hold_id or secrets.token_hex(8), ttl, kind, purpose, on_end)
+        return self._holding(self, session_id, hold_id or secrets.token_hex(8), ttl, kind, purpose, on_end)
 
     def watch(
         self,
@@ -325,19 +357,7 @@ class AsyncSidecar(_Client):
         request = self._watch_request(
             sessions, subject, whole_tenant, everything, kinds, initial_state, heartbeat_interval, resume_token
         )
-        return AsyncWatch(self._target, request)
+        return self._open_watch(request)
 
-    async def _run(self, call: Call[Result]) -> Result:
-        attempts = _Attempts(call, self._settings.deadline, self._outage.away)
-        while True:
-            try:
-                message = await self._connection.stub(call.verb)(call.request, timeout=attempts.left())
-            except grpc.RpcError as error:
-                failure = decode(error)
-                if (pause := attempts.again(failure)) is not None:
-                    await asyncio.sleep(pause)
-                    continue
-                self._outage.heard(failure)
-                return call.failed(failure)
-            self._outage.heard(None)
-            return call.answered(message)
+    def _open_watch(self, request: pb.WatchExpiryRequest) -> AsyncWatch:
+        return AsyncWatch(self._target, request)

@@ -101,22 +101,34 @@ class Holding(_Pulse):
                 raise
             pause = self._failed(error) or 0
         self._process = os.getpid()
+        self._begin(pause)
+        return self
+
+    def _begin(self, pause: float) -> None:
+        """Renews it from now on, for the first time after so many seconds."""
         self._thread = threading.Thread(target=self._run, args=(pause,), name="session-sidecar-hold", daemon=True)
         self._thread.start()
-        return self
+
+    def _halt(self) -> None:
+        """No renewal comes after this."""
+        self._stop.set()
+        self._thread.join()
 
     def _run(self, pause: float | None) -> None:
         while pause is not None and not self._stop.wait(pause):
-            try:
-                pause = self._pulse()
-            except SidecarError as error:
-                pause = self._failed(error)
+            pause = self._renew()
+
+    def _renew(self) -> float | None:
+        """Answers after how many seconds to renew it again; None if the session is over."""
+        try:
+            return self._pulse()
+        except SidecarError as error:
+            return self._failed(error)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if os.getpid() != self._process:
             return  # A forked child leaves the block too; the hold is its parent's.
-        self._stop.set()
-        self._thread.join()
+        self._halt()
         if self.ended is None:
             try:
                 self._sidecar.release(self._session_id, self.hold_id)
@@ -145,8 +157,18 @@ class AsyncHolding(_Pulse):
             if not self._sidecar.fails_open:
                 raise
             pause = self._failed(error) or 0
-        self._task = asyncio.create_task(self._run(pause), name="session-sidecar-hold")
+        self._begin(pause)
         return self
+
+    def _begin(self, pause: float) -> None:
+        """Renews it from now on, for the first time after so many seconds."""
+        self._task = asyncio.create_task(self._run(pause), name="session-sidecar-hold")
+
+    async def _halt(self) -> None:
+        """No renewal comes after this."""
+        self._task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._task
 
     async def _run(self, pause: float | None) -> None:
         while pause is not None:
@@ -157,9 +179,7 @@ class AsyncHolding(_Pulse):
                 pause = self._failed(error)
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._task
+        await self._halt()
         if self.ended is None:
             try:
                 await self._sidecar.release(self._session_id, self.hold_id)

@@ -11,9 +11,10 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from datetime import timedelta
 from types import TracebackType
+from typing import Protocol
 
 import grpc
 import grpc.aio
@@ -148,25 +149,44 @@ class _Watchdog:
                 return
 
 
-class _Stream:
-    """One stream of a `Watch`, on a connection of its own."""
+class Broke(Exception):
+    """A stream that broke."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.code)
+        self.failure = failure
+
+
+class Stream(Protocol):
+    """One stream of a `Watch`."""
+
+    def next(self) -> pb.WatchExpiryResponse | None:
+        """The next message; None at the end. Raises Broke."""
+
+    def cancel(self) -> None:
+        """Ends it without waiting."""
+
+    def close(self) -> None:
+        """Ends it."""
+
+
+class WireStream:
+    """A stream on a connection of its own."""
 
     def __init__(self, target: str, course: Course) -> None:
-        self.began = time.monotonic()
         self._channel = open_channel(target)
         self._call = watch_call(self._channel, course.request())
         self._dog = _Watchdog(course.silence, self._call)
 
     def next(self) -> pb.WatchExpiryResponse | None:
-        """The next message; None at the end. Raises grpc.RpcError."""
+        """The next message; None at the end. Raises Broke."""
         self._dog.arm()
-        message: pb.WatchExpiryResponse | None = next(self._call, None)
+        try:
+            message: pb.WatchExpiryResponse | None = next(self._call, None)
+        except grpc.RpcError as error:
+            raise Broke(SILENT if self._dog.barked else decode(error)) from None
         self._dog.disarm()
         return message
-
-    def failure(self, error: grpc.RpcError) -> Failure:
-        """What an error of `next` means."""
-        return SILENT if self._dog.barked else decode(error)
 
     def cancel(self) -> None:
         """Ends it without waiting."""
@@ -182,13 +202,13 @@ class _Stream:
 class Watch(Iterator[Event]):
     """The events of a `Sidecar.watch`, for ever: iterate in a thread of its own. `close()`, from any thread, ends the iteration."""
 
-    def __init__(self, target: str, request: pb.WatchExpiryRequest) -> None:
-        self._target = target
+    def __init__(self, request: pb.WatchExpiryRequest, opened: Callable[[Course], Stream]) -> None:
+        self._opened = opened
         self._course = Course(request)
         self._closing = threading.Event()
         self._told: deque[Event] = deque()
-        self._stream: _Stream | None = None
-        self._pause = 0.0
+        self._stream: Stream | None = None
+        self._began = self._pause = 0.0
         _open_watches.add(self)
 
     def __del__(self) -> None:
@@ -216,7 +236,8 @@ class Watch(Iterator[Event]):
             if self._stream:
                 self._read(self._stream)
             elif not self._closing.wait(self._pause):
-                self._stream = _Stream(self._target, self._course)
+                self._began = time.monotonic()
+                self._stream = self._opened(self._course)
         self.close()  # `close` in another thread may not have seen this stream.
         raise StopIteration
 
@@ -232,12 +253,12 @@ class Watch(Iterator[Event]):
         if stream := self._stream:
             stream.close()
 
-    def _read(self, stream: _Stream) -> None:
+    def _read(self, stream: Stream) -> None:
         failure = None
         try:
             message = stream.next()
-        except grpc.RpcError as error:
-            message, failure = None, stream.failure(error)
+        except Broke as broke:
+            message, failure = None, broke.failure
         if message is not None:
             self._told.extend(self._course.heard(message))
             return
@@ -246,7 +267,7 @@ class Watch(Iterator[Event]):
         if self._closing.is_set():
             return
         try:
-            anew, self._pause = self._course.broke(failure, time.monotonic() - stream.began)
+            anew, self._pause = self._course.broke(failure, time.monotonic() - self._began)
         except SidecarError:
             self._closing.set()
             raise

@@ -41,8 +41,6 @@ from ._types import (
 Word = TypeVar("Word", bound=StrEnum)
 
 
-
-
 # ---- Requests ----
 
 
@@ -270,7 +268,7 @@ def _spoken(kind: type[Word], name: str | None) -> Word | None:
     return kind(name) if name in kind.__members__ else kind("OTHER")
 
 
-_CODES = {3: "INVALID_ARGUMENT", 5: "NOT_FOUND", 7: "PERMISSION_DENIED", 8: "RESOURCE_EXHAUSTED", 9: "FAILED_PRECONDITION", 14: "UNAVAILABLE"}
+CODES = {3: "INVALID_ARGUMENT", 5: "NOT_FOUND", 7: "PERMISSION_DENIED", 8: "RESOURCE_EXHAUSTED", 9: "FAILED_PRECONDITION", 14: "UNAVAILABLE"}
 
 
 def item_failed(message: pb.ItemError, allowed: bool) -> Ended | Unknown | Unreachable | SidecarError:
@@ -278,7 +276,7 @@ def item_failed(message: pb.ItemError, allowed: bool) -> Ended | Unknown | Unrea
     if message.reason == "SESSION_ENDED":
         return Ended(Ref(message.session_ref), end(message.end))
     metadata = {"session_ref": message.session_ref} if message.session_ref else {}
-    failure = Failure(_CODES.get(message.code, str(message.code)), message.message, message.reason, metadata)
+    failure = Failure(CODES.get(message.code, str(message.code)), message.message, message.reason, metadata)
     return failed_answer(failure, allowed)
 
 

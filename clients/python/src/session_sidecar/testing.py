@@ -1,4 +1,4 @@
-"""For tests against a real sidecar in `serve --dev`: its clock goes when you say so."""
+"""For tests against a real sidecar in `serve --dev`, or a fake one: its clock goes when you say so."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ from . import _wire as wire
 from ._channel import open_channel
 from ._client import AsyncSidecar, Sidecar
 from ._proto import test_clock_service_pb2 as pb
+from .fake import FakeAsyncSidecar, FakeSidecar
 
 
 def advance(sidecar: Sidecar | AsyncSidecar, duration: timedelta) -> datetime:
     """Moves the sidecar's clock forward and answers its new time. All that became due is then in the event log."""
+    if isinstance(sidecar, FakeSidecar | FakeAsyncSidecar):
+        return sidecar.advance(duration)
     request = pb.AdvanceRequest(duration=wire.span("duration", duration))
     with open_channel(sidecar.target) as channel:
         stub = channel.unary_unary(
