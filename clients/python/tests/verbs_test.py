@@ -1,4 +1,4 @@
-"""Every verb, synchronous and asyncio, against a real sidecar."""
+"""Every verb, synchronous and asyncio, against a real sidecar and against the fake."""
 
 import asyncio
 import inspect
@@ -32,16 +32,16 @@ from session_sidecar import (
     TouchResult,
     Unknown,
 )
-from session_sidecar.testing import advance
+from session_sidecar import testing
+from session_sidecar.fake import FakeSidecar
 
 
 class Blocking:
     """An AsyncSidecar with the face of a Sidecar, so that each test below is about both."""
 
-    def __init__(self, target: str) -> None:
+    def __init__(self, sidecar: AsyncSidecar) -> None:
         self._runner = asyncio.Runner()
-        self._sidecar = AsyncSidecar(target, deadline=PATIENT)
-        self.target = target
+        self._sidecar = sidecar
 
     def __getattr__(self, verb):
         def call(*arguments, **named):
@@ -55,13 +55,23 @@ class Blocking:
         self._runner.close()
 
 
-@pytest.fixture(params=["sync-tcp", "sync-uds", "async-tcp", "async-uds"])
-def either(request, process):
+@pytest.fixture(params=["sync-tcp", "sync-uds", "async-tcp", "async-uds", "sync-fake", "async-fake"])
+def either(request):
     kind, transport = request.param.split("-")
-    target = getattr(process, transport)
-    client = Sidecar(target, deadline=PATIENT) if kind == "sync" else Blocking(target)
+    if transport == "fake":
+        # The policy of `serve --dev`.
+        fake = FakeSidecar(idle_timeout="20s", absolute_timeout="10m", warn_before=["10s", "5s"], absolute_warn_before=["1m", "20s"])
+        client = fake if kind == "sync" else Blocking(fake.asynchronous())
+    else:
+        target = getattr(request.getfixturevalue("process"), transport)
+        client = Sidecar(target, deadline=PATIENT) if kind == "sync" else Blocking(AsyncSidecar(target, deadline=PATIENT))
     yield client
     client.close()
+
+
+def advance(either, duration: timedelta) -> None:
+    """Moves the clock of either."""
+    testing.advance(either._sidecar if isinstance(either, Blocking) else either, duration)
 
 
 def test_a_whole_life(either):

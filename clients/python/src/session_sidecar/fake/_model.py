@@ -31,10 +31,10 @@ class Refused(Exception):
 
 
 class Request(NamedTuple):
-    """A request id, and all else that the request says."""
+    """Hashes of a request id, and of all else that the request says."""
 
     key: str
-    content: bytes
+    content: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -122,8 +122,9 @@ def _known(field: str, enum: EnumTypeWrapper, number: int) -> int:
 
 
 def _request(key: str, content: bytes) -> Request | None:
+    """Only hashes are kept: what a Rotate says has an id in it."""
     _visible("request_id", key, 0, 128)
-    return Request(key, content) if key else None
+    return Request(hashlib.sha256(key.encode()).hexdigest(), hashlib.sha256(content).hexdigest()) if key else None
 
 
 def _content(verb: str, message: Message, *but: str) -> bytes:
@@ -308,9 +309,16 @@ class Server:
             return self._records.pop(ref) and None
         return record
 
+    def _examined(self, record: Record) -> Record:
+        """Whoever looks at a session whose deadline has passed takes note of that: it may live on, only observed."""
+        if record.tombstone is None and record.deadlines(self.now).nearest[0] <= self.now:
+            record.judge(self.now)
+            self._publish(record)
+        return record
+
     def _find_own(self, tenant: str, ref: str) -> Record | None:
         record = self.find(ref)
-        return record if record and record.tenant == tenant else None
+        return self._examined(record) if record and record.tenant == tenant else None
 
     def _successor(self, record: Record, leads: _Leads) -> Record | None:
         """The session that goes on in the place of an ended one, perhaps ended itself; None if that leads nowhere."""
@@ -596,6 +604,7 @@ class Server:
         if known and known.tombstone:
             raise self._ended(known)
         if known:
+            self._examined(known)
             raise self._refused("SESSION_EXISTS", "a live session has this id already; create sessions with fresh ids", known)
         now = self.now
         record = Record(ref, tenant, subject, labels, limits, now, now - authenticated_ago, now - idle_for, level)
@@ -609,7 +618,7 @@ class Server:
         self._publish(record)
 
     def _created_before(self, session_id: str, record: Record, wanted: Request) -> pb.CreateResponse:
-        match record.recall(wanted, self.now):
+        match self._examined(record).recall(wanted, self.now):
             case "created":
                 return pb.CreateResponse(session_id=session_id, session=self._session(record))
             case None:
@@ -621,8 +630,8 @@ class Server:
         most = limits.max_sessions_per_subject
         if most is None or not limits.enforced or not subject:
             return []
-        who = (tenant, subject, limits.policy)
-        peers = [record for record in self._live() if (record.tenant, record.subject, record.limits.policy) == who]
+        own = [self._examined(record) for record in self._live() if (record.tenant, record.subject) == (tenant, subject)]
+        peers = [record for record in own if record.limits.policy == limits.policy]
         too_many = len(peers) + 1 - most
         if too_many > 0 and not limits.ends_oldest:
             raise self._refused("SUBJECT_CAP", f"the subject has as many live sessions as max_sessions_per_subject allows, {most}")
@@ -888,16 +897,17 @@ class Server:
                 raise invalid(f"filter.states[{place}]", "must be ACTIVE, EXPIRING or ENDED; leave `states` empty for live sessions")
         labels = _labels("filter.labels", wanted.labels)
         _text("filter.policy", wanted.policy, 128)
-        known = (self._find_own(tenant, ref) for ref in list(self._records))
-        return [
-            record
+        known = (self.find(ref) for ref in list(self._records))
+        meant = (
+            self._examined(record)
             for record in known
             if record
+            and record.tenant == tenant
             and wanted.subject in ("", record.subject)
             and wanted.policy in ("", record.limits.policy)
             and labels.items() <= record.labels.items()
-            and self._status(record).state in (wanted.states or usual)
-        ]
+        )
+        return [record for record in meant if self._status(record).state in (wanted.states or usual)]
 
     def _told_only_by_the_program(self, request: Message) -> Any:
         problem = "the fake keeps no histories, counts or lint findings: ask `session-sidecar serve --dev`"
@@ -951,7 +961,7 @@ class Server:
         for ref in sorted(refs) if "refs" in scope else list(self._records):
             record = self.find(ref)
             if record and self.covers(scope, refs, record.ref, record.tenant, record.subject) and ("refs" in scope or not record.tombstone):
-                yield record
+                yield self._examined(record)
 
     def covers(self, scope: dict[str, Any], refs: set[str], ref: str, tenant: str, subject: str) -> bool:
         """Whether a scope is about a session."""
