@@ -42,7 +42,7 @@ from session_sidecar import (
 from session_sidecar._proto import session_admin_service_pb2 as admin_pb
 from session_sidecar._proto import session_service_pb2 as pb
 from session_sidecar.fake import FakeSidecar
-from session_sidecar.fake._server import Failed
+from session_sidecar.fake._requests import Failed
 
 DEADLINE = timedelta(seconds=run.PATIENCE)
 

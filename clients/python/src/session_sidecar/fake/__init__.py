@@ -24,8 +24,10 @@ from .._proto import session_service_pb2 as pb
 from .._types import EventKind, Fail, Held, HoldKind, Ref
 from .._watch import AsyncWatch, Broke, Course, Stream, Watch
 from ..events import Event
+from ._feed import Feed
 from ._policy import PolicyKeys, RuleKeys, read
-from ._server import Failed, Feed, Server
+from ._requests import Failed
+from ._server import Server
 
 __all__ = ["FakeAsyncSidecar", "FakeSidecar", "FakeSidecarAdmin", "FakeWatch", "PolicyKeys", "RuleKeys"]
 
@@ -65,7 +67,7 @@ class _FakeAsyncHolding(AsyncHolding):
 
     def _renew(self) -> float | None:
         try:
-            return self._granted_for(self._sidecar.hold_now(self._session_id, self.hold_id, self._ttl, self._kind, self._purpose))
+            return self._granted_for(self._sidecar._hold_now(self._session_id, self.hold_id, self._ttl, self._kind, self._purpose))
         except SidecarError as error:
             return self._failed(error)
 
@@ -260,7 +262,7 @@ class FakeAsyncSidecar(AsyncSidecar):
         """Carries out one call."""
         return _carried_out(self._server, call)
 
-    def hold_now(self, session_id: str, hold_id: str, ttl: timedelta, kind: HoldKind, purpose: str) -> Held:
+    def _hold_now(self, session_id: str, hold_id: str, ttl: timedelta, kind: HoldKind, purpose: str) -> Held:
         """`hold`, for the clock, which awaits nothing."""
         return _carried_out(self._server, calls.hold(self._settings, session_id, hold_id, ttl=ttl, kind=kind, purpose=purpose))
 
