@@ -66,6 +66,8 @@ unmatched = "ignore"
 max_sessions_per_subject = 2
 work_hold = "off"
 rules = [
+    {{ name = "previews", sec_purpose = ["preview", "Prefetch"], sec_fetch_mode = ["CORS", "no-cors"], verdict = "ignore" }},
+    {{ name = "clicks", sec_fetch_user = "?1", sec_fetch_mode = "navigate", verdict = "count" }},
     {{ name = "polls", path = ["/api/*/poll", "/**/beat"], verdict = "ignore" }},
     {{ name = "robots", kind = "user", host = "*.Robots.example", verdict = "ignore" }},
     {{ name = "forms", method = ["POST", "PUT"], path = "/app/**", visibility = "visible", verdict = "count" }},
