@@ -449,7 +449,7 @@ export class SessionSidecar extends HTMLElement {
     this.#show();
   }
 
-  #over(why, { login_url: url } = {}) {
+  #over(why, { login_url: url, end } = {}) {
     const { dialog, heading, text, told, stay, logout, login } = this.#parts;
     clearInterval(this.#tick);
     heading.textContent = this.#text('ended');
@@ -460,6 +460,7 @@ export class SessionSidecar extends HTMLElement {
     login.textContent = this.#text('login');
     if (url) {
       const to = new URL(url, document.baseURI);
+      if (end) to.searchParams.set('reason', end.reason);
       to.searchParams.set('next', location.pathname + location.search);
       login.href = to.href;
     }

@@ -45,7 +45,7 @@ test('R3 the page says why the session is over, and keeps what was typed', async
   await ended(page).waitFor();
   assert.match(await ended(page).textContent(), /Your session ended by inactivity\./);
   const login = ended(page).getByRole('link', { name: 'Log in again' });
-  assert.equal(await login.getAttribute('href'), `${site.origin}/login.html?next=%2Fapp.html`);
+  assert.equal(await login.getAttribute('href'), `${site.origin}/login.html?reason=IDLE_TIMEOUT&next=%2Fapp.html`);
   const behind = await ended(page).evaluate((dialog) => getComputedStyle(dialog, '::backdrop').backgroundColor);
   assert.match(behind, /^rgb\(/, 'nothing shows through');
   await page.waitForFunction(() => document.querySelector('session-sidecar').session.state.state !== 'ACTIVE');
@@ -166,7 +166,7 @@ test('R1 a closed browser ends the session, after a grace', async () => {
   const closed = page.waitForEvent('close');
   await page.close({ runBeforeUnload: true });
   await closed;
-  while (!/PRESENCE/.test(visitor.state())) await new Promise(setImmediate); // until the sidecar has heard
+  while (!/ends in [^,]* \(PRESENCE\)/.test(visitor.state())) await new Promise(setImmediate); // until the sidecar has heard
   site.pass('31s');
   assert.match(visitor.state(), /ENDED .* BROWSER_CLOSED/);
 });

@@ -42,6 +42,26 @@ path = ["/page.css", "/logout"]
 public = true
 `;
 
+/** An application of pages: it knows nothing of the sidecar, and remembers what it was sent. */
+function pages(site) {
+  site.sent = [];
+  const kinds = { '.html': 'text/html', '.css': 'text/css', '.txt': 'text/plain' };
+  const csp = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'self'; require-trusted-types-for 'script'";
+  const server = http.createServer((request, response) => {
+    const { pathname } = new URL(request.url, 'http://site');
+    site.sent.push({ path: pathname, headers: request.headers });
+    let page;
+    try { page = readFileSync(join(here, 'site', pathname)); } catch { return response.writeHead(404).end(); }
+    const about = { 'Content-Type': kinds[extname(pathname)], 'Content-Security-Policy': csp, 'Cache-Control': 'no-store' };
+    response.writeHead(200, about).end(page);
+  }).listen(site.app, '127.0.0.1');
+  const stop = () => {
+    server.close();
+    server.closeAllConnections();
+  };
+  return { login: '/login.html', stop };
+}
+
 async function freePort() {
   const server = createServer().listen(0, '127.0.0.1');
   await once(server, 'listening');
@@ -52,7 +72,7 @@ async function freePort() {
 }
 
 /** Waits until the process says a line like this; fails if it ends. */
-async function says(child, stream, line) {
+export async function says(child, stream, line) {
   const all = [];
   for await (const said of createInterface({ input: stream })) {
     if (said.includes(line)) return;
@@ -62,16 +82,19 @@ async function says(child, stream, line) {
 }
 
 export class Site {
-  /** `gateway`: nginx or envoy. `change` may make its documented configuration another one. */
-  static async start({ gateway = 'nginx', change = (conf) => conf } = {}) {
+  /** `gateway`: nginx, envoy or none. `change` may make its documented configuration another one. */
+  static async start({ gateway = 'nginx', change = (conf) => conf, policy = POLICY, application = pages } = {}) {
     const site = new Site();
     site.work = mkdtempSync(join(tmpdir(), 'session-site-'));
-    writeFileSync(join(site.work, 'policy.toml'), POLICY);
+    writeFileSync(join(site.work, 'policy.toml'), policy);
     for (const port of ['api', 'admin', 'door', 'web', 'app']) site[port] = await freePort();
     await site.startSidecar();
-    site.serveApp();
-    site.gateway = new gateways[gateway](site, change);
-    await site.startGateway();
+    site.application = await application(site);
+    if (gateway === 'none') site.web = site.app;
+    else {
+      site.gateway = new gateways[gateway](site, change);
+      await site.startGateway();
+    }
     site.browser = await chromium.launch({
       executablePath: '/usr/bin/chromium',
       args: ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync'],
@@ -81,21 +104,6 @@ export class Site {
 
   get origin() {
     return `http://localhost:${this.web}`;
-  }
-
-  /** The application: it knows nothing of the sidecar, and remembers what it was sent. */
-  serveApp() {
-    this.sent = [];
-    const kinds = { '.html': 'text/html', '.css': 'text/css', '.txt': 'text/plain' };
-    const csp = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'self'; require-trusted-types-for 'script'";
-    this.application = http.createServer((request, response) => {
-      const { pathname } = new URL(request.url, 'http://site');
-      this.sent.push({ path: pathname, headers: request.headers });
-      let page;
-      try { page = readFileSync(join(here, 'site', pathname)); } catch { return response.writeHead(404).end(); }
-      const about = { 'Content-Type': kinds[extname(pathname)], 'Content-Security-Policy': csp, 'Cache-Control': 'no-store' };
-      response.writeHead(200, about).end(page);
-    }).listen(this.app, '127.0.0.1');
   }
 
   async startSidecar() {
@@ -110,7 +118,7 @@ export class Site {
     this.proxy = this.gateway.spawn();
     for (;;) {
       // It has no word for it: it serves when it answers.
-      const answer = await fetch(`${this.origin}/login.html`).catch(() => null);
+      const answer = await fetch(this.origin + this.application.login).catch(() => null);
       if (answer?.ok) break;
       if (this.proxy.exitCode !== null) throw new Error('the gateway ended');
     }
@@ -137,8 +145,7 @@ export class Site {
       child.kill('SIGTERM');
       await gone;
     }
-    this.application?.close();
-    this.application?.closeAllConnections();
+    await this.application?.stop();
     rmSync(this.work, { recursive: true, force: true });
   }
 
@@ -146,6 +153,18 @@ export class Site {
   run(command, ...options) {
     const all = [command, '--target', `http://127.0.0.1:${this.api}`, ...options];
     return execFileSync(binary, all, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] }).trim();
+  }
+
+  /** Writes an id down where the command line finds it. */
+  remember(id) {
+    const file = join(this.work, 'id');
+    writeFileSync(file, id);
+    return file;
+  }
+
+  /** What the sidecar says of a session; that is no activity. */
+  check(id) {
+    return this.run('check', '--id-file', this.remember(id));
   }
 
   /** Time passes for the sidecar. */
@@ -181,7 +200,6 @@ export class Visitor {
 
   async logIn(policy = 'default') {
     this.id = this.site.run('create', '--subject', 'ada', '--policy', policy);
-    writeFileSync(join(this.site.work, 'id'), this.id);
     await this.context.addCookies([{ name: 'sid', value: this.id, url: this.site.origin, httpOnly: true, sameSite: 'Lax' }]);
   }
 
@@ -198,8 +216,7 @@ export class Visitor {
 
   /** What the sidecar says of the session; that is no activity. */
   state() {
-    writeFileSync(join(this.site.work, 'id'), this.id);
-    return this.site.run('check', '--id-file', join(this.site.work, 'id'));
+    return this.site.check(this.id);
   }
 
   async cookies() {
