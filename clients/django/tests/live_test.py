@@ -13,6 +13,7 @@ from pathlib import Path
 from threading import Thread
 from types import SimpleNamespace
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 from conftest import NAVIGATION, PATIENT, Site
@@ -38,16 +39,23 @@ User.objects.create_user("ada", password="a password")
 class Server:
     """A site's server, as a browser meets it."""
 
+    SET_UP = ["-c", SET_UP]
+    READY = "/about/"
+
+    def settings(self, directory: Path, sidecar: str) -> dict[str, str]:
+        """What the site is told by the environment."""
+        return {
+            "PYTHONPATH": os.pathsep.join(map(str, SOURCES)),
+            "DJANGO_SETTINGS_MODULE": "site_settings",
+            "TEST_SITE_DATABASE": str(directory / "site.sqlite3"),
+            "TEST_SITE_SIDECAR": sidecar,
+        }
+
     def __init__(self, command: list[str], directory: Path, sidecar: str) -> None:
         self.port = free_port()
         self.log = directory / "server.log"
-        self.env = clean_environment(
-            PYTHONPATH=os.pathsep.join(map(str, SOURCES)),
-            DJANGO_SETTINGS_MODULE="site_settings",
-            TEST_SITE_DATABASE=str(directory / "site.sqlite3"),
-            TEST_SITE_SIDECAR=sidecar,
-        )
-        subprocess.run([sys.executable, "-c", SET_UP], env=self.env, check=True, timeout=PATIENCE)
+        self.env = clean_environment(**self.settings(directory, sidecar))
+        subprocess.run([sys.executable, *self.SET_UP], env=self.env, check=True, timeout=PATIENCE)
         with self.log.open("wb") as output:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", *(part.replace("PORT", str(self.port)) for part in command)],
@@ -61,7 +69,7 @@ class Server:
     def _ready_or_dead(self) -> bool:
         assert self.process.poll() is None, self.log.read_text()
         try:
-            return self.get("/about/")[0] == 200
+            return self.get(self.READY)[0] == 200
         except OSError:
             return False
 
@@ -79,12 +87,22 @@ class Server:
         response = self.open(path, cookie, **headers)
         return response.status, response.read().decode()
 
-    def log_in(self) -> str:
+    def __enter__(self) -> "Server":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+        log = self.log.read_text()
+        assert "Traceback" not in log, log
+
+    def log_in(self, name: str = "ada", password: str = "a password") -> str:
         """A person logs in. Answers the session's id."""
         page = self.open("/login/")
         token = page.headers["Set-Cookie"].partition(";")[0]
         (field,) = re.findall(r'csrfmiddlewaretoken" value="(\w+)"', page.read().decode())
-        form = f"username=ada&password=a+password&csrfmiddlewaretoken={field}"
+        form = urlencode({"username": name, "password": password, "csrfmiddlewaretoken": field})
         done = self.open("/login/", token, "POST", form, Content_Type="application/x-www-form-urlencoded", **_navigation())
         assert done.status == 302, done.read()
         (session_id,) = re.findall(r"sessionid=(\w+)", str(done.headers.get_all("Set-Cookie")))
@@ -103,14 +121,8 @@ def _navigation() -> dict[str, str]:
 @pytest.fixture
 def served(process, directory, request) -> Iterator[Any]:
     """A server of the site by the command that the test is marked with, and its sidecar."""
-    server = Server(request.param, directory, process.tcp)
-    with Sidecar(process.tcp, deadline=PATIENT) as client:
+    with Server(request.param, directory, process.tcp) as server, Sidecar(process.tcp, deadline=PATIENT) as client:
         yield SimpleNamespace(server=server, site=Site(client, process))
-    if server.process.poll() is None:
-        os.killpg(server.process.pid, signal.SIGKILL)
-        server.process.wait()
-    log = server.log.read_text()
-    assert "Traceback" not in log, log
 
 
 gunicorn = pytest.mark.parametrize(
