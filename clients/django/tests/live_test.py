@@ -223,6 +223,25 @@ def _restarted(process) -> subprocess.Popen[bytes]:
     return again
 
 
+def test_a_socket_is_closed_by_a_sidecar_that_tells_of_single_sessions_only(serve, directory):
+    """Then it is asked again and again, for all sockets at once."""
+    port = free_port()
+    listen = [f"tcp://127.0.0.1:{port}?verbs=use,issue,end,watch-own"]
+    process = serve("--dev", listen=listen)
+    command = ["uvicorn", "--port=PORT", "site_asgi:application"]
+    with Server(command, directory, f"127.0.0.1:{port}") as server, Sidecar(f"127.0.0.1:{port}", deadline=PATIENT) as client:
+        session_id = server.log_in()
+        with connect(f"ws://127.0.0.1:{server.port}/echo/", additional_headers={"Cookie": f"sessionid={session_id}"}) as socket:
+            assert socket.recv(PATIENCE) == "hello ada"
+            changed = server.open("/change-password/", f"sessionid={session_id}", **_navigation())
+            (second,) = re.findall(r"sessionid=(\w+)", changed.headers["Set-Cookie"])
+            client.end(second, reason=EndReason.REVOKED)
+            with pytest.raises(ConnectionClosed) as closed:
+                socket.recv(PATIENCE)
+            assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (4401, "REVOKED")
+        assert process.metric("watchers") == 0
+
+
 @uvicorn
 def test_a_page_is_warned_stays_and_hears_the_end(served):
     server, site = served.server, served.site

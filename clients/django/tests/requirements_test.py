@@ -252,6 +252,12 @@ def test_a_newer_login_takes_the_place_of_an_older_one_and_says_so(site, setting
 @pytest.mark.django_db(transaction=True)
 def test_an_asynchronous_site_is_judged_the_same(site):
     User.objects.create_user("ada", password="a password")
+    told = []
+
+    def hear(user_id, reason, **_):
+        told.append((User.objects.get(pk=user_id).username, reason))  # A receiver may ask the database.
+
+    session_ended.connect(hear)
 
     async def visit() -> None:
         client = AsyncClient()
@@ -265,3 +271,27 @@ def test_an_asynchronous_site_is_judged_the_same(site):
         assert IDLE in (await client.get("/login/", headers=NAVIGATION)).content.decode()
 
     asyncio.run(visit())
+    session_ended.disconnect(hear)
+    assert told == [("ada", "IDLE_TIMEOUT")]
+
+
+@pytest.mark.parametrize("engine", ["db", "cache", "cached_db", "file"])
+def test_any_store_of_django_sessions_with_a_key_will_do(site, settings, ada, engine):
+    settings.SESSION_ENGINE = f"django.contrib.sessions.backends.{engine}"
+    browser = Browser()
+    browser.log_in()
+    first = browser.session_id
+    assert browser.visit("/change-password/").status_code == 200 and browser.session_id != first
+    assert browser.visit("/private/").status_code == 200
+    site.advance(minutes=15)
+    assert IDLE in browser.get("/private/", headers=NAVIGATION, follow=True).content.decode()
+    assert not browser.session_id
+
+
+def test_a_session_for_reading_only_changes_nothing(site, settings, ada):
+    settings.SESSION_SIDECAR = settings.SESSION_SIDECAR | {"POLICY": "display"}
+    browser = Browser()
+    browser.log_in()
+    site.advance(hours=10)
+    assert browser.visit("/private/").status_code == 200
+    assert browser.post("/private/", headers=NAVIGATION).status_code == 403

@@ -15,6 +15,7 @@ from django.contrib.auth import SESSION_KEY
 from django.contrib.auth.models import AbstractBaseUser, AnonymousUser
 from django.contrib.sessions.backends.base import SessionBase, UpdateError
 from django.core.exceptions import PermissionDenied
+from django.dispatch import Signal
 from django.http import HttpRequest
 
 from session_sidecar import (
@@ -93,7 +94,7 @@ def judge(at: Backend, request: HttpRequest, asked: Asked) -> Course[Answer | No
                 yield from seen(request.session)
         case Ended() | Unknown():
             yield from _flush(request)
-            tell_ended(request, answer, user_id)
+            yield from tell_ended(request, answer, user_id)
     return answer
 
 
@@ -153,7 +154,7 @@ def _adopt(at: Backend, request: HttpRequest, key: str, user_id: str, unknown: U
                 return Unreachable(told.fail == "open", refused.code, str(refused))
         raise
     yield from _remember(request.session, known["login"], known["seen"])
-    session_adopted.send(type(user), session_ref=created.session.status.session_ref, user_id=user_id, request=request)
+    yield _told(session_adopted, session_ref=created.session.status.session_ref, user_id=user_id, request=request)
     answer: Answer = yield asked(key)
     return answer
 
@@ -218,10 +219,15 @@ def forget_user(request: HttpRequest) -> None:
     request.auser = auser
 
 
-def tell_ended(request: HttpRequest, answer: Ended | Unknown, user_id: str) -> None:
+def tell_ended(request: HttpRequest, answer: Ended | Unknown, user_id: str) -> Course[None]:
     """Tells the site's receivers."""
     reason = answer.reason if isinstance(answer, Ended) else None
-    session_ended.send(None, session_ref=answer.session_ref, reason=reason, user_id=user_id, request=request)
+    yield _told(session_ended, session_ref=answer.session_ref, reason=reason, user_id=user_id, request=request)
+
+
+def _told(signal: Signal, **what: object) -> Step[Any]:
+    """Receivers may ask the database: in an event loop they have a thread."""
+    return Step(lambda: signal.send(None, **what), lambda: signal.asend(None, **what))
 
 
 # ---- Login, a new key, logout ----
@@ -312,7 +318,7 @@ def logged_out(sender: object, request: HttpRequest, user: AbstractBaseUser | No
     track(request, None, user_id)
     answer = run(_over(at, key, actor=Actor.USER, actor_id=user_id))
     if answer:
-        tell_ended(request, answer, user_id)
+        run(tell_ended(request, answer, user_id))
 
 
 def settle(at: Backend, request: HttpRequest) -> Course[None]:
@@ -332,6 +338,6 @@ def settle(at: Backend, request: HttpRequest) -> Course[None]:
         yield at.ask("rotate", before.key, new_session_id=session.session_key)
     except (SessionEndedError, SessionUnknownError):
         return  # The next request says so.
-    except SidecarUnreachableError as away:
-        logger.warning("a session's new key could not be told: %s", away)  # It is adopted with its next request.
+    except (RefusedError, SidecarUnreachableError) as problem:
+        logger.warning("a session's new key could not be told: %s", problem)  # It is adopted with its next request.
     track(request, session.session_key, user_id)
