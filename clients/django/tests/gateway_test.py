@@ -44,7 +44,7 @@ class Gateway(Example):
         self.sidecar_process = serve(*arguments, listen=[f"tcp://127.0.0.1:{api}"])
         self.client = Sidecar(f"127.0.0.1:{api}", deadline=PATIENT)
         super().__init__(mode, directory, f"127.0.0.1:{api}")
-        (conf,) = re.findall(r"```nginx\n(.*?)```", (REPOSITORY / "docs/nginx.md").read_text(), re.DOTALL)
+        conf, *_ = re.findall(r"```nginx\n(.*?)```", (REPOSITORY / "docs/nginx.md").read_text(), re.DOTALL)
         web = free_port()
         for theirs, ours in (("listen 80", f"listen 127.0.0.1:{web}"), ("127.0.0.1:50153", f"127.0.0.1:{door}"), ("127.0.0.1:8000", f"127.0.0.1:{self.port}")):
             assert theirs in conf
