@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
+from datetime import timedelta
 from pathlib import Path
 from threading import Thread
 from types import SimpleNamespace
@@ -22,7 +23,7 @@ from support.process import PATIENCE, clean_environment, eventually, free_port
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
-from session_sidecar import EndReason, Sidecar
+from session_sidecar import EndReason, Sidecar, testing
 
 HERE = Path(__file__).resolve().parent
 SOURCES = [HERE, HERE.parent / "src", HERE.parents[1] / "python/src"]
@@ -41,6 +42,7 @@ class Server:
 
     SET_UP = ["-c", SET_UP]
     READY = "/about/"
+    POLICY = ""
 
     def settings(self, directory: Path, sidecar: str) -> dict[str, str]:
         """What the site is told by the environment."""
@@ -49,6 +51,7 @@ class Server:
             "DJANGO_SETTINGS_MODULE": "site_settings",
             "TEST_SITE_DATABASE": str(directory / "site.sqlite3"),
             "TEST_SITE_SIDECAR": sidecar,
+            "TEST_SITE_POLICY": self.POLICY,
         }
 
     def __init__(self, command: list[str], directory: Path, sidecar: str) -> None:
@@ -264,6 +267,43 @@ def test_a_page_is_warned_stays_and_hears_the_end(served):
     assert name == "ended" and ended["end"]["reason"] == "REVOKED" and ended["login_url"] == "/login/"
     assert stream.read() == b"", "it closes"
     assert server.open("/-/session/events", cookie).status == 401, "and the browser does not come back"
+
+
+@uvicorn
+def test_a_page_that_was_open_while_the_key_changed_comes_back_under_the_new_one(served):
+    server = served.server
+    session_id = server.log_in()
+    stream = server.open("/-/session/events?page=abc", f"sessionid={session_id}")
+    assert event(stream)[0] == "state"
+    eventually(lambda: served.site.process.metric("watchers") == 1, "the site is told")
+    changed = server.open("/change-password/", f"sessionid={session_id}", **_navigation())
+    name, ended = event(stream)
+    assert name == "ended" and ended["end"]["reason"] == "ROTATED"
+    assert stream.read() == b""
+    (second,) = re.findall(r"sessionid=(\w+)", changed.headers["Set-Cookie"])
+    assert event(server.open("/-/session/events?page=abc", f"sessionid={second}"))[1]["session_ref"] != ended["session_ref"]
+
+
+class Present(Server):
+    """Whose sessions end with the browser."""
+
+    POLICY = "present"
+
+
+def test_an_open_stream_is_an_open_page(process, directory):
+    with Present(["uvicorn", "--port=PORT", "site_asgi:application"], directory, process.tcp) as server, Sidecar(process.tcp, deadline=PATIENT) as client:
+        session_id = server.log_in()
+        cookie = f"sessionid={session_id}"
+        stream = server.open("/-/session/events?page=abc", cookie, Sec_Fetch_Site="same-origin")
+        assert event(stream)[1]["presence"] is True
+        session = client.check(session_id).session
+        assert [(each.hold_id, each.kind) for each in session.holds] == [("tab.abc", "PRESENCE")]
+        eventually(lambda: process.metric("watchers") == 1, "the site is told")
+        left = server.open("/-/session/leave?page=abc", cookie, "POST", Sec_Fetch_Site="same-origin")
+        assert left.status == 200 and json.loads(left.read())["limit"] == "PRESENCE"
+        testing.advance(client, timedelta(seconds=31))
+        name, ended = event(stream)
+        assert name == "ended" and ended["end"]["reason"] == "BROWSER_CLOSED"
 
 
 @uvicorn

@@ -150,13 +150,20 @@ def _adopt(at: Backend, request: HttpRequest, key: str, user_id: str, unknown: U
                 return Ended(unknown.session_ref, End(reason, Actor.POLICY))
             case "SUBJECT_CAP":
                 return unknown
-            case "SESSION_CAP" | "STORE_FULL":
-                return Unreachable(told.fail == "open", refused.code, str(refused))
+        if full := _full(refused):
+            return full
         raise
     yield from _remember(request.session, known["login"], known["seen"])
     yield _told(session_adopted, session_ref=created.session.status.session_ref, user_id=user_id, request=request)
     answer: Answer = yield asked(key)
     return answer
+
+
+def _full(refused: RefusedError) -> Unreachable | None:
+    """A sidecar that has no room for more knows this session as little as one that is away."""
+    if refused.reason in ("SESSION_CAP", "STORE_FULL"):
+        return Unreachable(settings().fail == "open", refused.code, str(refused))
+    return None
 
 
 def _unreachable(error: SidecarUnreachableError) -> Unreachable:
@@ -246,17 +253,21 @@ def logged_in(sender: object, request: HttpRequest, user: AbstractBaseUser, **_:
         session.create()  # Django flushed another person's, and would save this one with the response.
     now = time.time()
     _stamp(session, now, now)
+    away: Unreachable | None = None
     try:
         run(_begin(at, request, subject))
     except RefusedError as refused:
+        away = _full(refused)
+        if away is None:
+            _not_in(request)
+            logger.warning("a login was refused: %s", refused)
+            raise LoginRefusedError(str(refused)) from None
+    except SidecarUnreachableError as error:
+        away = _unreachable(error)
+    if away and not away.allowed:
         _not_in(request)
-        logger.warning("a login was refused: %s", refused)
-        raise LoginRefusedError(str(refused)) from None
-    except SidecarUnreachableError as away:
-        if settings().fail == "open":
-            return  # It is adopted with its next request.
-        _not_in(request)
-        raise SidecarAwayError(away.answer) from None
+        raise SidecarAwayError(away)
+    # With FAIL = "open" it is adopted with its next request.
 
 
 def _not_in(request: HttpRequest) -> None:
