@@ -1,8 +1,8 @@
 """Who is down, and what happens."""
 
 import pytest
-from django.contrib.sessions.models import Session as Row
 from conftest import SCRIPT, Browser
+from django.contrib.sessions.models import Session as Row
 from support.process import eventually
 
 from session_sidecar import Live

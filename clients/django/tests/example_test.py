@@ -6,7 +6,6 @@ import pytest
 from conftest import PATIENT
 from live_test import HERE, Server, _navigation
 
-
 from session_sidecar import Sidecar
 
 EXAMPLE = HERE.parent / "example"

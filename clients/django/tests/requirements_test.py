@@ -3,14 +3,13 @@
 import asyncio
 
 import pytest
+from conftest import NAVIGATION, Browser, both
 from django.contrib.auth.models import User
 from django.contrib.sessions.models import Session as Row
 from django.test import AsyncClient
 
-from session_sidecar import EndReason, Live, Ref
-
 from django_session_sidecar import session_ended
-from conftest import NAVIGATION, Browser, both
+from session_sidecar import EndReason, Live, Ref
 
 pytestmark = both
 IDLE = "nothing had happened for a while"
@@ -171,6 +170,28 @@ def test_the_same_person_logs_in_again_while_logged_in_and_gets_a_new_id(site, l
     assert site.sidecar.check(first).reason is EndReason.ROTATED
     assert site.sidecar.check(second).session.authentication_time > began, "both deadlines begin anew"
     assert logged_in.visit("/private/").status_code == 200
+
+
+def test_a_session_that_ends_while_the_person_logs_in_again_is_followed_by_a_new_one(site, logged_in, monkeypatch):
+    first = logged_in.session_id
+    monkeypatch.setattr("site_urls.LONG_WORK", lambda request: site.sidecar.end(first))
+    assert logged_in.visit("/login-again/").status_code == 200
+    assert site.sidecar.check(first).reason is EndReason.LOGOUT
+    assert site.sidecar.check(logged_in.session_id).session.predecessor_ref is None
+    assert logged_in.visit("/private/").status_code == 200
+
+
+def test_a_password_that_is_changed_as_the_session_ends_revives_nothing(site, logged_in, monkeypatch):
+    first = logged_in.session_id
+
+    def work(request):
+        site.sidecar.end(first)
+
+    monkeypatch.setattr("site_urls.LONG_WORK", work)
+    assert logged_in.visit("/change-password/").status_code == 200
+    assert site.sidecar.check(first).reason is EndReason.LOGOUT
+    assert not logged_in.session_id
+    assert logged_in.visit("/private/").status_code == 302 and site.live_sessions == 0
 
 
 def test_another_person_logs_in_and_nothing_of_the_former_session_goes_on(site, logged_in):

@@ -90,7 +90,7 @@ def judge(at: Backend, request: HttpRequest, asked: Asked) -> Course[Answer | No
     match answer:
         case Live():
             track(request, key, user_id)
-            if not isinstance(answer, Touched) or answer.counted:
+            if isinstance(answer, Touched) and answer.counted:
                 yield from seen(request.session)
         case Ended() | Unknown():
             yield from _flush(request)
@@ -347,8 +347,11 @@ def settle(at: Backend, request: HttpRequest) -> Course[None]:
         yield Step(session.create, session.acreate)
     try:
         yield at.ask("rotate", before.key, new_session_id=session.session_key)
-    except (SessionEndedError, SessionUnknownError):
-        return  # The next request says so.
-    except (RefusedError, SidecarUnreachableError) as problem:
+    except SessionEndedError as ended:
+        # It ended while the view ran. Under its new key nobody would know of that.
+        yield from _flush(request)
+        yield from tell_ended(request, ended.answer, user_id)
+        return
+    except (RefusedError, SessionUnknownError, SidecarUnreachableError) as problem:
         logger.warning("a session's new key could not be told: %s", problem)  # It is adopted with its next request.
     track(request, session.session_key, user_id)
