@@ -132,7 +132,8 @@ class _Connection:
         """The next message of the client; the end as its last."""
         if self._next is None:
             self._next = asyncio.ensure_future(self._receive())
-        await asyncio.wait({self._over, self._next}, return_when=asyncio.FIRST_COMPLETED)
+        either: set[asyncio.Future[Any]] = {self._over, self._next}
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         if self._answer is not None:
             return {"type": "websocket.disconnect", "code": OVER} if self._is_socket else {"type": "http.disconnect"}
         message, self._next = self._next.result(), None
