@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs what the tests need beside cargo, pinned by version and hash, into ignored folders of this repository:
-#   .tools/venv                     grpcio, buf, pytest         (tests/requirements.txt)
+#   .tools/venv                     grpcio, buf, pytest, Django (tests/requirements.txt)
 #   .tools/bin/promtool             Debian's prometheus package, unpacked and not installed: no daemon starts
 #   .tools/packages, .tools/bin     Debian's Redis, Valkey and NGINX (tests/packages.txt), unpacked and not installed; the shim that steps a clock
 #   tests/conformance/node_modules  grpc-js, proto-loader       (tests/conformance/package-lock.json)

@@ -1,8 +1,8 @@
 """The admin's page "sessions of this user"."""
 
 import pytest
-from django.contrib.auth.models import Permission, User
 from conftest import POLICY, Browser, Site
+from django.contrib.auth.models import Permission, User
 from support.process import free_port
 
 from session_sidecar import EndReason, Sidecar

@@ -4,14 +4,14 @@ import re
 import time
 
 import pytest
+from conftest import NAVIGATION, Browser, Site
 from django.contrib.auth.models import User
 from django.contrib.sessions.models import Session as Row
 from django.utils import timezone
-from conftest import NAVIGATION, Browser, Site
 
 from django_session_sidecar import session_adopted
 from django_session_sidecar.tracking import STAMPS
-from session_sidecar import Live
+from session_sidecar import Live, Sidecar
 
 
 @pytest.fixture
@@ -80,6 +80,18 @@ def test_a_restart_of_a_sidecar_without_a_store_logs_nobody_out_nor_gives_anybod
     assert logged_in.visit("/private/").status_code == 302
 
 
+def test_two_requests_that_adopt_at_the_same_moment_both_go_on(site, before, monkeypatch, ada):
+    create = Sidecar.create
+
+    def second(self, **named):
+        create(site.sidecar, **named)  # The other request was faster.
+        return create(self, **named)
+
+    monkeypatch.setattr(Sidecar, "create", second)
+    assert before.visit("/private/").status_code == 200
+    assert site.live_sessions == 1
+
+
 def test_it_is_refused_with_deny(site, settings, before):
     settings.SESSION_SIDECAR = settings.SESSION_SIDECAR | {"ON_UNKNOWN": "deny"}
     page = before.get("/private/", headers=NAVIGATION, follow=True)
@@ -114,12 +126,17 @@ def test_last_seen_is_written_seldom_and_kept_near(site, logged_in):
         stamp(logged_in, login=600, seen=46)  # A twentieth of the idle timeout is 45 s.
         before = saves()
         logged_in.fetch("/poll/")
+        logged_in.get("/-/session")
         assert saves() == before, "a poll is not the person"
         logged_in.visit("/private/")
         logged_in.visit("/private/")
         assert saves() == before + 1
     stamps = logged_in.session[STAMPS]
     assert stamps["seen"] - stamps["login"] >= 599, "the login stays what it was"
+    for verb in ("extend", "activity"):
+        stamp(logged_in, login=600, seen=46)
+        logged_in.change(verb)
+        assert logged_in.session[STAMPS]["seen"] >= stamps["seen"], "that is the person"
 
 
 def test_a_session_that_is_gone_when_it_is_stamped_is_no_error(site, logged_in, monkeypatch):

@@ -1,8 +1,8 @@
 """Who is down, and what happens."""
 
 import pytest
-from django.contrib.sessions.models import Session as Row
 from conftest import SCRIPT, Browser
+from django.contrib.sessions.models import Session as Row
 from support.process import eventually
 
 from session_sidecar import Live
@@ -63,6 +63,20 @@ def test_a_logout_works_while_the_sidecar_is_away(site, logged_in, settings):
     dead(site)
     assert logged_in.post("/logout/").status_code == 302
     assert Row.objects.count() == 0
+
+
+def test_a_sidecar_without_room_is_as_good_as_away(settings, serve, ada, db):
+    full = serve("--dev", "--max-sessions", "1")
+    settings.SESSION_SIDECAR = {"TARGET": full.tcp, "DEADLINE": 20}
+    first, second = Browser(), Browser()
+    assert first.log_in().status_code == 302
+    assert second.log_in().status_code == 503
+    settings.SESSION_SIDECAR = settings.SESSION_SIDECAR | {"FAIL": "open"}
+    assert second.log_in().status_code == 302
+    assert second.visit("/private/").content == b"ada None"
+    settings.SESSION_SIDECAR = settings.SESSION_SIDECAR | {"FAIL": "closed"}
+    assert second.visit("/private/").status_code == 503
+    assert first.visit("/private/").status_code == 200
 
 
 @pytest.mark.parametrize("fail", ["open", "closed"])

@@ -30,6 +30,10 @@ idle_timeout = "15m"
 max_sessions_per_subject = 1
 at_subject_cap = "end-oldest"
 
+[policy.display]
+passive = true
+absolute_timeout = "30d"
+
 [policy.present]
 idle_timeout = "15m"
 presence = "on"

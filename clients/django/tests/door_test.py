@@ -4,8 +4,6 @@
 import pytest
 from conftest import Browser, both
 
-
-
 from session_sidecar import EndReason, Ref
 
 pytestmark = both

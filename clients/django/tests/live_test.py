@@ -9,10 +9,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
+from datetime import timedelta
 from pathlib import Path
 from threading import Thread
 from types import SimpleNamespace
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 from conftest import NAVIGATION, PATIENT, Site
@@ -21,7 +23,7 @@ from support.process import PATIENCE, clean_environment, eventually, free_port
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
-from session_sidecar import EndReason, Sidecar
+from session_sidecar import EndReason, Sidecar, testing
 
 HERE = Path(__file__).resolve().parent
 SOURCES = [HERE, HERE.parent / "src", HERE.parents[1] / "python/src"]
@@ -38,16 +40,25 @@ User.objects.create_user("ada", password="a password")
 class Server:
     """A site's server, as a browser meets it."""
 
+    SET_UP = ["-c", SET_UP]
+    READY = "/about/"
+    POLICY = ""
+
+    def settings(self, directory: Path, sidecar: str) -> dict[str, str]:
+        """What the site is told by the environment."""
+        return {
+            "PYTHONPATH": os.pathsep.join(map(str, SOURCES)),
+            "DJANGO_SETTINGS_MODULE": "site_settings",
+            "TEST_SITE_DATABASE": str(directory / "site.sqlite3"),
+            "TEST_SITE_SIDECAR": sidecar,
+            "TEST_SITE_POLICY": self.POLICY,
+        }
+
     def __init__(self, command: list[str], directory: Path, sidecar: str) -> None:
         self.port = free_port()
         self.log = directory / "server.log"
-        self.env = clean_environment(
-            PYTHONPATH=os.pathsep.join(map(str, SOURCES)),
-            DJANGO_SETTINGS_MODULE="site_settings",
-            TEST_SITE_DATABASE=str(directory / "site.sqlite3"),
-            TEST_SITE_SIDECAR=sidecar,
-        )
-        subprocess.run([sys.executable, "-c", SET_UP], env=self.env, check=True, timeout=PATIENCE)
+        self.env = clean_environment(**self.settings(directory, sidecar))
+        subprocess.run([sys.executable, *self.SET_UP], env=self.env, check=True, timeout=PATIENCE)
         with self.log.open("wb") as output:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", *(part.replace("PORT", str(self.port)) for part in command)],
@@ -61,7 +72,7 @@ class Server:
     def _ready_or_dead(self) -> bool:
         assert self.process.poll() is None, self.log.read_text()
         try:
-            return self.get("/about/")[0] == 200
+            return self.get(self.READY)[0] == 200
         except OSError:
             return False
 
@@ -79,12 +90,22 @@ class Server:
         response = self.open(path, cookie, **headers)
         return response.status, response.read().decode()
 
-    def log_in(self) -> str:
+    def __enter__(self) -> "Server":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+        log = self.log.read_text()
+        assert "Traceback" not in log, log
+
+    def log_in(self, name: str = "ada", password: str = "a password") -> str:
         """A person logs in. Answers the session's id."""
         page = self.open("/login/")
         token = page.headers["Set-Cookie"].partition(";")[0]
         (field,) = re.findall(r'csrfmiddlewaretoken" value="(\w+)"', page.read().decode())
-        form = f"username=ada&password=a+password&csrfmiddlewaretoken={field}"
+        form = urlencode({"username": name, "password": password, "csrfmiddlewaretoken": field})
         done = self.open("/login/", token, "POST", form, Content_Type="application/x-www-form-urlencoded", **_navigation())
         assert done.status == 302, done.read()
         (session_id,) = re.findall(r"sessionid=(\w+)", str(done.headers.get_all("Set-Cookie")))
@@ -103,14 +124,8 @@ def _navigation() -> dict[str, str]:
 @pytest.fixture
 def served(process, directory, request) -> Iterator[Any]:
     """A server of the site by the command that the test is marked with, and its sidecar."""
-    server = Server(request.param, directory, process.tcp)
-    with Sidecar(process.tcp, deadline=PATIENT) as client:
+    with Server(request.param, directory, process.tcp) as server, Sidecar(process.tcp, deadline=PATIENT) as client:
         yield SimpleNamespace(server=server, site=Site(client, process))
-    if server.process.poll() is None:
-        os.killpg(server.process.pid, signal.SIGKILL)
-        server.process.wait()
-    log = server.log.read_text()
-    assert "Traceback" not in log, log
 
 
 gunicorn = pytest.mark.parametrize(
@@ -211,6 +226,25 @@ def _restarted(process) -> subprocess.Popen[bytes]:
     return again
 
 
+def test_a_socket_is_closed_by_a_sidecar_that_tells_of_single_sessions_only(serve, directory):
+    """Then it is asked again and again, for all sockets at once."""
+    port = free_port()
+    listen = [f"tcp://127.0.0.1:{port}?verbs=use,issue,end,watch-own"]
+    process = serve("--dev", listen=listen)
+    command = ["uvicorn", "--port=PORT", "site_asgi:application"]
+    with Server(command, directory, f"127.0.0.1:{port}") as server, Sidecar(f"127.0.0.1:{port}", deadline=PATIENT) as client:
+        session_id = server.log_in()
+        with connect(f"ws://127.0.0.1:{server.port}/echo/", additional_headers={"Cookie": f"sessionid={session_id}"}) as socket:
+            assert socket.recv(PATIENCE) == "hello ada"
+            changed = server.open("/change-password/", f"sessionid={session_id}", **_navigation())
+            (second,) = re.findall(r"sessionid=(\w+)", changed.headers["Set-Cookie"])
+            client.end(second, reason=EndReason.REVOKED)
+            with pytest.raises(ConnectionClosed) as closed:
+                socket.recv(PATIENCE)
+            assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (4401, "REVOKED")
+        assert process.metric("watchers") == 0
+
+
 @uvicorn
 def test_a_page_is_warned_stays_and_hears_the_end(served):
     server, site = served.server, served.site
@@ -233,6 +267,43 @@ def test_a_page_is_warned_stays_and_hears_the_end(served):
     assert name == "ended" and ended["end"]["reason"] == "REVOKED" and ended["login_url"] == "/login/"
     assert stream.read() == b"", "it closes"
     assert server.open("/-/session/events", cookie).status == 401, "and the browser does not come back"
+
+
+@uvicorn
+def test_a_page_that_was_open_while_the_key_changed_comes_back_under_the_new_one(served):
+    server = served.server
+    session_id = server.log_in()
+    stream = server.open("/-/session/events?page=abc", f"sessionid={session_id}")
+    assert event(stream)[0] == "state"
+    eventually(lambda: served.site.process.metric("watchers") == 1, "the site is told")
+    changed = server.open("/change-password/", f"sessionid={session_id}", **_navigation())
+    name, ended = event(stream)
+    assert name == "ended" and ended["end"]["reason"] == "ROTATED"
+    assert stream.read() == b""
+    (second,) = re.findall(r"sessionid=(\w+)", changed.headers["Set-Cookie"])
+    assert event(server.open("/-/session/events?page=abc", f"sessionid={second}"))[1]["session_ref"] != ended["session_ref"]
+
+
+class Present(Server):
+    """Whose sessions end with the browser."""
+
+    POLICY = "present"
+
+
+def test_an_open_stream_is_an_open_page(process, directory):
+    with Present(["uvicorn", "--port=PORT", "site_asgi:application"], directory, process.tcp) as server, Sidecar(process.tcp, deadline=PATIENT) as client:
+        session_id = server.log_in()
+        cookie = f"sessionid={session_id}"
+        stream = server.open("/-/session/events?page=abc", cookie, Sec_Fetch_Site="same-origin")
+        assert event(stream)[1]["presence"] is True
+        session = client.check(session_id).session
+        assert [(each.hold_id, each.kind) for each in session.holds] == [("tab.abc", "PRESENCE")]
+        eventually(lambda: process.metric("watchers") == 1, "the site is told")
+        left = server.open("/-/session/leave?page=abc", cookie, "POST", Sec_Fetch_Site="same-origin")
+        assert left.status == 200 and json.loads(left.read())["limit"] == "PRESENCE"
+        testing.advance(client, timedelta(seconds=31))
+        name, ended = event(stream)
+        assert name == "ended" and ended["end"]["reason"] == "BROWSER_CLOSED"
 
 
 @uvicorn

@@ -3,14 +3,13 @@
 import asyncio
 
 import pytest
+from conftest import NAVIGATION, Browser, both
 from django.contrib.auth.models import User
 from django.contrib.sessions.models import Session as Row
 from django.test import AsyncClient
 
-from session_sidecar import EndReason, Live, Ref
-
 from django_session_sidecar import session_ended
-from conftest import NAVIGATION, Browser, both
+from session_sidecar import EndReason, Live, Ref
 
 pytestmark = both
 IDLE = "nothing had happened for a while"
@@ -173,6 +172,28 @@ def test_the_same_person_logs_in_again_while_logged_in_and_gets_a_new_id(site, l
     assert logged_in.visit("/private/").status_code == 200
 
 
+def test_a_session_that_ends_while_the_person_logs_in_again_is_followed_by_a_new_one(site, logged_in, monkeypatch):
+    first = logged_in.session_id
+    monkeypatch.setattr("site_urls.LONG_WORK", lambda request: site.sidecar.end(first))
+    assert logged_in.visit("/login-again/").status_code == 200
+    assert site.sidecar.check(first).reason is EndReason.LOGOUT
+    assert site.sidecar.check(logged_in.session_id).session.predecessor_ref is None
+    assert logged_in.visit("/private/").status_code == 200
+
+
+def test_a_password_that_is_changed_as_the_session_ends_revives_nothing(site, logged_in, monkeypatch):
+    first = logged_in.session_id
+
+    def work(request):
+        site.sidecar.end(first)
+
+    monkeypatch.setattr("site_urls.LONG_WORK", work)
+    assert logged_in.visit("/change-password/").status_code == 200
+    assert site.sidecar.check(first).reason is EndReason.LOGOUT
+    assert not logged_in.session_id
+    assert logged_in.visit("/private/").status_code == 302 and site.live_sessions == 0
+
+
 def test_another_person_logs_in_and_nothing_of_the_former_session_goes_on(site, logged_in):
     User.objects.create_user("bob")
     first = logged_in.session_id
@@ -252,6 +273,12 @@ def test_a_newer_login_takes_the_place_of_an_older_one_and_says_so(site, setting
 @pytest.mark.django_db(transaction=True)
 def test_an_asynchronous_site_is_judged_the_same(site):
     User.objects.create_user("ada", password="a password")
+    told = []
+
+    def hear(user_id, reason, **_):
+        told.append((User.objects.get(pk=user_id).username, reason))  # A receiver may ask the database.
+
+    session_ended.connect(hear)
 
     async def visit() -> None:
         client = AsyncClient()
@@ -265,3 +292,27 @@ def test_an_asynchronous_site_is_judged_the_same(site):
         assert IDLE in (await client.get("/login/", headers=NAVIGATION)).content.decode()
 
     asyncio.run(visit())
+    session_ended.disconnect(hear)
+    assert told == [("ada", "IDLE_TIMEOUT")]
+
+
+@pytest.mark.parametrize("engine", ["db", "cache", "cached_db", "file"])
+def test_any_store_of_django_sessions_with_a_key_will_do(site, settings, ada, engine):
+    settings.SESSION_ENGINE = f"django.contrib.sessions.backends.{engine}"
+    browser = Browser()
+    browser.log_in()
+    first = browser.session_id
+    assert browser.visit("/change-password/").status_code == 200 and browser.session_id != first
+    assert browser.visit("/private/").status_code == 200
+    site.advance(minutes=15)
+    assert IDLE in browser.get("/private/", headers=NAVIGATION, follow=True).content.decode()
+    assert not browser.session_id
+
+
+def test_a_session_for_reading_only_changes_nothing(site, settings, ada):
+    settings.SESSION_SIDECAR = settings.SESSION_SIDECAR | {"POLICY": "display"}
+    browser = Browser()
+    browser.log_in()
+    site.advance(hours=10)
+    assert browser.visit("/private/").status_code == 200
+    assert browser.post("/private/", headers=NAVIGATION).status_code == 403

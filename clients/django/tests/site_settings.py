@@ -64,4 +64,8 @@ SESSION_SIDECAR = {
     "PASSIVE_URLS": ["/passive/by-path/"],
     "PASSIVE_URL_NAMES": ["passive-by-name"],
 }
-SESSION_SIDECAR |= {key: value for key, value in {"TARGET": os.environ.get("TEST_SITE_SIDECAR")}.items() if value}
+SESSION_SIDECAR |= {
+    key: value
+    for key, value in {"TARGET": os.environ.get("TEST_SITE_SIDECAR"), "POLICY": os.environ.get("TEST_SITE_POLICY")}.items()
+    if value
+}

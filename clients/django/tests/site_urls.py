@@ -49,6 +49,7 @@ class Poll(View):
 
 @login_required
 def change_password(request):
+    LONG_WORK(request)
     request.user.set_password("another one")
     request.user.save()
     update_session_auth_hash(request, request.user)
@@ -59,6 +60,7 @@ def change_password(request):
 def login_again(request):
     """A page that asks for the password once more, or lets somebody else go on."""
     user = User.objects.get(username=request.GET["as"]) if "as" in request.GET else request.user
+    LONG_WORK(request)
     login(request, user, "django.contrib.auth.backends.ModelBackend")
     return HttpResponse("again")
 

@@ -20,6 +20,7 @@ POLL_SECONDS = float(os.environ.get("SITE_POLL_SECONDS", "2"))
 SECRET_KEY = os.environ.get("SITE_SECRET_KEY", "an example's key is no secret")
 ALLOWED_HOSTS = ["localhost", "127.0.0.1", "[::1]"]
 USE_TZ = True
+TIME_ZONE = "UTC"
 ROOT_URLCONF = "notebook.urls"
 ASGI_APPLICATION = "notebook.asgi.application"
 

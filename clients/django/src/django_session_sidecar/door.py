@@ -4,12 +4,15 @@ and rules (docs/http-door.md), for the same module."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import math
 import re
+import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache, wraps
 from importlib import resources
@@ -17,6 +20,7 @@ from typing import Any, TypeAlias
 
 from django.contrib.auth.decorators import login_not_required
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpResponseNotModified, JsonResponse, StreamingHttpResponse
+from django.http.request import split_domain_port
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_GET, require_POST
 
@@ -264,7 +268,7 @@ def activity(request: HttpRequest, asked: Asked) -> HttpResponseBase:
     if visible not in (None, "unsaid", "visible", "hidden"):
         raise _invalid("visibility must be visible or hidden")
     hints = Hints(
-        host=request.get_host().rpartition(":")[0] or request.get_host(),
+        host=split_domain_port(request.get_host())[0],
         page_visibility=PageVisibility(visible.upper()) if visible in ("visible", "hidden") else None,
         input_report=True,
     )
@@ -342,39 +346,45 @@ def leave(request: HttpRequest) -> HttpResponseBase:
 # ---- The stream of events ----
 
 
+@dataclass(eq=False)
+class OpenPage:
+    """A page that hears what happens. Once it was left it is not present any more."""
+
+    name: str
+    left: bool = False
+
+
 class _Pages:
     """The open pages of this process."""
 
     def __init__(self) -> None:
-        self._open: dict[str, list[str]] = {}
+        self._lock = threading.Lock()
+        self._open: dict[Ref, list[OpenPage]] = {}
 
-    def open(self, ref: Ref, page: str) -> bool:
-        """False: the session has too many."""
-        pages = self._open.setdefault(ref, [])
-        if len(pages) >= MOST_STREAMS:
-            return False
-        pages.append(page)
-        return True
+    def are_enough(self, ref: Ref) -> bool:
+        """Whether the session may have no more."""
+        with self._lock:
+            return len(self._open.get(ref, ())) >= MOST_STREAMS
 
-    def leave(self, ref: Ref, page: str) -> None:
+    def leave(self, ref: Ref, name: str) -> None:
         """The page holds PRESENCE no longer, also if its stream is still open."""
-        pages = self._open.get(ref, [])
-        if page in pages:
-            pages[pages.index(page)] = ""
+        with self._lock:
+            for page in self._open.get(ref, ()):
+                page.left |= page.name == name
 
-    def is_open(self, ref: Ref, page: str) -> bool:
-        """Whether it was not left."""
-        return page in self._open.get(ref, ())
-
-    def close(self, ref: Ref, page: str) -> None:
-        """Its stream is closed."""
-        pages = self._open.get(ref, [])
-        for known in (page, ""):
-            if known in pages:
-                pages.remove(known)
-                break
-        if not pages:
-            self._open.pop(ref, None)
+    @contextlib.contextmanager
+    def opened(self, ref: Ref, name: str) -> Iterator[OpenPage]:
+        """A page, as long as its stream is open."""
+        page = OpenPage(name)
+        with self._lock:
+            self._open.setdefault(ref, []).append(page)
+        try:
+            yield page
+        finally:
+            with self._lock:
+                self._open[ref].remove(page)
+                if not self._open[ref]:
+                    del self._open[ref]
 
 
 _pages = _Pages()
@@ -416,7 +426,7 @@ def stream(request: HttpRequest, asked: Asked) -> HttpResponseBase:
     if scope is None:
         retry = b"retry: %d\n\n" % int(PULSE * 1000)
         response = HttpResponse([retry, _event("state", _state(live))], content_type="text/event-stream")
-    elif not _pages.open(live.session_ref, page):
+    elif _pages.are_enough(live.session_ref):
         message = f"the session has {MOST_STREAMS} streams; let the pages of a browser share one"
         raise Refused(notice.refusal(429, "STREAM_CAP", message))
     else:
@@ -435,12 +445,13 @@ def _event(name: str, data: dict[str, Any]) -> bytes:
     return f"event: {name}\ndata: {json.dumps(data)}\n\n".encode()
 
 
-async def _streamed(at: Backend, key: str, ref: Ref, page: str) -> AsyncIterator[bytes]:
-    try:
+async def _streamed(at: Backend, key: str, ref: Ref, name: str) -> AsyncIterator[bytes]:
+    with _pages.opened(ref, name) as page:
         async with hub(at).subscribed(key) as (subscription, answer):
             yield b"retry: 2000\n\n"
             over = answer if isinstance(answer, Ended | Unknown) else None
-            if isinstance(answer, Live):
+            session = answer.session if isinstance(answer, Live) else None
+            if session:
                 yield _event("state", _state(answer))
             pulse = time.monotonic() + PULSE
             while over is None:
@@ -454,14 +465,12 @@ async def _streamed(at: Backend, key: str, ref: Ref, page: str) -> AsyncIterator
                         over = happened
                     else:
                         yield _happened(happened)
-                if time.monotonic() >= pulse and isinstance(answer, Live) and _pages.is_open(ref, page):
+                if time.monotonic() >= pulse and not page.left:
                     pulse = time.monotonic() + PULSE
-                    await asyncio.to_thread(_hold_presence, at, key, answer.session, page)
+                    await asyncio.to_thread(_hold_presence, at, key, session, name)
             if isinstance(over, Ended):
                 told = {"end": notice.end_as_json(over), "session_ref": over.session_ref, "login_url": settings().login_url}
                 yield _event("ended", told)
-    finally:
-        _pages.close(ref, page)
 
 
 def _happened(event: events.Warning | events.Cleared) -> bytes:

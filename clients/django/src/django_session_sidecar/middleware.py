@@ -6,10 +6,11 @@ from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar, cast
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
+from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.urls import Resolver404, resolve
 
-from session_sidecar import Activity, Ended, Live, Unknown, Unreachable
+from session_sidecar import Activity, Ended, Live, RefusedError, Unknown, Unreachable
 
 from . import notice, tracking
 from .backend import Backend, Course, arun, backend, run
@@ -83,7 +84,14 @@ class SessionSidecarMiddleware:
             getattr(view, "_session_sidecar_passive", False) or request.path in told.passive_urls or name in told.passive_url_names
         )
         asked = tracking.touched(at, request, Activity.BACKGROUND if is_passive else None)
-        match (yield from tracking.judge(at, request, asked)):
+        try:
+            answer = yield from tracking.judge(at, request, asked)
+        except RefusedError as refused:
+            # The policy is `passive`, for reading only.
+            if refused.reason != "READ_ONLY_SESSION":
+                raise
+            raise PermissionDenied(str(refused)) from None
+        match answer:
             case Live() as live:
                 request.session_sidecar = live  # type: ignore[attr-defined]
             case Unreachable(allowed=False) as away:

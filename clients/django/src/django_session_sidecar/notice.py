@@ -28,7 +28,7 @@ WORDS = {
     EndReason.SUPERSEDED: "because a newer session of the same person took its place",
     EndReason.ROTATED: "under this name only: it was given a new id and goes on",
 }
-SENTENCES: "dict[str, StrOrPromise]" = {
+SENTENCES: dict[str, StrOrPromise] = {
     EndReason.IDLE_TIMEOUT: _("You were logged out because nothing had happened for a while."),
     EndReason.ABSOLUTE_TIMEOUT: _("You were logged out because the longest time since your login had passed."),
     EndReason.BROWSER_CLOSED: _("You were logged out because the browser was closed."),

@@ -92,7 +92,7 @@ class _Connection:
         self._receive = receive
         self._send = send
         self._sending = asyncio.Lock()
-        self._over = asyncio.Event()
+        self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._answer: Ended | Unknown | None = None
         self._next: asyncio.Task[Message] | None = None
         self._watching: asyncio.Task[None] | None = None
@@ -120,7 +120,7 @@ class _Connection:
             return  # A stream for everybody.
         async with self._sending:
             self._answer = over
-            self._over.set()
+            self._over.set_result(None)
             await self._send(self._closing(over))
 
     def _closing(self, over: Ended | Unknown) -> Message:
@@ -132,11 +132,8 @@ class _Connection:
         """The next message of the client; the end as its last."""
         if self._next is None:
             self._next = asyncio.ensure_future(self._receive())
-        over = asyncio.create_task(self._over.wait())
-        try:
-            await asyncio.wait({over, self._next}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            over.cancel()
+        either: set[asyncio.Future[Any]] = {self._over, self._next}
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         if self._answer is not None:
             return {"type": "websocket.disconnect", "code": OVER} if self._is_socket else {"type": "http.disconnect"}
         message, self._next = self._next.result(), None

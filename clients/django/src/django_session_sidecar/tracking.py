@@ -15,6 +15,7 @@ from django.contrib.auth import SESSION_KEY
 from django.contrib.auth.models import AbstractBaseUser, AnonymousUser
 from django.contrib.sessions.backends.base import SessionBase, UpdateError
 from django.core.exceptions import PermissionDenied
+from django.dispatch import Signal
 from django.http import HttpRequest
 
 from session_sidecar import (
@@ -89,11 +90,11 @@ def judge(at: Backend, request: HttpRequest, asked: Asked) -> Course[Answer | No
     match answer:
         case Live():
             track(request, key, user_id)
-            if not isinstance(answer, Touched) or answer.counted:
+            if isinstance(answer, Touched) and answer.counted:
                 yield from seen(request.session)
         case Ended() | Unknown():
             yield from _flush(request)
-            tell_ended(request, answer, user_id)
+            yield from tell_ended(request, answer, user_id)
     return answer
 
 
@@ -149,13 +150,20 @@ def _adopt(at: Backend, request: HttpRequest, key: str, user_id: str, unknown: U
                 return Ended(unknown.session_ref, End(reason, Actor.POLICY))
             case "SUBJECT_CAP":
                 return unknown
-            case "SESSION_CAP" | "STORE_FULL":
-                return Unreachable(told.fail == "open", refused.code, str(refused))
+        if full := _full(refused):
+            return full
         raise
     yield from _remember(request.session, known["login"], known["seen"])
-    session_adopted.send(type(user), session_ref=created.session.status.session_ref, user_id=user_id, request=request)
+    yield _told(session_adopted, session_ref=created.session.status.session_ref, user_id=user_id, request=request)
     answer: Answer = yield asked(key)
     return answer
+
+
+def _full(refused: RefusedError) -> Unreachable | None:
+    """A sidecar that has no room for more knows this session as little as one that is away."""
+    if refused.reason in ("SESSION_CAP", "STORE_FULL"):
+        return Unreachable(settings().fail == "open", refused.code, str(refused))
+    return None
 
 
 def _unreachable(error: SidecarUnreachableError) -> Unreachable:
@@ -218,10 +226,15 @@ def forget_user(request: HttpRequest) -> None:
     request.auser = auser
 
 
-def tell_ended(request: HttpRequest, answer: Ended | Unknown, user_id: str) -> None:
+def tell_ended(request: HttpRequest, answer: Ended | Unknown, user_id: str) -> Course[None]:
     """Tells the site's receivers."""
     reason = answer.reason if isinstance(answer, Ended) else None
-    session_ended.send(None, session_ref=answer.session_ref, reason=reason, user_id=user_id, request=request)
+    yield _told(session_ended, session_ref=answer.session_ref, reason=reason, user_id=user_id, request=request)
+
+
+def _told(signal: Signal, **what: object) -> Step[Any]:
+    """Receivers may ask the database: in an event loop they have a thread."""
+    return Step(lambda: signal.send(None, **what), lambda: signal.asend(None, **what))
 
 
 # ---- Login, a new key, logout ----
@@ -240,17 +253,21 @@ def logged_in(sender: object, request: HttpRequest, user: AbstractBaseUser, **_:
         session.create()  # Django flushed another person's, and would save this one with the response.
     now = time.time()
     _stamp(session, now, now)
+    away: Unreachable | None = None
     try:
         run(_begin(at, request, subject))
     except RefusedError as refused:
+        away = _full(refused)
+        if away is None:
+            _not_in(request)
+            logger.warning("a login was refused: %s", refused)
+            raise LoginRefusedError(str(refused)) from None
+    except SidecarUnreachableError as error:
+        away = _unreachable(error)
+    if away and not away.allowed:
         _not_in(request)
-        logger.warning("a login was refused: %s", refused)
-        raise LoginRefusedError(str(refused)) from None
-    except SidecarUnreachableError as away:
-        if settings().fail == "open":
-            return  # It is adopted with its next request.
-        _not_in(request)
-        raise SidecarAwayError(away.answer) from None
+        raise SidecarAwayError(away)
+    # With FAIL = "open" it is adopted with its next request.
 
 
 def _not_in(request: HttpRequest) -> None:
@@ -312,7 +329,7 @@ def logged_out(sender: object, request: HttpRequest, user: AbstractBaseUser | No
     track(request, None, user_id)
     answer = run(_over(at, key, actor=Actor.USER, actor_id=user_id))
     if answer:
-        tell_ended(request, answer, user_id)
+        run(tell_ended(request, answer, user_id))
 
 
 def settle(at: Backend, request: HttpRequest) -> Course[None]:
@@ -330,8 +347,11 @@ def settle(at: Backend, request: HttpRequest) -> Course[None]:
         yield Step(session.create, session.acreate)
     try:
         yield at.ask("rotate", before.key, new_session_id=session.session_key)
-    except (SessionEndedError, SessionUnknownError):
-        return  # The next request says so.
-    except SidecarUnreachableError as away:
-        logger.warning("a session's new key could not be told: %s", away)  # It is adopted with its next request.
+    except SessionEndedError as ended:
+        # It ended while the view ran. Under its new key nobody would know of that.
+        yield from _flush(request)
+        yield from tell_ended(request, ended.answer, user_id)
+        return
+    except (RefusedError, SessionUnknownError, SidecarUnreachableError) as problem:
+        logger.warning("a session's new key could not be told: %s", problem)  # It is adopted with its next request.
     track(request, session.session_key, user_id)

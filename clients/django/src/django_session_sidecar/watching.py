@@ -14,11 +14,9 @@ from session_sidecar import (
     Answer,
     Ended,
     EndReason,
-    InvalidRequestError,
     Live,
     NotPermittedError,
     Ref,
-    SidecarError,
     Unknown,
     Unreachable,
     events,
@@ -54,6 +52,11 @@ class Subscription:
                     pass
                 case Ended() | Unknown() as last:
                     return last
+
+
+def _name(subscription: Subscription) -> str:
+    """Its id as long as that is its own: by it also a sidecar knows the session that has another key since its restart."""
+    return subscription.session_ref if subscription.moved and subscription.session_ref else subscription.session_id
 
 
 class Hub:
@@ -102,9 +105,7 @@ class Hub:
             self._by_ref.setdefault(ref, set()).add(subscription)
 
     async def _ask(self, subscription: Subscription) -> Answer:
-        # Under its id as long as that is its own: then also a sidecar that has another key since its restart knows it.
-        name: str = subscription.session_ref if subscription.moved and subscription.session_ref else subscription.session_id
-        answer: Answer = await self._at.ask("check", name).arun()
+        answer: Answer = await self._at.ask("check", _name(subscription)).arun()
         if isinstance(answer, Unreachable):
             self._doubt()
         elif subscription in self._all:
@@ -125,16 +126,24 @@ class Hub:
         waiting = list(subscriptions)
         for start in range(0, len(waiting), _AT_ONCE):
             part = waiting[start : start + _AT_ONCE]
-            for subscription, answer in zip(part, await asyncio.gather(*map(self._ask, part), return_exceptions=True)):
+            answers = await self._at.ask("check_many", map(_name, part)).arun()
+            for subscription, answer in zip(part, answers):
                 match answer:
-                    case Ended(end=end):
-                        self._tell_end(subscription, answer)
-                        if subscription.moved and end.successor_ref:
-                            self._doubt()  # What became of that one is not known yet.
-                    case Unknown():
-                        subscription.told.put_nowait(answer)
-                    case SidecarError():
-                        logger.warning("an open socket's session could not be asked for: %s", answer)
+                    case Live(session_ref=ref) if subscription in self._all:
+                        self._place(subscription, ref)
+                    case Unreachable():
+                        self._doubt()
+                    case Ended() | Unknown():
+                        await self._tell_over(subscription)  # Why, is told only of one.
+
+    async def _tell_over(self, subscription: Subscription) -> None:
+        match await self._ask(subscription):
+            case Ended() as over:
+                self._tell_end(subscription, over)
+                if subscription.moved:
+                    self._doubt()  # What became of that one is not known yet.
+            case Unknown() as over:
+                subscription.told.put_nowait(over)
 
     def _tell_end(self, subscription: Subscription, over: Ended) -> None:
         if over.reason is EndReason.ROTATED and over.successor_ref:
@@ -147,9 +156,9 @@ class Hub:
             async with self._at.asynchronous.watch(whole_tenant=True, initial_state=False) as watch:
                 async for event in watch:
                     await self._heard(event)
-        except (NotPermittedError, InvalidRequestError) as error:
-            # A listener with `verbs=watch-own`.
-            logger.info("the sidecar tells of no whole tenant here, and is asked for each socket: %s", error)
+        except NotPermittedError as error:
+            # A listener with `verbs=watch-own`. A watch of ids would have to begin anew with each socket.
+            logger.info("the sidecar tells of no whole tenant here, and is asked every %g s: %s", _AGAIN, error)
             while True:
                 await asyncio.sleep(_AGAIN)
                 await self._look(self._all)
