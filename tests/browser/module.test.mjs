@@ -166,7 +166,23 @@ test('R1 a closed browser ends the session, after a grace', async () => {
   const closed = page.waitForEvent('close');
   await page.close({ runBeforeUnload: true });
   await closed;
-  while (!/ends in [^,]* \(PRESENCE\)/.test(visitor.state())) await new Promise(setImmediate); // until the sidecar has heard
+  await site.says(visitor.id, /ends in [^,]* \(PRESENCE\)/);
+  site.pass('31s');
+  assert.match(visitor.state(), /ENDED .* BROWSER_CLOSED/);
+});
+
+test('R1 a page that is loaded anew is another one: closed then, the browser ends the session after the same grace', async () => {
+  await visitor.logIn('pages');
+  const page = await visitor.open();
+  await site.says(visitor.id, /hold "tab/);
+  await page.reload();
+  await site.says(visitor.id, /^(?!.*hold "tab.*hold "tab).*hold "tab/);
+  // So is the one that a link leads to.
+  await page.getByRole('link', { name: 'A page without it' }).click();
+  await page.getByRole('heading', { name: 'A page without the module' }).waitFor();
+  await Promise.all([page.waitForResponse(/session\/events/), page.goBack()]);
+  await page.close({ runBeforeUnload: true });
+  await site.says(visitor.id, /ends in [^,]* \(PRESENCE\)/);
   site.pass('31s');
   assert.match(visitor.state(), /ENDED .* BROWSER_CLOSED/);
 });

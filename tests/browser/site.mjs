@@ -167,6 +167,17 @@ export class Site {
     return this.run('check', '--id-file', this.remember(id));
   }
 
+  /** Waits until the sidecar says this of a session: that a page was closed, say, which nothing here is told of. */
+  async says(id, what) {
+    const until = performance.now() + 30_000;
+    let said;
+    do {
+      if (performance.now() > until) throw new Error(`the sidecar never said ${what}, but ${said}`);
+      await new Promise(setImmediate);
+      said = this.check(id);
+    } while (!what.test(said));
+  }
+
   /** Time passes for the sidecar. */
   pass(duration) {
     this.run('advance', duration);

@@ -105,6 +105,16 @@ def announce(request: HttpRequest, answer: Ended | Unknown) -> bool:
     return True
 
 
+def is_announced(request: HttpRequest) -> bool:
+    """Whether a message that waits to be shown says it already. To look is not to show."""
+    waiting = messages.get_messages(request)
+    used = getattr(waiting, "used", None)
+    found = any("session-ended" in message.tags for message in waiting)
+    if used is not None:
+        waiting.used = used  # type: ignore[union-attr]
+    return found
+
+
 def _login_paths() -> set[str]:
     paths = {urlsplit(settings().login_url).path}
     try:

@@ -10,6 +10,7 @@ const POLL = 30_000; // how often to ask where nobody tells
 const SLEPT = 3_000; // the clocks of wall and page have come apart so far: the machine slept
 const REPORT = 60; // input is reported this often at most, in s; a sixth of the idle timeout if that is less
 const HOLD = 180; // timers of a hidden page run once a minute
+const GOES_ON = 30_000; // how long it may take to get to another page
 const AWAY = 5_000; // between attempts to open the stream again
 
 const now = () => performance.now();
@@ -30,6 +31,8 @@ export class Session extends EventTarget {
   #timer = 0;
   #report = { at: -Infinity, input: -Infinity, timer: 0 };
   #stream = null;
+  #present = false; // it has had a stream, by which the sidecar takes this page for open
+  #goesOn = -Infinity; // when the person last set out for another page of the site
   #letGo = null; // of the lead
   #stop = null;
   #channel = null;
@@ -70,6 +73,10 @@ export class Session extends EventTarget {
     on(document, ['visibilitychange'], () => (document.hidden ? this.#flush() : this.refresh()));
     on(window, ['focus', 'online'], () => this.refresh());
     on(document, ['resume'], () => this.refresh());
+    on(globalThis.navigation ?? new EventTarget(), ['navigate'], ({ destination, downloadRequest }) => {
+      const stays = destination.sameDocument || downloadRequest !== null;
+      if (!stays && new URL(destination.url).origin === location.origin) this.#goesOn = now();
+    });
     on(window, ['pagehide'], (event) => this.#left(event.persisted));
     on(window, ['pageshow'], (event) => event.persisted && this.#lead());
     let apart = Date.now() - now();
@@ -88,7 +95,7 @@ export class Session extends EventTarget {
     this.#stop?.abort();
     this.#stop = null;
     this.#letGo?.();
-    this.#close();
+    this.#leave();
     this.#channel?.close();
     clearTimeout(this.#timer);
     clearTimeout(this.#report.timer);
@@ -264,6 +271,7 @@ export class Session extends EventTarget {
   }
 
   #open() {
+    this.#present = true;
     const stream = (this.#stream = new EventSource(new URL(`events?page=${this.#page}`, this.#base), { withCredentials: true }));
     const on = (type, listener) => stream.addEventListener(type, ({ data }) => listener(JSON.parse(data)));
     const session_ref = this.#state.session_ref;
@@ -284,6 +292,7 @@ export class Session extends EventTarget {
       this.#close();
       setTimeout(() => this.refresh(), LATE);
     });
+    stream.onopen = () => this.#succeeds();
     stream.onerror = () => {
       // It comes back by itself unless it was refused: then the door says why.
       if (stream.readyState !== EventSource.CLOSED) return;
@@ -297,11 +306,36 @@ export class Session extends EventTarget {
     this.#stream = null;
   }
 
+  /**
+   * This page is open no longer, as the sidecar is to know: unless the person goes on to another page of the site, which may be one
+   * without this module. Then whichever page has a stream next says it of this one. A browser that does not tell is not taken for closed.
+   */
+  #leave() {
+    this.#close();
+    if (this.#present && globalThis.navigation && now() - this.#goesOn > GOES_ON) this.#isGone(this.#page);
+    this.#present = false;
+  }
+
+  #isGone(page) {
+    if (this.#state.presence) this.#ask('POST', `leave?page=${page}`, undefined, true).catch(() => {});
+  }
+
+  /** This page has a stream now: the one that had it before is not open any more. */
+  #succeeds() {
+    try {
+      const key = `session-sidecar ${this.#base}`;
+      const before = localStorage.getItem(key);
+      localStorage.setItem(key, this.#page);
+      if (before && before !== this.#page) this.#isGone(before);
+    } catch {
+      // There is no storage: what is not known to be gone lapses.
+    }
+  }
+
   /** This page goes. Another one leads from now on. */
   #left(persisted) {
     this.#flush();
-    if (this.#stream && this.#state.presence) this.#ask('POST', `leave?page=${this.#page}`, undefined, true).catch(() => {});
-    this.#close();
+    this.#leave();
     this.#letGo?.();
     if (!persisted) for (const hold of this.#holds) hold.release();
   }
@@ -449,7 +483,7 @@ export class SessionSidecar extends HTMLElement {
     this.#show();
   }
 
-  #over(why, { login_url: url } = {}) {
+  #over(why, { login_url: url, end } = {}) {
     const { dialog, heading, text, told, stay, logout, login } = this.#parts;
     clearInterval(this.#tick);
     heading.textContent = this.#text('ended');
@@ -460,6 +494,7 @@ export class SessionSidecar extends HTMLElement {
     login.textContent = this.#text('login');
     if (url) {
       const to = new URL(url, document.baseURI);
+      if (end) to.searchParams.set('reason', end.reason);
       to.searchParams.set('next', location.pathname + location.search);
       login.href = to.href;
     }

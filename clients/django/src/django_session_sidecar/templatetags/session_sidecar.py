@@ -42,5 +42,7 @@ def session_end_reason(context: template.Context) -> StrOrPromise:
     if over is not None:
         announced = getattr(request, "_session_end_announced", False)
         return "" if announced else notice.sentence(over)
+    if notice.is_announced(request):
+        return ""
     # Whatever somebody writes there, only our own sentences are shown.
     return notice.SENTENCES.get(request.GET.get("reason", ""), "")
