@@ -31,8 +31,8 @@ path = "/dashboard/news/"
 passive = true
 `;
 
-/** `mode`: package or plain. */
-export const django = (mode) => async (site) => {
+/** `mode`: package or plain. `poll`: how many seconds its dashboard waits before it asks again. */
+export const django = (mode, poll = 0.05) => async (site) => {
   const paths = [join(clients, 'django/example'), ...(mode === 'package' ? [join(clients, 'django/src'), join(clients, 'python/src')] : [])];
   const env = {
     ...process.env,
@@ -40,7 +40,7 @@ export const django = (mode) => async (site) => {
     DJANGO_SETTINGS_MODULE: 'notebook.settings',
     SITE_MODE: mode,
     SITE_DATABASE: join(site.work, 'site.sqlite3'),
-    SITE_POLL_SECONDS: '0.05',
+    SITE_POLL_SECONDS: String(poll),
     SESSION_SIDECAR_TARGET: `127.0.0.1:${site.api}`,
   };
   const prepared = spawnSync(python, ['-m', 'django', 'prepare'], { env, encoding: 'utf8' });

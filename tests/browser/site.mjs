@@ -14,7 +14,7 @@ import { gateways } from './gateways.mjs';
 
 const here = import.meta.dirname;
 export const repository = resolve(here, '../..');
-const binary = resolve(repository, process.env.SIDECAR_UNDER_TEST ?? 'target/debug/session-sidecar');
+export const binary = resolve(repository, process.env.SIDECAR_UNDER_TEST ?? 'target/debug/session-sidecar');
 
 const POLICY = `
 [policy.default]
@@ -62,9 +62,14 @@ function pages(site) {
   return { login: '/login.html', stop };
 }
 
-async function freePort() {
-  const server = createServer().listen(0, '127.0.0.1');
-  await once(server, 'listening');
+/** This port if it is free, or any. */
+async function freePort(wanted = 0) {
+  const server = createServer().listen(wanted, '127.0.0.1');
+  try {
+    await once(server, 'listening');
+  } catch {
+    return freePort();
+  }
   const { port } = server.address();
   server.close();
   await once(server, 'close');
@@ -82,12 +87,16 @@ export async function says(child, stream, line) {
 }
 
 export class Site {
-  /** `gateway`: nginx, envoy or none. `change` may make its documented configuration another one. */
-  static async start({ gateway = 'nginx', change = (conf) => conf, policy = POLICY, application = pages } = {}) {
+  /**
+   * `gateway`: nginx, envoy or none. `change` may make its documented configuration another one. `flags` of the sidecar: its clock is
+   * the test's unless they say otherwise. `ports` that are wanted, if they are free; `browser`: whether there is one.
+   */
+  static async start({ gateway = 'nginx', change = (conf) => conf, policy = POLICY, application = pages, flags = ['--dev'], ports = {}, browser = true } = {}) {
     const site = new Site();
     site.work = mkdtempSync(join(tmpdir(), 'session-site-'));
+    site.flags = flags;
     writeFileSync(join(site.work, 'policy.toml'), policy);
-    for (const port of ['api', 'admin', 'door', 'web', 'app']) site[port] = await freePort();
+    for (const port of ['api', 'admin', 'door', 'web', 'app']) site[port] = await freePort(ports[port]);
     await site.startSidecar();
     site.application = await application(site);
     if (gateway === 'none') site.web = site.app;
@@ -95,10 +104,12 @@ export class Site {
       site.gateway = new gateways[gateway](site, change);
       await site.startGateway();
     }
-    site.browser = await chromium.launch({
-      executablePath: '/usr/bin/chromium',
-      args: ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync'],
-    });
+    if (browser) {
+      site.browser = await chromium.launch({
+        executablePath: '/usr/bin/chromium',
+        args: ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync'],
+      });
+    }
     return site;
   }
 
@@ -109,7 +120,7 @@ export class Site {
   async startSidecar() {
     const options = ['--policy-file', join(this.work, 'policy.toml'), '--listen', `tcp://127.0.0.1:${this.api}`];
     options.push('--admin-listen', `127.0.0.1:${this.admin}`, '--door-listen', `127.0.0.1:${this.door}`);
-    this.sidecar = spawn(binary, ['serve', '--dev', ...options], { stdio: ['ignore', 'ignore', 'pipe'] });
+    this.sidecar = spawn(binary, ['serve', ...this.flags, ...options], { stdio: ['ignore', 'ignore', 'pipe'] });
     await says(this.sidecar, this.sidecar.stderr, ' INFO serving');
     this.sidecar.stderr.resume();
   }
