@@ -140,6 +140,55 @@ test('envoy: a route that says itself that it is passive is no activity', async 
   assert.equal((await ask(site, '/app.html', { id })).status, 302);
 });
 
+const STARTS = `
+[policy.default]
+tombstone_ttl = "14d"
+
+[door]
+cookies = ["sid"]
+login_url = "/login.html"
+unknown = "start"
+start = { app_session_age = "14d", max_sessions = 5, rate = 1000 }
+`;
+
+for (const gateway of ['nginx', 'envoy']) {
+  test(`${gateway}: made-up cookies keep no login out`, async (t) => {
+    const site = await Site.start({ gateway, policy: STARTS });
+    t.after(() => site.stop());
+    let let_in = 0;
+    for (let number = 0; number < 300; number++) {
+      const { status } = await ask(site, '/app.html', { id: `made-up-${number}-${'x'.repeat(20)}` });
+      if (status === 200) let_in++;
+      else assert.equal(status, 302);
+    }
+    assert.equal(let_in, 5, 'as many as may begin here');
+    assert.equal((await ask(site, '/app.html', { id: site.run('create', '--subject', 'ada') })).status, 200, 'a real login goes on');
+  });
+}
+
+test('envoy: a flood of streams is bounded, and costs nobody else anything', async (t) => {
+  const site = await Site.start({ gateway: 'envoy' });
+  t.after(() => site.stop());
+  const id = site.run('create', '--subject', 'ada');
+  const open = [];
+  t.after(() => open.forEach((response) => response.destroy()));
+  const answers = [];
+  for (let number = 0; number < 40; number++) {
+    const headers = { Host: `localhost:${site.web}`, Cookie: `sid=${id}` };
+    const [response] = await once(http.get({ port: site.web, path: `/-/session/events?page=p${number}`, headers, agent: false }), 'response');
+    answers.push(response.statusCode);
+    open.push(response);
+  }
+  assert.deepEqual([...new Set(answers)].sort(), [200, 429]);
+  assert.equal(answers.filter((status) => status === 200).length, 16);
+  assert.equal((await ask(site, '/app.html', { id })).status, 200);
+  const other = site.run('create', '--subject', 'grace');
+  const headers = { Host: `localhost:${site.web}`, Cookie: `sid=${other}` };
+  const [stream] = await once(http.get({ port: site.web, path: '/-/session/events', headers, agent: false }), 'response');
+  open.push(stream);
+  assert.equal(stream.statusCode, 200, 'another session has streams of its own');
+});
+
 /** The documented configurations of those who would rather let pass while the sidecar is away. */
 const open = {
   nginx: (conf) => {
