@@ -214,7 +214,7 @@ impl Lines {
     fn end(&self, tombstone: &Tombstone) -> Entry {
         let end = &tombstone.end;
         Entry {
-            reason: reason(end.reason).to_owned(),
+            reason: end.reason.name().to_owned(),
             actor: actor(end.actor).to_owned(),
             actor_id: end.actor_id.to_string(),
             note: end.note.to_string(),
@@ -295,27 +295,11 @@ fn seconds(duration: Duration) -> f64 {
     duration.as_millis() as f64 / 1000.0
 }
 
-const REASONS: [(EndReason, &str); 7] = [
-    (EndReason::IdleTimeout, "IDLE_TIMEOUT"),
-    (EndReason::AbsoluteTimeout, "ABSOLUTE_TIMEOUT"),
-    (EndReason::BrowserClosed, "BROWSER_CLOSED"),
-    (EndReason::Logout, "LOGOUT"),
-    (EndReason::Revoked, "REVOKED"),
-    (EndReason::Superseded, "SUPERSEDED"),
-    (EndReason::Rotated, "ROTATED"),
-];
-
-fn reason(reason: EndReason) -> &'static str {
-    let known = REASONS.iter().find(|(known, _)| *known == reason);
-    known.map_or("", |(_, name)| name)
-}
-
 impl Entry {
     /// Why the session ended, if this says so.
     #[must_use]
     pub fn end_reason(&self) -> Option<EndReason> {
-        let known = REASONS.iter().find(|(_, name)| *name == self.reason);
-        known.map(|(reason, _)| *reason)
+        EndReason::ALL.into_iter().find(|reason| reason.name() == self.reason)
     }
 }
 

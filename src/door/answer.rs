@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::settings::{Cookie, Settings};
 use crate::{
     sessions::{Error, Report, State, Status, WatchError, reason_in_words},
-    state::{EndReason, Limit, Limits, Tombstone},
+    state::{Limit, Limits, Tombstone},
     time::{Clock, Time},
 };
 
@@ -169,7 +169,7 @@ impl Writer<'_> {
     pub(super) fn end(&self, tombstone: &Tombstone) -> End {
         let end = &tombstone.end;
         End {
-            reason: reason(end.reason),
+            reason: end.reason.name(),
             message: reason_in_words(end.reason),
             end_time: humantime::format_rfc3339_millis(self.clock.wall(end.at)).to_string(),
         }
@@ -307,17 +307,5 @@ pub(super) fn limit(limit: Limit) -> &'static str {
         Limit::Idle => "IDLE",
         Limit::Absolute => "ABSOLUTE",
         Limit::Presence => "PRESENCE",
-    }
-}
-
-pub(super) fn reason(reason: EndReason) -> &'static str {
-    match reason {
-        EndReason::IdleTimeout => "IDLE_TIMEOUT",
-        EndReason::AbsoluteTimeout => "ABSOLUTE_TIMEOUT",
-        EndReason::BrowserClosed => "BROWSER_CLOSED",
-        EndReason::Logout => "LOGOUT",
-        EndReason::Revoked => "REVOKED",
-        EndReason::Superseded => "SUPERSEDED",
-        EndReason::Rotated => "ROTATED",
     }
 }

@@ -12,7 +12,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::{
     Answer, Door,
-    answer::{Refused, reason, state, taken_back},
+    answer::{Refused, state, taken_back},
     request::{self, Named, named},
     settings::{Route, Unknown, without_port},
 };
@@ -266,7 +266,7 @@ impl Door {
         let mut response = refused.into_inner();
         let headers = response.headers_mut();
         if let Some(ended) = ended {
-            headers.insert(REASON, HeaderValue::from_static(reason(ended)));
+            headers.insert(REASON, HeaderValue::from_static(ended.name()));
         }
         let unauthorized = response.status() == StatusCode::UNAUTHORIZED;
         if unauthorized && let Ok(login) = HeaderValue::from_str(&login) {
@@ -297,7 +297,7 @@ impl Door {
             login.extend(utf8_percent_encode(value, PLAIN));
         };
         if let Some(ended) = ended {
-            add("reason", reason(ended));
+            add("reason", ended.name());
         }
         if asked.is_navigation()
             && asked.is_repeatable()

@@ -28,6 +28,33 @@ pub enum EndReason {
     Rotated,
 }
 
+impl EndReason {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::IdleTimeout,
+        Self::AbsoluteTimeout,
+        Self::BrowserClosed,
+        Self::Logout,
+        Self::Revoked,
+        Self::Superseded,
+        Self::Rotated,
+    ];
+
+    /// Its name, as it is written everywhere.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::IdleTimeout => "IDLE_TIMEOUT",
+            Self::AbsoluteTimeout => "ABSOLUTE_TIMEOUT",
+            Self::BrowserClosed => "BROWSER_CLOSED",
+            Self::Logout => "LOGOUT",
+            Self::Revoked => "REVOKED",
+            Self::Superseded => "SUPERSEDED",
+            Self::Rotated => "ROTATED",
+        }
+    }
+}
+
 impl From<Limit> for EndReason {
     fn from(limit: Limit) -> Self {
         match limit {
