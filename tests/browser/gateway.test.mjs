@@ -102,6 +102,16 @@ for (const gateway of ['nginx', 'envoy']) {
       assert.equal(site.sent.length, 0);
     });
 
+    test('what is written into an address splits no header', async () => {
+      const id = login();
+      site.pass('16m');
+      const answer = await ask(site, '/app.html?next=%0d%0aSet-Cookie:%20a=b&x=%E2%80%A8', { id });
+      assert.equal(answer.status, 302);
+      assert.equal(answer.headers['set-cookie'].length, 1);
+      assert.match(answer.headers.location, /next=\/app\.html%3Fnext%3D%250d%250aSet-Cookie/);
+      assert.ok(!answer.headers.location.includes(id));
+    });
+
     test('what changes something is a page of this site, and says so', async () => {
       const id = login();
       const own = { 'X-Session-Sidecar': '1' };

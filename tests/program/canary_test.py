@@ -1,12 +1,15 @@
 """G15: a raw session id appears nowhere but in the answer to the caller that just sent it."""
 
 import contextlib
+import http.client
 import threading
+from collections.abc import Iterator
 
 import grpc
 import pytest
 
-from support.api import Client, dev, error_details, v1
+from support.api import Client, dev, envoy, error_details, v1
+from support.process import free_port
 
 CANARY = "CANARY"
 
@@ -19,7 +22,8 @@ def canary(name: str) -> str:
 @pytest.mark.parametrize("log_format", ["human", "json"])
 def test_ids_leak_nowhere(serve, directory, log_format):
     policy = directory / "policy.toml"
-    policy.write_text('[policy.default]\nidle_timeout = "10s"\nabsolute_timeout = "30s"\nmax_extensions = 1\n')
+    policy.write_text('[policy.default]\nidle_timeout = "10s"\nabsolute_timeout = "30s"\nmax_extensions = 1\n[door]\ncookies = ["sid"]\n')
+    door = free_port()
     sidecar = serve(
         "--dev",
         "--log-format",
@@ -28,6 +32,8 @@ def test_ids_leak_nowhere(serve, directory, log_format):
         str(policy),
         "--max-sessions",
         "20",
+        "--door-listen",
+        f"127.0.0.1:{door}",
         env={"SESSION_SIDECAR_LOG": "trace"},
     )
     heard: list[str] = []
@@ -87,6 +93,7 @@ def test_ids_leak_nowhere(serve, directory, log_format):
             CANARY + "x" * 300,
             CANARY,
         ]:
+            heard.extend(at_the_door(client, door, session_id))
             attempt("Create", v1.CreateRequest(session_id=session_id, policy=bad))
             attempt("Create", v1.CreateRequest(session_id=session_id, request_id=bad))
             attempt("Touch", v1.TouchRequest(session_id=session_id))
@@ -131,6 +138,24 @@ def test_ids_leak_nowhere(serve, directory, log_format):
         for secret in secrets:
             at = text.find(secret)
             assert at < 0, f"{place} has an id in it: …{text[max(0, at - 200) : at + 60]}…"
+
+
+def at_the_door(client: Client, port: int, session_id: str) -> Iterator[str]:
+    """What the door, and what Envoy, is told of a request that names a session."""
+    cookie = f"sid={session_id}".encode()
+    for path in ("/session", "/authz", "/authz?deny=redirect", "/session/nonesuch"):
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        headers = {"Cookie": cookie, "X-Original-URI": "/cart", "Sec-Fetch-Mode": "navigate"}
+        connection.request("GET", path, headers=headers)
+        answer = connection.getresponse()
+        told = [f"{name}: {value}" for name, value in answer.getheaders() if name.lower() != "x-session-cookies"]
+        yield f"{told} {answer.read().decode()}"
+        connection.close()
+    for path in ("/cart", "/login"):
+        raw = [envoy.HeaderValue(key="cookie", raw_value=cookie)]
+        asked = envoy.AttributeContext.HttpRequest(method="GET", path=path, header_map=envoy.HeaderMap(headers=raw))
+        attributes = envoy.AttributeContext(request=envoy.AttributeContext.Request(http=asked))
+        yield str(client.envoy.Check(envoy.CheckRequest(attributes=attributes), timeout=10))
 
 
 def attempt_stream(client: Client, request: v1.WatchExpiryRequest, heard: list[str]) -> None:

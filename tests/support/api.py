@@ -10,14 +10,18 @@ from collections.abc import Iterator
 # The tests start processes while channels are open. Nothing is shared with them, so gRPC need not prepare for a fork.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
+import envoy as _program
 import grpc
 
 from . import REPOSITORY
 
 sys.path[:0] = [str(REPOSITORY / "proto"), str(REPOSITORY / "tests/support/proto")]
+# The package that brings Envoy's program has the name that Envoy's messages have.
+_program.__path__.append(str(REPOSITORY / "proto/envoy"))
 v1, _services = grpc.protos_and_services("sessionsidecar/v1/session_service.proto")
 admin_v1, _admin_services = grpc.protos_and_services("sessionsidecar/v1/session_admin_service.proto")
 dev, _dev_services = grpc.protos_and_services("sessionsidecar/dev/v1/test_clock_service.proto")
+envoy, _envoy_services = grpc.protos_and_services("envoy/service/auth/v3/external_auth.proto")
 errors = grpc.protos("google/rpc/errors.proto")
 
 Code = grpc.StatusCode
@@ -41,6 +45,7 @@ class Client:
         self.channel = grpc.insecure_channel(target, list((CHANNEL_OPTIONS | options).items()))
         self.sessions = _services.SessionServiceStub(self.channel)
         self.admin = _admin_services.SessionAdminServiceStub(self.channel)
+        self.envoy = _envoy_services.AuthorizationStub(self.channel)
         self.clock = _dev_services.TestClockServiceStub(self.channel)
 
     def __enter__(self) -> "Client":
