@@ -14,6 +14,11 @@ export class Connections {
     sidecar.watch(this);
   }
 
+  /** Of how many sessions anything is open. */
+  get size() {
+    return this.#open.size;
+  }
+
   /** A request goes on. `connection` has `close()`, and `lasts` from when it is known to be a socket or a stream. Answers what says that it is done. */
   add({ ref, subject }, connection) {
     Object.assign(connection, { ref, subject });

@@ -19,7 +19,7 @@ const agent = new http.Agent({ keepAlive: true, timeout: 4_000 });
 /** One path is one path to everybody: what one server decodes or joins and another does not may lead past a public route. */
 const isUnambiguous = (path) => !/\/\/|\/\.\.?(\/|$)|[;\\]|%(2e|2f|5c|25|00)/i.test(path);
 const isIn = (globs, path) => globs.split(',').some((glob) => (glob.endsWith('/**') ? path.startsWith(glob.slice(0, -2)) : path === glob));
-const pathOf = (url) => url.split(/[?#]/)[0];
+const pathOf = (url) => url.split('?')[0];
 
 /** The session that the request names. Two values of one cookie: nobody knows which one the application would take. */
 function named({ cookie = '' }) {
@@ -32,7 +32,7 @@ function named({ cookie = '' }) {
 
 /** What the policy's rules decide by. Longer ones than the sidecar takes say nothing. */
 function hints({ headers, method, url }) {
-  const said = (name, most = 64) => (/^[ -~]*$/.test(headers[name] ?? '') && headers[name]?.length <= most ? headers[name] : '');
+  const said = (name, most = 64) => (headers[name]?.length <= most && /^[ -~]*$/.test(headers[name]) ? headers[name] : '');
   return {
     host: said('host', 255).replace(/:\d+$/, ''),
     method,
@@ -91,8 +91,8 @@ function refuse(request, response, session) {
   const navigates = mode ? mode === 'navigate' : repeatable && (headers.accept ?? '').includes('text/html');
   const query = [];
   if (session.reason) query.push(`reason=${session.reason}`);
-  // Only ever a path of this site, and what a form sent is gone.
-  if (navigates && repeatable && !url.startsWith('//')) query.push(`next=${encodeURIComponent(url).replaceAll('%2F', '/')}`);
+  // Only ever a path of this site (a browser takes // and /\ for another host), and what a form sent is gone.
+  if (navigates && repeatable && isUnambiguous(pathOf(url))) query.push(`next=${encodeURIComponent(url).replaceAll('%2F', '/')}`);
   const login = LOGIN_URL + (query.length ? (LOGIN_URL.includes('?') ? '&' : '?') + query.join('&') : '');
   if (session.error === 'READ_ONLY_SESSION') response.writeHead(403, { ...back, 'content-type': 'application/json' });
   else if (navigates) return response.writeHead(repeatable ? 302 : 303, { ...back, location: login }).end();
@@ -108,7 +108,11 @@ function forward(request, response, to, path, session = {}) {
   const connection = { close: () => socket.destroy(), lasts: false };
   const done = session.ref && !session.error ? connections.add(session, connection) : () => {};
   const headers = headersFor(request, session);
-  if (upgrade) Object.assign(headers, { connection: 'upgrade', upgrade });
+  if (upgrade) {
+    Object.assign(headers, { connection: 'upgrade', upgrade });
+    // What follows is no body, whatever it says.
+    for (const name of ['content-length', 'transfer-encoding']) delete headers[name];
+  }
   const [host, port] = to.split(':');
   const beyond = http.request({ host, port, agent, method: request.method, path, headers, setHost: false });
   beyond.on('response', (answer) => {
@@ -139,7 +143,7 @@ function forward(request, response, to, path, session = {}) {
 
 async function serve(request, response) {
   const path = pathOf(request.url);
-  if (!/^\/[!-~]*$/.test(request.url) || path.length > 2048) return response.writeHead(400).end();
+  if (!/^\/[!"$-~]*$/.test(request.url) || path.length > 2048) return response.writeHead(400).end();
   // What pages may ask, and nothing else of the door. It is no request of the application's.
   const [, asked] = request.url.match(/^\/-(\/session(?:[/?].*)?)$/) ?? [];
   if (asked && isUnambiguous(path)) return forward(request, response, SESSION_DOOR, asked);
@@ -152,6 +156,8 @@ async function serve(request, response) {
 const server = http.createServer(serve);
 server.on('upgrade', (request, socket) => {
   socket.on('error', () => socket.destroy());
+  // Through a connection that speaks HTTP/2 (h2c) requests would get to the application that nobody has asked about.
+  if (request.headers.upgrade.toLowerCase() !== 'websocket' || request.method !== 'GET') return socket.end('HTTP/1.1 501 Not Implemented\r\nConnection: close\r\n\r\n');
   const response = new http.ServerResponse(request);
   response.shouldKeepAlive = false;
   response.assignSocket(socket);

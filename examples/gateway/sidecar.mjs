@@ -67,7 +67,8 @@ export class Sidecar {
         kinds: ['EVENT_KIND_ENDED'],
         heartbeatInterval: { seconds: HEARTBEAT },
         resumeToken: token,
-        includeInitialState: !token,
+        // Who has nothing open needs no list of all sessions.
+        includeInitialState: !token && connections.size > 0,
       });
       const silence = setTimeout(() => stream.cancel(), 3 * HEARTBEAT * 1000);
       try {

@@ -50,7 +50,8 @@ class Own {
     this.work = join(site.work, 'gateway');
     cpSync(join(repository, 'examples/gateway'), this.work, { recursive: true });
     symlinkSync(join(repository, 'tests/conformance/node_modules'), join(this.work, 'node_modules'));
-    const ports = { '0.0.0.0:80\n': `127.0.0.1:${site.web}\n`, '127.0.0.1:8000': `127.0.0.1:${site.app}`, '127.0.0.1:50151': `127.0.0.1:${site.api}`, '127.0.0.1:50153': `127.0.0.1:${site.door}` };
+    const at = (port) => `127.0.0.1:${port}`;
+    const ports = { '0.0.0.0:80\n': `${at(site.web)}\n`, [at(50151)]: at(site.api), [at(50153)]: at(site.door), [at(8000)]: at(site.app) };
     let conf = documented('gateway.md', 'ini', { ...ports, '../../proto': join(repository, 'proto') });
     const [door, ...routes] = readFileSync(join(site.work, 'policy.toml'), 'utf8').split('[door]')[1].split('[[door.routes]]');
     const set = (key, value) => { conf = conf.replace(new RegExp(`^${key}=.*`, 'm'), `${key}=${value}`); };

@@ -1,4 +1,4 @@
-// A site as people run it: an application behind NGINX or Envoy as docs/ has them, a sidecar, and Chromium. The sidecar's clock is the
+// A site as people run it: an application behind NGINX, Envoy or the example gateway as docs/ has them, a sidecar, and Chromium. The sidecar's clock is the
 // test's: it passes only when a test says so.
 
 import { spawn, execFileSync } from 'node:child_process';
@@ -62,7 +62,7 @@ function pages(site) {
   return { login: '/login.html', stop };
 }
 
-async function freePort() {
+export async function freePort() {
   const server = createServer().listen(0, '127.0.0.1');
   await once(server, 'listening');
   const { port } = server.address();
@@ -82,7 +82,7 @@ export async function says(child, stream, line) {
 }
 
 export class Site {
-  /** `gateway`: nginx, envoy or none. `change` may make its documented configuration another one. */
+  /** `gateway`: nginx, envoy, own (the example of docs/gateway.md) or none. `change` may make its documented configuration another one. */
   static async start({ gateway = 'nginx', change = (conf) => conf, policy = POLICY, application = pages } = {}) {
     const site = new Site();
     site.work = mkdtempSync(join(tmpdir(), 'session-site-'));

@@ -1,10 +1,38 @@
-// What is open through the example gateway when a session ends: the part that no question before a request can do.
+// The example gateway of docs/gateway.md: that the page shows it as it is, what gateway.test.mjs cannot ask of all gateways, and what is
+// open when a session ends, the part that no question before a request can do.
 
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
+import { readFileSync, readdirSync } from 'node:fs';
 import * as http from 'node:http';
+import * as net from 'node:net';
+import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
-import { Site } from './site.mjs';
+import { Connections } from '../../examples/gateway/connections.mjs';
+import { Site, freePort, repository } from './site.mjs';
+
+const read = (path) => readFileSync(join(repository, path), 'utf8');
+
+test('the page shows the example word by word', () => {
+  const files = readdirSync(join(repository, 'examples/gateway')).filter((name) => /\.(mjs|env)$/.test(name));
+  const example = files.map((name) => read(`examples/gateway/${name}`));
+  const blocks = [...read('docs/gateway.md').matchAll(/^```\w*\n(.*?)^```$/gms)].map(([, block]) => block);
+  assert.ok(blocks.length >= 10);
+  for (const block of blocks) assert.ok(example.some((text) => text.includes(block)), block);
+});
+
+test('it needs what the other tests of Node need', () => {
+  const of = (path) => JSON.parse(read(path)).dependencies;
+  assert.deepEqual(of('examples/gateway/package.json'), of('tests/conformance/package.json'));
+});
+
+test('an end that overtakes the answer of the touch is not lost', () => {
+  const connections = new Connections({ watch: () => {} });
+  connections.ended('ref', { reason: 'REVOKED' });
+  let closed = false;
+  connections.add({ ref: 'ref', subject: 'ada' }, { lasts: true, close: () => { closed = true; } });
+  assert.ok(closed);
+});
 
 /** An application whose answers last: it remembers whom it is connected with, and speaks when the test does. */
 function lasting(site) {
@@ -15,7 +43,9 @@ function lasting(site) {
     site.beyond.set(searchParams.get('name'), response);
     if (pathname === '/events') response.writeHead(200, { 'Content-Type': 'text/event-stream' }).flushHeaders();
   });
+  site.upgrades = [];
   server.on('upgrade', (request, socket) => {
+    site.upgrades.push(request);
     socket.on('error', () => {}).on('end', () => socket.end()).resume();
     socket.write('HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n');
     site.beyond.set(new URL(request.url, 'http://site').searchParams.get('name'), socket);
@@ -49,7 +79,8 @@ class Connection {
 
   static async events(site, id) {
     const connection = new Connection(site, '/events', id);
-    [connection.stream] = await once(connection.request, 'response');
+    [connection.answer] = await once(connection.request, 'response');
+    connection.stream = connection.answer;
     return connection;
   }
 
@@ -86,6 +117,37 @@ describe('what is open through the example gateway', () => {
   const end = (id, reason = 'revoked') => site.run('end', '--id-file', site.remember(id), '--reason', reason);
   const rotate = (id, ...options) => site.run('rotate', '--id-file', site.remember(id), ...options);
 
+  test('who is refused is told why, in the way that they can read', async () => {
+    const id = login();
+    end(id);
+    const form = http.request({ port: site.web, path: '/form', method: 'POST', headers: { Cookie: `sid=${id}`, 'Sec-Fetch-Mode': 'navigate' } }).end('a=b');
+    const [sent] = await once(form, 'response');
+    assert.deepEqual([sent.statusCode, sent.headers.location], [303, '/login.html?reason=REVOKED']);
+    const [told] = await once(new Connection(site, '/events', id).request, 'response');
+    const { session_ref: ref, ...rest } = JSON.parse((await once(told, 'data'))[0]);
+    assert.deepEqual(rest, { error: 'SESSION_ENDED', end: { reason: 'REVOKED' }, login_url: '/login.html' });
+    assert.match(ref, /^[\w-]{22}$/);
+    const [missing] = await once(http.get({ port: site.web, path: '//evil.example', headers: { 'Sec-Fetch-Mode': 'navigate' } }), 'response');
+    assert.deepEqual([missing.statusCode, missing.headers.location], [302, '/login.html']);
+  });
+
+  test('the browser is told how long its session lasts', async () => {
+    const events = await Connection.events(site, login());
+    assert.match(events.answer.headers['x-session-expires-in'], /^(900|899)\.\d{3}$/);
+    events.request.destroy();
+  });
+
+  test('nobody waits for a sidecar that hangs', async () => {
+    const id = login();
+    site.sidecar.kill('SIGSTOP');
+    try {
+      const [response] = await once(new Connection(site, '/events', id).request, 'response');
+      assert.deepEqual([response.statusCode, response.headers['retry-after'], response.headers['set-cookie']], [503, '1', undefined]);
+    } finally {
+      site.sidecar.kill('SIGCONT');
+    }
+  });
+
   for (const kind of ['events', 'socket']) {
     test(`${kind}: closed when the session is revoked, on both sides; not when another one is`, async () => {
       const [id, other] = [login(), login('grace')];
@@ -100,6 +162,22 @@ describe('what is open through the example gateway', () => {
       await second.closed;
     });
   }
+
+  test('nothing but a WebSocket is an upgrade, and no body comes before it', async () => {
+    const id = login();
+    const h2c = new Connection(site, '/socket', id, { Connection: 'Upgrade', Upgrade: 'h2c' });
+    const [refused] = await once(h2c.request, 'response');
+    assert.deepEqual([refused.statusCode, h2c.beyond], [501, undefined]);
+    const stranger = new Connection(site, '/socket', 'x'.repeat(40), { Connection: 'Upgrade', Upgrade: 'websocket' });
+    const [unknown] = await once(stranger.request, 'response');
+    assert.deepEqual([unknown.statusCode, stranger.beyond], [401, undefined]);
+    const withBody = new Connection(site, '/socket', id, { Connection: 'Upgrade', Upgrade: 'websocket', 'Content-Length': '0' });
+    [, withBody.stream] = await once(withBody.request, 'upgrade');
+    assert.equal(site.upgrades.at(-1).headers['content-length'], undefined);
+    await withBody.isOpen();
+    end(id);
+    await withBody.closed;
+  });
 
   test('closed when time ends the session, which no request finds out', async () => {
     const socket = await Connection.socket(site, login());
@@ -152,6 +230,41 @@ describe('what is open through the example gateway', () => {
     await site.killSidecar();
     await site.startSidecar();
     await socket.closed;
+  });
+
+  test('an end while the gateway is cut off is told when it is back', async (t) => {
+    const wires = new Set();
+    const port = await freePort();
+    let sidecar;
+    const wire = net.createServer((here) => {
+      const there = net.connect(sidecar, '127.0.0.1');
+      for (const [from, to] of [[here, there], [there, here]]) {
+        wires.add(from.on('error', () => {}).on('close', () => to.destroy()).pipe(to));
+      }
+    });
+    const connect = async () => { await once(wire.listen(port, '127.0.0.1'), 'listening'); };
+    await connect();
+    const cut = await Site.start({
+      gateway: 'own',
+      application: lasting,
+      change: (conf) => {
+        sidecar = Number(conf.match(/SESSION_SIDECAR_TARGET=127.0.0.1:(\d+)/)[1]);
+        return conf.replace(/(SESSION_SIDECAR_TARGET=127.0.0.1:)\d+/, `$1${port}`);
+      },
+    });
+    t.after(async () => {
+      await cut.stop();
+      wire.close();
+    });
+    const [id, other] = [cut.run('create'), cut.run('create')];
+    const [socket, stays] = [await Connection.socket(cut, id), await Connection.socket(cut, other)];
+    wire.close();
+    for (const end of wires) end.destroy();
+    cut.run('end', '--id-file', cut.remember(id));
+    await socket.isOpen();
+    await connect();
+    await socket.closed;
+    await stays.isOpen();
   });
 
   test('a cookie that the answer itself sets is not taken back with it', async (t) => {
