@@ -7,12 +7,12 @@ use axum::{
     http::{self, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use super::settings::{Cookie, Settings};
 use crate::{
     sessions::{Error, Report, State, Status, WatchError, reason_in_words},
-    state::{Limit, Limits, Tombstone},
+    state::{EndReason, Limit, Limits, Tombstone},
     time::{Clock, Time},
 };
 
@@ -55,7 +55,8 @@ pub(super) struct Session {
 /// An end as a browser is told of it. Not by whom, and no note: those are for support staff.
 #[derive(Debug, Serialize)]
 pub(super) struct End {
-    reason: &'static str,
+    #[serde(serialize_with = "name")]
+    reason: EndReason,
     /// In words, for those who have no better.
     message: &'static str,
     /// RFC 3339, by the sidecar's clock.
@@ -169,7 +170,7 @@ impl Writer<'_> {
     pub(super) fn end(&self, tombstone: &Tombstone) -> End {
         let end = &tombstone.end;
         End {
-            reason: end.reason.name(),
+            reason: end.reason,
             message: reason_in_words(end.reason),
             end_time: humantime::format_rfc3339_millis(self.clock.wall(end.at)).to_string(),
         }
@@ -177,9 +178,9 @@ impl Writer<'_> {
 
     /// An answer about a session: the cookie of one that has ended is taken back, for the browser would send it for ever.
     pub(super) fn about(&self, session: &Session) -> Response {
-        let ended = session.end.is_some();
+        let over = session.end.as_ref().is_some_and(|end| is_worthless(end.reason));
         let mut response = json(StatusCode::OK, session);
-        if ended {
+        if over {
             self.take_back(&mut response);
         }
         response.map(Body::from)
@@ -215,7 +216,7 @@ impl Writer<'_> {
                 login_url: &self.settings.login_url,
             },
         );
-        if ended.is_some() {
+        if ended.is_some_and(|(_, tombstone)| is_worthless(tombstone.end.reason)) {
             self.take_back(&mut response);
         }
         if code == StatusCode::SERVICE_UNAVAILABLE {
@@ -258,6 +259,16 @@ impl Writer<'_> {
             response.headers_mut().append(header::SET_COOKIE, value);
         }
     }
+}
+
+/// Whether the browser is to forget the cookie that names an ended session. Not where it was rotated: the browser has the new one
+/// already, or gets it by another answer of these moments, and it is the same cookie.
+pub(super) fn is_worthless(reason: EndReason) -> bool {
+    reason != EndReason::Rotated
+}
+
+fn name<S: Serializer>(reason: &EndReason, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(reason.name())
 }
 
 /// `Set-Cookie` of a cookie that is to be forgotten.

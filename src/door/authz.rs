@@ -12,7 +12,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::{
     Answer, Door,
-    answer::{Refused, state, taken_back},
+    answer::{Refused, is_worthless, state, taken_back},
     request::{self, Named, named},
     settings::{Route, Unknown, without_port},
 };
@@ -104,7 +104,9 @@ impl Verdict {
 pub struct Passes {
     /// Its session, and whose it is; none: it has none, or nobody looks.
     pub session: Option<(Status, Option<HeaderValue>)>,
-    /// `Set-Cookie`, if its session is over: then the application is not to see the cookie that names it.
+    /// Whether its session is over: then the application is not to see the cookie that names it.
+    pub is_over: bool,
+    /// `Set-Cookie`, if the browser is to forget it, unless the application's answer sets it anew.
     pub take_back: Option<HeaderValue>,
     /// Its cookies, without that one.
     pub cookies: Vec<u8>,
@@ -221,8 +223,11 @@ impl Door {
                 Verdict::Passes(Passes::with(asked, None))
             }
             Error::Invalid { .. } if route.public => Verdict::Passes(Passes::with(asked, None)),
-            Error::Ended(..) if route.public => Verdict::Passes(Passes {
-                take_back: cookie.and_then(taken_back),
+            Error::Ended(_, ref tombstone) if route.public => Verdict::Passes(Passes {
+                take_back: cookie
+                    .filter(|_| is_worthless(tombstone.end.reason))
+                    .and_then(taken_back),
+                is_over: true,
                 ..Passes::with(asked, cookie.map(|cookie| &*cookie.name))
             }),
             Error::Ended(_, ref tombstone) => refused(writer.refused(&error), Some(tombstone.end.reason)),

@@ -146,8 +146,8 @@ fn passed<'a>(passes: Passes, sent: impl Iterator<Item = &'a str>) -> v3::CheckR
     let mut headers: Vec<_> = told.iter().map(|(name, value)| option(name, value)).collect();
     let for_browsers = told.iter().filter(|(name, _)| *name == STATE || *name == EXPIRES_IN);
     let mut response_headers_to_add: Vec<_> = for_browsers.map(|(name, value)| option(name, value)).collect();
-    if let Some(take_back) = &passes.take_back {
-        response_headers_to_add.push(option(&header::SET_COOKIE, take_back));
+    response_headers_to_add.extend(passes.take_back.as_ref().map(taken_back));
+    if passes.is_over {
         match HeaderValue::from_bytes(&passes.cookies) {
             Ok(cookies) if !cookies.is_empty() => headers.push(option(&header::COOKIE, &cookies)),
             _ => headers_to_remove.push(header::COOKIE.as_str().to_owned()),
@@ -181,13 +181,16 @@ fn denied(refused: Refused) -> v3::CheckResponse {
     }
 }
 
-/// A header to set. A cookie stands beside those that the application sets.
+/// Has the browser forget a cookie, unless the application's answer sets cookies: it may be this very one, and ours comes last.
+fn taken_back(value: &HeaderValue) -> v3::HeaderValueOption {
+    v3::HeaderValueOption {
+        append_action: HeaderAppendAction::AddIfAbsent.into(),
+        ..option(&header::SET_COOKIE, value)
+    }
+}
+
+/// A header to set.
 fn option(name: &HeaderName, value: &HeaderValue) -> v3::HeaderValueOption {
-    let action = if *name == header::SET_COOKIE {
-        HeaderAppendAction::AppendIfExistsOrAddUnspecified
-    } else {
-        HeaderAppendAction::OverwriteIfExistsOrAdd
-    };
     let text = value.to_str().map(str::to_owned);
     let raw = if text.is_err() {
         value.as_bytes().to_vec()
@@ -200,6 +203,6 @@ fn option(name: &HeaderName, value: &HeaderValue) -> v3::HeaderValueOption {
             value: text.unwrap_or_default(),
             raw_value: raw,
         }),
-        append_action: action.into(),
+        append_action: HeaderAppendAction::OverwriteIfExistsOrAdd.into(),
     }
 }

@@ -1,4 +1,4 @@
-// The sites of docs/nginx.md and docs/envoy.md: what reaches the application, and what does not.
+// The sites of docs/nginx.md, docs/envoy.md and docs/gateway.md: what reaches the application, and what does not.
 
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
@@ -23,7 +23,7 @@ async function ask(site, path, { id, mode = 'navigate', headers = {}, method = '
 /** What of an answer to a script does not depend on who gives it: NGINX has words of its own. */
 const why = (gateway, body) => (gateway === 'nginx' ? body.reason : body.end.reason);
 
-for (const gateway of ['nginx', 'envoy']) {
+for (const gateway of ['nginx', 'envoy', 'own']) {
   describe(gateway, () => {
     let site;
     before(async () => { site = await Site.start({ gateway }); });
@@ -69,6 +69,23 @@ for (const gateway of ['nginx', 'envoy']) {
       // With a new id the same person is in at once.
       assert.equal((await ask(site, '/app.html', { id: login() })).status, 200);
       assert.equal((await ask(site, '/login.html', { id: 'short' })).status, 200);
+    });
+
+    test('a cookie that the application sets anew is not taken back with it', async () => {
+      const id = login();
+      site.pass('16m');
+      const fresh = 'n'.repeat(40);
+      const page = await ask(site, `/login.html?sets=${fresh}`, { id });
+      assert.deepEqual([page.status, page.headers['set-cookie']], [200, [`sid=${fresh}; Path=/`]]);
+      assert.equal(site.sent[0].headers.cookie, 'theme=dark; lang=en');
+    });
+
+    test('a former id does not have the browser forget the new one', async () => {
+      const id = login();
+      site.run('rotate', '--id-file', site.remember(id));
+      for (const path of ['/login.html', '/app.html']) {
+        assert.equal((await ask(site, path, { id })).headers['set-cookie'], undefined, path);
+      }
     });
 
     test('a prefetch is no activity, a click is', async () => {
@@ -140,15 +157,17 @@ for (const gateway of ['nginx', 'envoy']) {
   });
 }
 
-test('envoy: a route that says itself that it is passive is no activity', async (t) => {
-  const site = await Site.start({ gateway: 'envoy' });
-  t.after(() => site.stop());
-  const id = site.run('create', '--subject', 'ada');
-  site.pass('10m');
-  assert.equal((await ask(site, '/notifications/new', { id })).status, 404, 'it reaches the application, which has no such page');
-  site.pass('6m');
-  assert.equal((await ask(site, '/app.html', { id })).status, 302);
-});
+for (const gateway of ['envoy', 'own']) {
+  test(`${gateway}: a route that says itself that it is passive is no activity`, async (t) => {
+    const site = await Site.start({ gateway });
+    t.after(() => site.stop());
+    const id = site.run('create', '--subject', 'ada');
+    site.pass('10m');
+    assert.equal((await ask(site, '/notifications/new', { id })).status, 404, 'it reaches the application, which has no such page');
+    site.pass('6m');
+    assert.equal((await ask(site, '/app.html', { id })).status, 302);
+  });
+}
 
 const STARTS = `
 [policy.default]
@@ -207,9 +226,10 @@ const open = {
     return conf.replace(/(location @unavailable \{\n).*?(?=\n    \})/s, `$1${own}`);
   },
   envoy: (conf) => conf.replace('failure_mode_allow: false', 'failure_mode_allow: true\n                      failure_mode_allow_header_add: true'),
+  own: (conf) => conf.replace('FAIL=closed', 'FAIL=open'),
 };
 
-for (const gateway of ['nginx', 'envoy']) {
+for (const gateway of ['nginx', 'envoy', 'own']) {
   test(`${gateway}: who would rather let pass does, and is told by nobody that somebody is somebody`, async (t) => {
     const site = await Site.start({ gateway, change: open[gateway] });
     t.after(() => site.stop());

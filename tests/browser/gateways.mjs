@@ -1,7 +1,7 @@
 // The gateways that stand before the site, each as its page in docs/ has it, but for the ports.
 
 import { spawn } from 'node:child_process';
-import { readFileSync, writeFileSync } from 'node:fs';
+import { cpSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 
 const repository = resolve(import.meta.dirname, '../..');
@@ -44,4 +44,32 @@ class Envoy {
   }
 }
 
-export const gateways = { nginx: Nginx, envoy: Envoy };
+/** The example of docs/gateway.md, copied as its users copy it. What the others are told by the policy file it is told by settings of its own. */
+class Own {
+  constructor(site, change) {
+    this.work = join(site.work, 'gateway');
+    cpSync(join(repository, 'examples/gateway'), this.work, { recursive: true });
+    symlinkSync(join(repository, 'tests/conformance/node_modules'), join(this.work, 'node_modules'));
+    const at = (port) => `127.0.0.1:${port}`;
+    const ports = { '0.0.0.0:80\n': `${at(site.web)}\n`, [at(50151)]: at(site.api), [at(50153)]: at(site.door), [at(8000)]: at(site.app) };
+    let conf = documented('gateway.md', 'ini', { ...ports, '../../proto': join(repository, 'proto') });
+    const [door, ...routes] = readFileSync(join(site.work, 'policy.toml'), 'utf8').split('[door]')[1].split('[[door.routes]]');
+    const set = (key, value) => { conf = conf.replace(new RegExp(`^${key}=.*`, 'm'), `${key}=${value}`); };
+    set('COOKIE', door.match(/cookies = \["(.*?)"\]/)[1]);
+    set('LOGIN_URL', door.match(/login_url = "(.*?)"/)[1]);
+    if (door.includes('unknown = "start"')) set('UNKNOWN', 'start');
+    for (const route of routes) {
+      const key = route.includes('public = true') ? 'PUBLIC' : 'PASSIVE';
+      const paths = route.match(/path = (.*)/)[1].replace(/[[\]" ]/g, '');
+      conf = conf.replace(new RegExp(`^${key}=`, 'm'), `${key}=${paths},`);
+    }
+    writeFileSync(join(this.work, 'gateway.env'), change(conf));
+  }
+
+  spawn() {
+    // What is set already would win over the file.
+    return spawn(process.execPath, ['--env-file=gateway.env', 'gateway.mjs'], { cwd: this.work, env: {}, stdio: 'inherit' });
+  }
+}
+
+export const gateways = { nginx: Nginx, envoy: Envoy, own: Own };

@@ -1,4 +1,4 @@
-// A site as people run it: an application behind NGINX or Envoy as docs/ has them, a sidecar, and Chromium. The sidecar's clock is the
+// A site as people run it: an application behind NGINX, Envoy or the example gateway as docs/ has them, a sidecar, and Chromium. The sidecar's clock is the
 // test's: it passes only when a test says so.
 
 import { spawn, execFileSync } from 'node:child_process';
@@ -52,6 +52,8 @@ function pages(site) {
     site.sent.push({ path: pathname, headers: request.headers });
     let page;
     try { page = readFileSync(join(here, 'site', pathname)); } catch { return response.writeHead(404).end(); }
+    const fresh = new URL(request.url, 'http://site').searchParams.get('sets');
+    if (fresh) response.setHeader('Set-Cookie', `sid=${fresh}; Path=/`);
     const about = { 'Content-Type': kinds[extname(pathname)], 'Content-Security-Policy': csp, 'Cache-Control': 'no-store' };
     response.writeHead(200, about).end(page);
   }).listen(site.app, '127.0.0.1');
@@ -63,7 +65,7 @@ function pages(site) {
 }
 
 /** This port if it is free, or any. */
-async function freePort(wanted = 0) {
+export async function freePort(wanted = 0) {
   const server = createServer().listen(wanted, '127.0.0.1');
   try {
     await once(server, 'listening');
@@ -88,7 +90,7 @@ export async function says(child, stream, line) {
 
 export class Site {
   /**
-   * `gateway`: nginx, envoy or none. `change` may make its documented configuration another one. `flags` of the sidecar: its clock is
+   * `gateway`: nginx, envoy, own (the example of docs/gateway.md) or none. `change` may make its documented configuration another one. `flags` of the sidecar: its clock is
    * the test's unless they say otherwise. `ports` that are wanted, if they are free; `browser`: whether there is one.
    */
   static async start({ gateway = 'nginx', change = (conf) => conf, policy = POLICY, application = pages, flags = ['--dev'], ports = {}, browser = true } = {}) {

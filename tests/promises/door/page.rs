@@ -166,6 +166,30 @@ async fn a_name_that_was_rotated_away_is_over_here_and_never_followed() {
         assert_eq!(site.post("alice", target, "").await.code, StatusCode::UNAUTHORIZED);
     }
     assert_eq!(site.show("alice-2").await["expires_in"], before);
+    // The browser's cookie of this name may be the new one by now.
+    for (method, target) in [
+        (Method::GET, "/session"),
+        (Method::POST, "/session/extend"),
+        (Method::GET, "/authz"),
+    ] {
+        for uri in ["/cart", "/login"] {
+            let cookie = cookie("alice");
+            let headers = [
+                ("cookie", cookie.as_str()),
+                ("x-session-sidecar", "1"),
+                ("x-original-uri", uri),
+            ];
+            let told = site.ask(method.clone(), target, &headers, "").await;
+            assert_eq!(header(&told, "set-cookie"), "", "{target} {uri}");
+            if target == "/authz" && uri == "/login" {
+                assert_eq!(
+                    header(&told, "x-session-cookies"),
+                    "theme=dark",
+                    "though it does not reach the application"
+                );
+            }
+        }
+    }
 }
 
 #[tokio::test]
