@@ -227,10 +227,12 @@ export class Session extends EventTarget {
   }
 
   #tell(known) {
-    const { state } = this.#state;
+    const { state, limit, warn_before = known.warn_before } = this.#state;
     const tell = (type) => this.dispatchEvent(new CustomEvent(type, { detail: this.#state }));
     tell('state');
-    if (state === 'EXPIRING') tell('warning');
+    // Once for each point: a version that grew says nothing of it.
+    const again = known.state === state && known.limit === limit && known.warn_before === warn_before;
+    if (state === 'EXPIRING') again || tell('warning');
     else if (state === 'ACTIVE' && (known.state === 'EXPIRING' || known.state === 'ENDED')) tell('cleared');
     // Only where somebody was in the midst of something. The page of a login says by itself why it is shown.
     else if (this.#seen && isLive(known.state) && !isLive(state)) tell('ended');
