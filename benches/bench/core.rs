@@ -15,7 +15,7 @@ use prometheus_client::registry::Registry;
 use session_sidecar::{
     audit::Audit,
     driver,
-    sessions::{Create, Meter, Name, Sessions, Setup},
+    sessions::{Create, Follow, Meter, Name, Sessions, Setup},
     state::{Activity, End, Limits, Policy, Unmatched},
     store::MemoryCaps,
     time::Clock,
@@ -113,6 +113,7 @@ fn touch_until(sessions: &Sessions, seed: u64, count: u64, stop: &AtomicBool) ->
             let name = Name {
                 tenant: "",
                 session_id: std::str::from_utf8(&id).unwrap_or_default(),
+                follow: Follow::Alias,
             };
             // In memory a touch never waits.
             let answer = sessions
@@ -143,6 +144,7 @@ pub(crate) async fn end(sessions: &Sessions, number: u64, end: End) -> anyhow::R
     let name = Name {
         tenant: "",
         session_id: std::str::from_utf8(&id)?,
+        follow: Follow::Alias,
     };
     sessions.end(name, end, None).await?;
     Ok(())

@@ -8,7 +8,7 @@ use prometheus_client::{encoding::text, registry::Registry};
 use session_sidecar::{
     audit::Audit,
     driver,
-    sessions::{Create, Meter, Name, Scope, Sessions, Setup, Subscriber, Watch},
+    sessions::{Create, Follow, Meter, Name, Scope, Sessions, Setup, Subscriber, Watch},
     state::{Limits, Policy},
     store::{
         MemoryCaps,
@@ -249,6 +249,7 @@ impl Id {
         Name {
             tenant: "",
             session_id: self.as_str(),
+            follow: Follow::Alias,
         }
     }
 }
