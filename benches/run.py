@@ -3,7 +3,7 @@
 a store, and prints a table.
 
     benches/run.py             all of it, medians of three interleaved rounds: about 20 minutes
-    benches/run.py --quick     a look: one small round, about a minute and a half
+    benches/run.py --quick     a look: one small round, about two minutes
     benches/run.py --only T7   some of it (comma-separated)
 
 Only ratios of interleaved runs say anything on a machine that is shared. Everything runs on loopback and is bounded in
@@ -18,6 +18,7 @@ import json
 import os
 import platform
 import re
+import resource
 import shutil
 import socket
 import statistics
@@ -36,6 +37,12 @@ POLICY = """
 idle_timeout = "1h"
 warn_before = ["{lead}s"]
 """
+DOOR = """
+[door]
+cookies = ["sessionid"]
+login_url = "/login.html"
+"""
+ENVOY = ROOT / ".tools/venv/bin/envoy"
 
 
 def say(text):
@@ -120,14 +127,14 @@ class Bench:
             process.wait()
 
     @contextlib.contextmanager
-    def sidecar(self, lead=120, *more):
+    def sidecar(self, lead=120, *more, policy=POLICY):
         """The real program."""
-        policy = self.folder / f"policy-{lead}.toml"
-        policy.write_text(POLICY.format(lead=lead))
         port, admin = free_port(), free_port()
+        file = self.folder / f"policy-{port}.toml"
+        file.write_text(policy.format(lead=lead))
         unix = self.folder / f"sidecar-{port}.sock"
         command = [self.program, "serve", "--listen", f"tcp://127.0.0.1:{port}", "--listen", f"unix://{unix}"]
-        command += ["--admin-listen", f"127.0.0.1:{admin}", "--policy-file", policy, "--log", "warn"]
+        command += ["--admin-listen", f"127.0.0.1:{admin}", "--policy-file", file, "--log", "warn"]
         command += ["--workers", WORKERS, "--max-sessions", 20_000_000, *more]
         with self.process(command) as process:
             wait_for(port)
@@ -404,6 +411,100 @@ class Bench:
             self.row("T12", "the same, with 1 % of the streams never reading", f"{median(a):.1f} ms", f"{median(b):.1f} ms",
                      f"{more:+.1f} ms", "0", "0 (±1 ms)", more <= 1)
 
+    # Envoy and pages.
+
+    @contextlib.contextmanager
+    def envoy(self, server, application):
+        """The Envoy of docs/envoy.md, but for its ports, and it waits longer for the sidecar: on a busy machine no request is lost."""
+        port = free_port()
+        at = "127.0.0.1, port_value: {} }}".format
+        changes = {"0.0.0.0, port_value: 80 }": at(port), at(50151): at(server.target.split(":")[1]), at(8000): at(application),
+                   "timeout: 0.25s": "timeout: 10s"}
+        conf = re.search(r"```yaml\n(.*?)```", (ROOT / "docs/envoy.md").read_text(), re.DOTALL)[1]
+        for theirs, ours in changes.items():
+            if theirs not in conf:
+                sys.exit(f"docs/envoy.md has no {theirs}")
+            conf = conf.replace(theirs, ours)
+        file = self.folder / f"envoy-{port}.yaml"
+        file.write_text(conf)
+        command = [ENVOY, "-c", file, "--use-dynamic-base-id", "--concurrency", WORKERS, "--log-level", "error"]
+        with self.process(command) as process:
+            wait_for(port)
+            process.target = f"127.0.0.1:{port}"
+            yield process
+
+    def ext_authz(self):
+        sizes = [1, 100_000]
+        with contextlib.ExitStack() as stack:
+            servers = [stack.enter_context(self.floor("empty"))]
+            for size in sizes:
+                servers.append(stack.enter_context(self.sidecar(policy=POLICY + DOOR)))
+                self.fill(servers[-1], size)
+
+            def beside(what, ask, with_cpu=False):
+                """Compares what is asked of the empty server with what is asked of ours, each with as many sessions as it has."""
+                asked = zip(servers, [sizes[-1], *sizes])
+                floor, *runs = self.compare([lambda server=server, size=size: ask(server, size) for server, size in asked])
+                for size, ours in zip(sizes, runs):
+                    self.beside(f"{what}, {size:,} session{'s' if size > 1 else ''}", floor, ours, with_cpu)
+
+            def load(server, size, connections):
+                return ["--pid", server.pid, "--ids", size, "--connections", connections, "--seconds", self.seconds]
+
+            for streams in (1, 32):
+                beside(f"ext_authz Check, 2 connections × {streams}", lambda server, size: self.tool(
+                    "check", "--target", server.target, "--streams", streams, *load(server, size, 2)), streams == 32)
+            if not ENVOY.exists():
+                say("  there is no Envoy: tests/setup.sh installs it")
+                return
+            application = free_port()
+            gateways = {server.pid: stack.enter_context(self.envoy(server, application)) for server in servers}
+            for browsers in (2, 32):
+                beside(f"a page through Envoy, {browsers} connections", lambda server, size: self.tool(
+                    "site", "--target", gateways[server.pid].target, "--application", f"127.0.0.1:{application}",
+                    *load(server, size, browsers)))
+
+    def beside(self, what, floor, ours, with_cpu):
+        """The rows of requests that were asked of the empty ext_authz server and of ours in the same rounds."""
+        def both(number):
+            a, b = ([number(told) for told in runs] for runs in (floor, ours))
+            return median(a), median(b), median_ratio(a, b)
+
+        a, b, ratio = both(lambda told: told["per_second"])
+        self.row("ext-authz", what, f"{a:,.0f}/s", f"{b:,.0f}/s", f"{ratio:.2f}", "–", "–", None)
+        p50, p99 = (both(lambda told: told["took_us"][part]) for part in ("p50", "p99"))
+        self.row("ext-authz", "the same: p50; p99", f"{p50[0]:,.0f}; {p99[0]:,.0f} µs", f"{p50[1]:,.0f}; {p99[1]:,.0f} µs",
+                 f"{p50[2]:.2f}; {p99[2]:.2f}", "–", "–", None)
+        if with_cpu:
+            a, b = ([told["cpu_us"] for told in runs] for runs in (floor, ours))
+            more = statistics.median(y - x for x, y in zip(a, b))
+            self.row("ext-authz", "the same: CPU of the server per call", f"{median(a):.2f} µs", f"{median(b):.2f} µs",
+                     f"+{more:.2f} µs", "–", "–", None)
+
+    def door_sse(self):
+        quick = self.args.quick
+        streams, samples, settle = (2_000, 5, 2) if quick else (10_000, 50, 20)
+        # Each is a socket of the sidecar's and one of the load's.
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        if most != resource.RLIM_INFINITY and most < streams + 1_000:
+            say(f"  {streams:,} streams need as many open files, and {most:,} are allowed: left out")
+            return
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+        for presence in ["on"] if quick else ["off", "on"]:
+            door = free_port()
+            more = ["--door-listen", f"127.0.0.1:{door}", "--max-connections", 2 * streams, "--max-watchers", 2 * streams]
+            with self.sidecar(1, *more, policy=f'{POLICY}presence = "{presence}"\n{DOOR}') as ours:
+                self.fill(ours, streams - 1)
+                time.sleep(3)
+                told = self.tool("events", "--target", ours.target, "--door", f"127.0.0.1:{door}", "--pid", ours.pid, "--streams", streams,
+                                 "--samples", samples, "--lead", 1, "--settle", settle)
+            say(f"  {json.dumps(told)}")
+            late = told["warnings"]
+            self.row("door-sse", f"{streams:,} open streams of events, presence {presence}: resident memory each", "–",
+                     f"{told['bytes_each'] / 1e3:.1f} kB", "–", "–", "–", None)
+            self.row("door-sse", f"the same: a warning at its one browser, after the warning point, {samples} times: p50; max", "–",
+                     f"{late['p50']:.1f}; {late['max']:.1f} ms", "–", "–", "–", None)
+
     # A shared store.
 
     @contextlib.contextmanager
@@ -519,6 +620,8 @@ class Bench:
             (("T4", "T5", "T6"), self.redis_peer),
             (("T7", "T11"), self.memory),
             (("T12",), self.fan_out),
+            (("ext-authz",), self.ext_authz),
+            (("door-sse",), self.door_sse),
             (("T8", "T9", "T10", "T11"), self.lateness),
             (("T15",), self.store_writes),
             (("T15",), self.warm_leases),

@@ -1,5 +1,5 @@
-//! The floor: a server of the same build with the same service, options and connections whose handler does nothing. What a
-//! touch costs over it is ours.
+//! The floor: a server of the same build with the same services, options and connections whose handlers do nothing. What a
+//! touch, or a question of Envoy's, costs over it is ours.
 //!
 //! The options repeat those of `src/rpc/mod.rs`: keep them the same.
 
@@ -9,6 +9,10 @@ use session_sidecar::rpc::{
     Caller, Connection,
     proto::{
         DESCRIPTORS,
+        envoy::{
+            self,
+            authorization_server::{Authorization, AuthorizationServer, SERVICE_NAME as EXT_AUTHZ},
+        },
         v1::{
             self,
             session_service_server::{SERVICE_NAME, SessionService, SessionServiceServer},
@@ -20,7 +24,7 @@ use tonic::{Request, Response, Status, transport::Server};
 
 use crate::report;
 
-/// What the floor answers.
+/// What the floor answers to a touch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Answer {
     /// A constant answer of the size that ours has.
@@ -55,6 +59,7 @@ pub(crate) fn serve(workers: usize, answer: Answer) -> anyhow::Result<()> {
                 .register_encoded_file_descriptor_set(DESCRIPTORS)
                 .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
                 .with_service_name(SERVICE_NAME)
+                .with_service_name(EXT_AUTHZ)
                 .with_service_name("grpc.health.v1.Health")
         };
         let service = SessionServiceServer::new(Floor(match answer {
@@ -70,6 +75,7 @@ pub(crate) fn serve(workers: usize, answer: Answer) -> anyhow::Result<()> {
             .http2_keepalive_interval(Some(Duration::from_secs(20)))
             .http2_keepalive_timeout(Some(Duration::from_secs(10)))
             .add_service(service)
+            .add_service(AuthorizationServer::new(LetsPass))
             .add_service(health)
             .add_service(reflection().build_v1()?)
             .add_service(reflection().build_v1alpha()?)
@@ -113,6 +119,19 @@ fn constant() -> v1::TouchResponse {
 
 fn not_here<T>() -> Result<Response<T>, Status> {
     Err(Status::unimplemented("the floor answers Touch only"))
+}
+
+/// Lets every request go on to the application, and says nothing of it.
+struct LetsPass;
+
+#[tonic::async_trait]
+impl Authorization for LetsPass {
+    async fn check(&self, _: Request<envoy::CheckRequest>) -> Result<Response<envoy::CheckResponse>, Status> {
+        Ok(Response::new(envoy::CheckResponse {
+            status: Some(envoy::Status::default()),
+            http_response: None,
+        }))
+    }
 }
 
 #[tonic::async_trait]

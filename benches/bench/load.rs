@@ -285,7 +285,7 @@ pub(crate) fn unix_now() -> f64 {
 }
 
 /// User and system time of a process: fields 14 and 15 of its `stat`.
-fn cpu_ticks(pid: u32) -> anyhow::Result<u64> {
+pub(crate) fn cpu_ticks(pid: u32) -> anyhow::Result<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
     let (_, after_name) = stat.rsplit_once(") ").context("a stat without a name")?;
     let ticks = after_name.split(' ').skip(11).take(2);

@@ -8,7 +8,9 @@
 )]
 
 mod audience;
+mod authz;
 mod core;
+mod events;
 mod fleet;
 mod floor;
 mod http2;
@@ -37,6 +39,10 @@ enum Tool {
     Touch(load::TouchArgs),
     /// Create sessions on a server.
     Fill(load::FillArgs),
+    /// Ask a server what Envoy asks.
+    Check(authz::CheckArgs),
+    /// Ask for a page through an Envoy that asks.
+    Site(authz::SiteArgs),
     /// Touch random sessions without gRPC.
     Core(core::CoreArgs),
     /// Watch a server and tell how late its warnings and ends are.
@@ -45,6 +51,8 @@ enum Tool {
     FanOut(watch::FanOutArgs),
     /// The same without gRPC.
     Audience(audience::AudienceArgs),
+    /// Open a server's streams of events, and tell what they cost and how late a warning is.
+    Events(events::EventsArgs),
     /// Tell how long a server takes to its first answer.
     Start(start::StartArgs),
     /// Tell what a fleet of sidecars asks of its store.
@@ -66,10 +74,13 @@ fn main() -> anyhow::Result<()> {
         Tool::Floor { workers, answer } => floor::serve(workers, answer),
         Tool::Touch(args) => load::touch(&args),
         Tool::Fill(args) => load::fill(&args),
+        Tool::Check(args) => authz::check(&args),
+        Tool::Site(args) => authz::site(&args),
         Tool::Core(args) => core::run(&args),
         Tool::Lateness(args) => watch::lateness(&args),
         Tool::FanOut(args) => watch::fan_out(&args),
         Tool::Audience(args) => audience::run(&args),
+        Tool::Events(args) => events::events(&args),
         Tool::Start(args) => start::run(&args),
         Tool::StoreCost(args) => shared::cost(&args),
         Tool::StoreWrites(args) => shared::writes(&args),

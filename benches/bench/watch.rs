@@ -135,7 +135,7 @@ pub(crate) fn spread(mut values: Vec<f32>) -> serde_json::Value {
     })
 }
 
-fn seconds(time: Option<prost_types::Timestamp>) -> f64 {
+pub(crate) fn seconds(time: Option<prost_types::Timestamp>) -> f64 {
     time.map_or(0.0, |time| time.seconds as f64 + f64::from(time.nanos) / 1e9)
 }
 
@@ -247,7 +247,8 @@ impl Calls for Single {
     }
 }
 
-async fn single<A: prost::Message + Default>(
+/// Makes one call.
+pub(crate) async fn single<A: prost::Message + Default>(
     target: &Target,
     method: &str,
     request: &impl prost::Message,
