@@ -23,8 +23,8 @@ use session_sidecar::{
     driver::{Step, Work as _},
     event::Event,
     sessions::{
-        Create, Error, Meter, Name, Rotate, Scope, Sessions, Setup, State, Status, Subscriber, TouchResult, Watch,
-        WatchContent,
+        Create, Error, Follow, Meter, Name, Rotate, Scope, Sessions, Setup, State, Status, Subscriber, TouchResult,
+        Watch, WatchContent,
     },
     state::{Activity, Actor, End, EndReason, HoldKind, HoldWish, Limits, Policy, Tombstone, WorkLimits},
     store::MemoryCaps,
@@ -273,6 +273,7 @@ impl World {
         Name {
             tenant: "",
             session_id: ID,
+            follow: Follow::Alias,
         }
     }
 
