@@ -14,7 +14,7 @@ use super::{
     Answer, Door,
     answer::{Refused, is_worthless, state, taken_back},
     request::{self, Named, named},
-    settings::{Route, Unknown, without_port},
+    settings::{Treatment, Unknown, without_port},
 };
 use crate::{
     sessions::{Error, Status},
@@ -242,7 +242,12 @@ impl Door {
     }
 
     /// Finds the session, and touches it if the route is not public.
-    async fn look(&self, name: crate::sessions::Name<'_>, asked: &Asked<'_>, route: &Route) -> Result<Status, Error> {
+    async fn look(
+        &self,
+        name: crate::sessions::Name<'_>,
+        asked: &Asked<'_>,
+        route: &Treatment<'_>,
+    ) -> Result<Status, Error> {
         if route.public {
             return Ok(self.not_over(name).await?.status);
         }
@@ -258,7 +263,7 @@ impl Door {
         match touched {
             Ok(touched) => Ok(touched.status),
             Err(unknown @ Error::Unknown { .. }) if !route.passive => {
-                let started = self.start(name, route.policy.as_deref()).await?;
+                let started = self.start(name, route.policy).await?;
                 Ok(started.ok_or(unknown)?.status)
             }
             Err(error) => Err(error),

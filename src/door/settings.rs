@@ -97,20 +97,28 @@ pub struct Route {
     pub policy: Option<Box<str>>,
 }
 
+/// How a request is treated.
+#[derive(Debug, Clone, Copy)]
+pub struct Treatment<'a> {
+    /// It is for everybody.
+    pub public: bool,
+    /// It is never activity.
+    pub passive: bool,
+    /// The policy of a session that begins with it; none: `default`.
+    pub policy: Option<&'a str>,
+}
+
 impl Settings {
     /// What is special about a request. The login page is public by construction: else nobody could ever log in.
     #[must_use]
-    pub fn route(&self, host: &str, path: &str, said: &Says<'_>) -> Route {
+    pub fn route<'a>(&'a self, host: &str, path: &str, said: &Says<'a>) -> Treatment<'a> {
         let found = self.routes.iter().find(|route| route.is_about(host, path));
-        let mut route = found.cloned().unwrap_or_default();
-        route.public = said.public.unwrap_or(route.public);
-        route.passive = said.passive.unwrap_or(route.passive);
-        if let Some(policy) = said.policy {
-            route.policy = Some(policy.into());
+        let public = said.public.unwrap_or(found.is_some_and(|route| route.public));
+        Treatment {
+            public: public && is_unambiguous(path) || self.is_login(host, path),
+            passive: said.passive.unwrap_or(found.is_some_and(|route| route.passive)),
+            policy: said.policy.or(found.and_then(|route| route.policy.as_deref())),
         }
-        route.public &= is_unambiguous(path);
-        route.public |= self.is_login(host, path);
-        route
     }
 
     fn is_login(&self, host: &str, path: &str) -> bool {
@@ -186,8 +194,8 @@ mod tests {
 
     fn kind(settings: &Settings, host: &str, path: &str) -> &'static str {
         match settings.route(host, path, &Says::default()) {
-            Route { public: true, .. } => "public",
-            Route { passive: true, .. } => "passive",
+            Treatment { public: true, .. } => "public",
+            Treatment { passive: true, .. } => "passive",
             _ => "usual",
         }
     }
