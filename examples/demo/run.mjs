@@ -52,7 +52,8 @@ const site = await Site.start({
   policy: POLICY,
   application: django(gateway === 'none' ? 'package' : 'plain', 2),
   flags: ['--log-format', 'human'],
-  ports: { api: 50151, admin: 50152, door: 50153, ...(gateway === 'none' ? { app: 8080 } : { web: 8080 }) },
+  // A visit that is only played needs no usual ports, and may be played beside another one.
+  ports: once ? {} : { api: 50151, admin: 50152, door: 50153, ...(gateway === 'none' ? { app: 8080 } : { web: 8080 }) },
   browser: once,
 });
 const watch = spawn(binary, ['watch', '--target', `http://127.0.0.1:${site.api}`], { stdio: ['ignore', 'pipe', 'inherit'] });
