@@ -7,7 +7,7 @@ import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { createInterface } from 'node:readline';
 import { parseArgs } from 'node:util';
-import { django } from '../../tests/browser/django.mjs';
+import { DOOR, django } from '../../tests/browser/django.mjs';
 import { Site, binary } from '../../tests/browser/site.mjs';
 
 const POLICY = `
@@ -18,21 +18,7 @@ warn_before = ["20s", "10s"]
 absolute_warn_before = ["1m"]
 tombstone_ttl = "14d"
 presence = { leave_grace = "5s", lost_grace = "40s" }
-
-[door]
-cookies = ["sessionid"]
-login_url = "/login/"
-unknown = "start"
-start = { app_session_age = "14d" }
-
-[[door.routes]]
-path = "/static/**"
-public = true
-
-[[door.routes]]
-path = "/dashboard/news/"
-passive = true
-`;
+${DOOR}`;
 
 const STANDS = {
   envoy: 'behind Envoy: the site itself has not a line of code for it',

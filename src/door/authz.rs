@@ -17,7 +17,7 @@ use super::{
     settings::{Treatment, Unknown, without_port},
 };
 use crate::{
-    sessions::{Error, Status},
+    sessions::{Error, Name, Status},
     state::{Activity, EndReason, Hints},
 };
 
@@ -242,12 +242,7 @@ impl Door {
     }
 
     /// Finds the session, and touches it if the route is not public.
-    async fn look(
-        &self,
-        name: crate::sessions::Name<'_>,
-        asked: &Asked<'_>,
-        route: &Treatment<'_>,
-    ) -> Result<Status, Error> {
+    async fn look(&self, name: Name<'_>, asked: &Asked<'_>, route: &Treatment<'_>) -> Result<Status, Error> {
         if route.public {
             return Ok(self.not_over(name).await?.status);
         }

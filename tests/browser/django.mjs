@@ -8,14 +8,8 @@ import { repository, says } from './site.mjs';
 const clients = join(repository, 'clients');
 const python = join(repository, '.tools/venv/bin/python');
 
-export const POLICY = `
-[policy.default]
-idle_timeout = "15m"
-absolute_timeout = "2h"
-warn_before = ["3m", "1m"]
-tombstone_ttl = "14d"
-presence = { leave_grace = "30s", lost_grace = "20m" }
-
+/** What the policy file says of the site's requests. */
+export const DOOR = `
 [door]
 cookies = ["sessionid"]
 login_url = "/login/"
@@ -30,6 +24,15 @@ public = true
 path = "/dashboard/news/"
 passive = true
 `;
+
+export const POLICY = `
+[policy.default]
+idle_timeout = "15m"
+absolute_timeout = "2h"
+warn_before = ["3m", "1m"]
+tombstone_ttl = "14d"
+presence = { leave_grace = "30s", lost_grace = "20m" }
+${DOOR}`;
 
 /** `mode`: package or plain. `poll`: how many seconds its dashboard waits before it asks again. */
 export const django = (mode, poll = 0.05) => async (site) => {

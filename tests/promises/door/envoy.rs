@@ -156,12 +156,17 @@ async fn what_a_client_writes_into_our_headers_does_not_reach_the_application() 
         ("x-session-subject", "root"),
         ("x_session_subject", "root"),
         ("x-session_ref", "r"),
+        ("x-session-token", "the application's own"),
     ];
     for (name, target) in [("alice", "/cart"), ("", "/static/a.css"), ("nobody", "/login")] {
         let became = envoy.asks(name, target, &spoofed).await;
         assert_eq!(became.code, 0);
         let subject = became.headers.get("x-session-subject").map(String::as_str);
         assert_eq!(subject, (name == "alice").then_some("ada"), "{target}");
+        assert!(
+            !became.removed.contains(&"x-session-token".to_owned()),
+            "that is none of ours"
+        );
         for ours in [
             "x-session-subject",
             "x-session-ref",
