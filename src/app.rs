@@ -7,23 +7,22 @@ use std::{
     net::SocketAddr,
     os::unix::{fs::PermissionsExt as _, net::UnixStream as StdUnixStream},
     path::{Path, PathBuf},
-    pin::Pin,
     sync::Arc,
     time::Duration,
 };
 
 use anyhow::{Context as _, bail};
-use futures_util::{Stream, stream::SelectAll};
+use futures_util::{future::BoxFuture, stream::SelectAll};
 use prometheus_client::{
     metrics::{family::Family, gauge::Gauge},
     registry::Registry,
 };
 use tokio::{
-    net::{TcpListener, TcpStream, UnixListener, UnixStream},
+    net::{TcpListener, UnixListener},
     signal::unix::{SignalKind, signal},
     sync::Semaphore,
 };
-use tokio_util::{either::Either, sync::CancellationToken};
+use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::{
@@ -33,7 +32,7 @@ use crate::{
     door::{self, Door, DoorMeter, Doors},
     driver,
     reload::{self, ReloadMeter},
-    rpc::{Api, Caller, Connection, RpcMeter},
+    rpc::{Api, Caller, Connection, Incoming, RpcMeter},
     sessions::{Meter, Sessions, Setup, random_key},
     store::MemoryCaps,
     telemetry::{Levels, PREFIX},
@@ -43,9 +42,6 @@ use crate::{
 pub use sharing::BadStore;
 
 use sharing::{Keeps, Sharing};
-
-type Io = Either<TcpStream, UnixStream>;
-type Incoming = Pin<Box<dyn Stream<Item = io::Result<Connection<Io>>> + Send>>;
 
 /// A sidecar whose addresses are bound and which is not serving yet.
 pub struct App {
@@ -73,7 +69,12 @@ pub struct App {
 
 impl App {
     /// Builds the rooms and binds the addresses. `audit_output` is where the audit log goes, open already.
-    pub async fn build(config: Config, audit_output: Option<Output>) -> anyhow::Result<Self> {
+    pub fn build(config: Config, audit_output: Option<Output>) -> BoxFuture<'static, anyhow::Result<Self>> {
+        // What is in a box is compiled here, what is not in each program that awaits it.
+        Box::pin(Self::build_rooms(config, audit_output))
+    }
+
+    async fn build_rooms(config: Config, audit_output: Option<Output>) -> anyhow::Result<Self> {
         let mut registry = Registry::with_prefix(PREFIX);
         let build = Family::<[(&str, &str); 1], Gauge>::default();
         build.get_or_create(&[("version", env!("CARGO_PKG_VERSION"))]).set(1);
@@ -210,7 +211,11 @@ impl App {
 
     /// Serves until `stop` is done; then says that it is not ready, tells every watcher, finishes the calls that are under way,
     /// and returns within the drain timeout.
-    pub async fn run(self, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
+    pub fn run(self, stop: impl Future<Output = ()> + Send + 'static) -> BoxFuture<'static, anyhow::Result<()>> {
+        Box::pin(self.run_until(Box::pin(stop)))
+    }
+
+    async fn run_until(self, stop: BoxFuture<'static, ()>) -> anyhow::Result<()> {
         let (sessions, clock) = (Arc::clone(&self.sessions), self.sessions.clock().clone());
         let alarm = Arc::clone(sessions.alarm());
         driver::spawn_thread("driver", driver::run(Arc::clone(&sessions), clock, alarm))?;
@@ -285,7 +290,7 @@ impl App {
             draining: draining.clone(),
             test_clock: self.dev,
         };
-        let (health, server) = api.serve(self.incoming, draining.clone().cancelled_owned())?;
+        let (health, server) = api.serve(Box::pin(self.incoming), Box::pin(draining.clone().cancelled_owned()))?;
         let mut server = tokio::spawn(server);
         health.serving().await;
         readiness.set(true);
@@ -351,7 +356,7 @@ fn accept_tcp(listener: TcpListener, caller: Arc<Caller>, places: Arc<Semaphore>
                     if let Err(error) = io.set_nodelay(true) {
                         warn!(%error, "TCP_NODELAY cannot be set");
                     }
-                    yield Ok(Connection::new(Either::Left(io), Arc::clone(&caller), Some(place)));
+                    yield Ok(Connection::new(io, Arc::clone(&caller), Some(place)));
                 }
                 Err(error) => accept_failed(&error).await,
             }
@@ -363,7 +368,7 @@ fn accept_unix(listener: UnixListener, caller: Arc<Caller>, places: Arc<Semaphor
     Box::pin(async_stream::stream! {
         while let Ok(place) = Arc::clone(&places).acquire_owned().await {
             match listener.accept().await {
-                Ok((io, _)) => yield Ok(Connection::new(Either::Right(io), Arc::clone(&caller), Some(place))),
+                Ok((io, _)) => yield Ok(Connection::new(io, Arc::clone(&caller), Some(place))),
                 Err(error) => accept_failed(&error).await,
             }
         }

@@ -23,9 +23,15 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 /// `PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n`: RFC 9113 section 3.4.
 const PREFACE: usize = 24;
 
+/// What a connection reads from and writes to.
+pub trait Io: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Io for T {}
+
 /// A connection of a client.
-pub struct Connection<T> {
-    io: T,
+pub struct Connection {
+    /// Of one type for all kinds of listeners, so that the server is built once.
+    io: Box<dyn Io>,
     caller: Arc<Caller>,
     /// Runs until the preface has come.
     handshake: Option<(Pin<Box<Sleep>>, usize)>,
@@ -33,11 +39,11 @@ pub struct Connection<T> {
     _place: Option<OwnedSemaphorePermit>,
 }
 
-impl<T> Connection<T> {
+impl Connection {
     /// A connection whose callers may do what `caller` says.
-    pub fn new(io: T, caller: Arc<Caller>, place: Option<OwnedSemaphorePermit>) -> Self {
+    pub fn new(io: impl Io + 'static, caller: Arc<Caller>, place: Option<OwnedSemaphorePermit>) -> Self {
         Self {
-            io,
+            io: Box::new(io),
             caller,
             handshake: Some((Box::pin(sleep(HANDSHAKE)), 0)),
             _place: place,
@@ -45,7 +51,7 @@ impl<T> Connection<T> {
     }
 }
 
-impl<T> Connected for Connection<T> {
+impl Connected for Connection {
     type ConnectInfo = Arc<Caller>;
 
     fn connect_info(&self) -> Arc<Caller> {
@@ -53,7 +59,7 @@ impl<T> Connected for Connection<T> {
     }
 }
 
-impl<T: AsyncRead + Unpin> AsyncRead for Connection<T> {
+impl AsyncRead for Connection {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         let polled = Pin::new(&mut self.io).poll_read(cx, buf);
@@ -70,7 +76,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Connection<T> {
     }
 }
 
-impl<T: AsyncWrite + Unpin> AsyncWrite for Connection<T> {
+impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.io).poll_write(cx, buf)
     }
