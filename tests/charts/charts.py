@@ -113,6 +113,13 @@ def lint(chart: str, helm: str, values: Path | None) -> str:
     return _run(helm, "lint", "--strict", str(charts() / chart), *(["--values", str(values)] if values else []))
 
 
+def package(chart: str, directory: Path) -> Path:
+    """The chart as an archive, of which Case takes the path, too."""
+    _run("helm4", "package", str(charts() / chart), "--destination", str(directory))
+    (archive,) = directory.glob("*.tgz")
+    return archive
+
+
 def notes(case: Case) -> str:
     """What the chart says after an installation."""
     with tempfile.TemporaryDirectory(prefix="charts-") as directory:

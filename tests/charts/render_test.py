@@ -1,12 +1,13 @@
 """What the charts render: as it was agreed to, for every version of Kubernetes, and allowed in a restricted namespace."""
 
 import os
+from pathlib import Path
 
 import pytest
 import yaml
 from kubernetes_validate import utils as kubernetes_validate
 
-from charts import HELM, HERE, Case, Manifest, Rendered, cases, lint, notes, render
+from charts import HELM, HERE, Case, Manifest, Rendered, cases, lint, notes, package, render
 
 MATRIX = pytest.mark.parametrize("case", cases(), ids=lambda case: case.name)
 
@@ -32,6 +33,14 @@ def test_golden(case: Case, helm: str) -> None:
     if os.environ.get("UPDATE_DOCS") and helm == "helm4":
         golden.write_text(rendered)
     assert rendered == golden.read_text(), f"UPDATE_DOCS=1 pytest tests/charts -k {case.name} renders {golden} anew"
+
+
+@pytest.mark.full
+def test_the_package_renders_the_same(tmp_path: Path) -> None:
+    """What a release would publish has the library in it."""
+    chart = package("session-sidecar", tmp_path)
+    case = _case("service-token")
+    assert _kept(render(Case(case.name, str(chart), case.values))) == (HERE / "golden/service-token.yaml").read_text()
 
 
 def test_no_golden_is_left_over() -> None:
