@@ -74,7 +74,7 @@ def served(binary: Path, tmp_path_factory: pytest.TempPathFactory) -> Served:
 @cache
 def page() -> dict[str, tuple[str, set[str], str]]:
     """Type, labels and the whole row of each metric of docs/metrics.md."""
-    rows = {}
+    rows: dict[str, tuple[str, set[str], str]] = {}
     for line in (REPOSITORY / "docs/metrics.md").read_text().splitlines():
         cells = [cell.strip() for cell in line.strip("|").split(" |")]
         if line.startswith("| `"):
