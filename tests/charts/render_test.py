@@ -1,0 +1,177 @@
+"""What the charts render: as it was agreed to, for every version of Kubernetes, and allowed in a restricted namespace."""
+
+import os
+from pathlib import Path
+
+import pytest
+import yaml
+from kubernetes_validate import utils as kubernetes_validate
+
+from charts import HELM, HERE, Case, Manifest, Rendered, cases, lint, notes, package, render
+
+MATRIX = pytest.mark.parametrize("case", cases(), ids=lambda case: case.name)
+
+# Custom resources have schemas of their own: customs_test.py.
+CUSTOM = {"PodMonitor", "ServiceMonitor", "PrometheusRule"}
+
+
+@MATRIX
+def test_lint(case: Case, helm: str) -> None:
+    lint(case.chart, helm, case.values)
+
+
+@pytest.mark.parametrize("chart", ["session-sidecar", "session-sidecar-lib", "example"])
+def test_lint_without_values(chart: str, helm: str) -> None:
+    lint(chart, helm, None)
+
+
+@MATRIX
+def test_golden(case: Case, helm: str) -> None:
+    """Both versions of Helm render the same, which is what is kept. UPDATE_DOCS=1 keeps it anew: review the difference."""
+    rendered = _kept(render(case, helm))
+    golden = HERE / "golden" / f"{case.name}.yaml"
+    if os.environ.get("UPDATE_DOCS") and helm == "helm4":
+        golden.write_text(rendered)
+    assert rendered == golden.read_text(), f"UPDATE_DOCS=1 pytest tests/charts -k {case.name} renders {golden} anew"
+
+
+@pytest.mark.full
+def test_the_package_renders_the_same(tmp_path: Path) -> None:
+    """What a release would publish has the library in it."""
+    chart = package("session-sidecar", tmp_path)
+    case = _case("service-token")
+    assert _kept(render(Case(case.name, str(chart), case.values))) == (HERE / "golden/service-token.yaml").read_text()
+
+
+def test_no_golden_is_left_over() -> None:
+    assert {path.stem for path in (HERE / "golden").glob("*.yaml")} == {case.name for case in cases()}
+
+
+class _Dumper(yaml.SafeDumper):
+    """Texts of several lines as such."""
+
+
+_Dumper.add_representer(
+    str,
+    lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None),
+)
+
+
+def _kept(rendered: Rendered) -> str:
+    dashboard = (HELM / "session-sidecar/files/dashboard.json").read_text().strip()
+    for manifest in rendered.of_kind("ConfigMap"):
+        data = manifest["data"]
+        if data.get("session-sidecar.json", "").strip() == dashboard:
+            data["session-sidecar.json"] = "(files/dashboard.json)"
+    ordered = sorted(rendered.manifests, key=lambda manifest: (manifest["kind"], manifest["metadata"]["name"]))
+    return yaml.dump_all(ordered, Dumper=_Dumper, sort_keys=True, width=150)
+
+
+@MATRIX
+def test_kubernetes_knows_every_field(case: Case, kubernetes: str) -> None:
+    for version in {kubernetes, *case.kubernetes[:-3]} & set(case.kubernetes):
+        for manifest in render(case, kubernetes=version).manifests:
+            if manifest["kind"] not in CUSTOM:
+                kubernetes_validate.validate(manifest, version, strict=True)
+
+
+def test_a_misspelt_field_is_found() -> None:
+    """The proof of the test before it."""
+    (deployment,) = render(_case("shop-memory")).of_kind("Deployment")
+    deployment["spec"]["template"]["spec"]["initContainers"][0]["startupProb"] = {}
+    with pytest.raises(Exception, match="startupProb"):
+        kubernetes_validate.validate(deployment, "1.37", strict=True)
+
+
+@MATRIX
+def test_a_restricted_namespace_takes_the_pods(case: Case) -> None:
+    """The Pod Security Standard "restricted": https://kubernetes.io/docs/concepts/security/pod-security-standards/"""
+    for pod in render(case).pods():
+        assert not _violations(pod)
+
+
+def test_violations_are_found() -> None:
+    """The proof of the test before it."""
+    (pod,) = render(_case("shop-memory")).pods()
+    pod["volumes"].append({"name": "host", "hostPath": {"path": "/"}})
+    pod["hostNetwork"] = True
+    pod["securityContext"]["sysctls"].append({"name": "kernel.msgmax", "value": "1"})
+    pod["initContainers"][0]["securityContext"] = {"runAsUser": 0}
+    assert len(_violations(pod)) == 8
+
+
+SAFE_SYSCTLS = {"kernel.shm_rmid_forced", "net.ipv4.ip_local_port_range", "net.ipv4.ip_local_reserved_ports"}
+ALLOWED_VOLUMES = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret"}
+
+
+def _violations(pod: Manifest) -> list[str]:
+    found = [key for key in ("hostNetwork", "hostPID", "hostIPC") if pod.get(key)]
+    found += [volume["name"] for volume in pod.get("volumes") or [] if not ALLOWED_VOLUMES & set(volume)]
+    common = pod.get("securityContext") or {}
+    found += [item["name"] for item in common.get("sysctls", []) if item["name"] not in SAFE_SYSCTLS]
+    for container in [*(pod.get("initContainers") or []), *pod["containers"]]:
+        own = container.get("securityContext", {})
+        merged = {**common, **own}
+        holds = {
+            "allowPrivilegeEscalation": own.get("allowPrivilegeEscalation") is False,
+            "capabilities": own.get("capabilities", {}).get("drop") == ["ALL"] and not own["capabilities"].get("add"),
+            "runAsNonRoot": merged.get("runAsNonRoot") is True,
+            "runAsUser": merged.get("runAsUser") != 0,
+            "seccompProfile": merged.get("seccompProfile", {}).get("type") in {"RuntimeDefault", "Localhost"},
+            "privileged": not own.get("privileged"),
+            "hostPort": not any("hostPort" in port for port in container.get("ports", [])),
+        }
+        found += [f"{container['name']}: {name}" for name, held in holds.items() if not held]
+    return found
+
+
+def test_what_the_pod_looks_like() -> None:
+    native = next(render(_case("shop-memory")).pods())
+    assert native["initContainers"][0]["restartPolicy"] == "Always"
+    assert [container["name"] for container in native["containers"]] == ["shop"]
+    classic = next(render(_case("shop-classic"), kubernetes="1.28").pods())
+    assert not classic["initContainers"]
+    assert [container["name"] for container in classic["containers"]] == ["shop", "session-sidecar"]
+    assert "restartPolicy" not in classic["containers"][1]
+
+
+def test_a_memory_store_is_recreated_and_a_shared_one_rolls() -> None:
+    strategies = {
+        name: render(_case(name)).of_kind("Deployment")[0]["spec"]["strategy"]["type"]
+        for name in ("shop-memory", "shop-store", "service-token", "service-mtls-store", "service-mesh")
+    }
+    assert strategies == {
+        "shop-memory": "Recreate",
+        "shop-store": "RollingUpdate",
+        "service-token": "Recreate",
+        "service-mtls-store": "RollingUpdate",
+        "service-mesh": "Recreate",
+    }
+
+
+def test_old_kubernetes_gets_nothing_that_it_would_refuse() -> None:
+    old = render(_case("service-token"), kubernetes="1.29")
+    assert "lifecycle" not in old.sidecar(), "the action sleep came with 1.30"
+    assert "lifecycle" in render(_case("service-token"), kubernetes="1.30").sidecar()
+    (pod,) = list(render(_case("shop-memory"), kubernetes="1.26", values={"sidecar": {"mode": "classic"}}).pods())
+    assert "sysctls" not in pod["securityContext"], "the sysctl is a safe one since 1.27"
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("service-token", ["WHAT A ROLLOUT LOSES: everything", "(TLS, bearer tokens)", "helm test sessions"]),
+        ("service-mtls-store", ["WHAT A ROLLOUT LOSES: nothing", "redis+sentinel://", "(TLS, client certificates)"]),
+        ("service-mesh", ["WHAT A ROLLOUT LOSES: everything", "CLEAR TEXT", "You said that sessions stick to a pod"]),
+        ("gateway", ["door      http://sessions-session-sidecar.shop:50153"]),
+        ("platform", ["Nothing runs here", "PrometheusRule", "SUCH A POD LOSES: all sessions"]),
+    ],
+)
+def test_notes(name: str, told: list[str]) -> None:
+    text = notes(_case(name))
+    assert all(words in text for words in told), text
+
+
+def _case(name: str) -> Case:
+    (case,) = [case for case in cases() if case.name == name]
+    return case

@@ -1,0 +1,209 @@
+"""What the charts render is what the program takes: its arguments, its policy file, its probes, its socket."""
+
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from urllib.request import urlopen
+
+import pytest
+import yaml
+
+from charts import HELM, REPOSITORY, Case, Manifest, Rendered, cases, render
+from support.process import clean_environment, eventually, free_port, run, tool
+
+RUNS = [case for case in cases() if case.name != "platform"]
+
+# Flags and keys that the charts use and the program does not have yet. A case that the program takes must leave this list.
+AWAITED = {
+    "shop-classic": "--listen unix:// with group, uids and gids",
+    "service-token": "--listen tcp:// with tls-cert-file and token-file",
+    "service-mtls-store": "--listen tcp:// with client-ca-file; [[callers]]",
+    "gateway": "--listen tcp:// with client-ca-file",
+}
+
+
+@pytest.fixture
+def directory() -> Iterator[Path]:
+    """Stands for the root of the container's file system. Short enough for a socket."""
+    with tempfile.TemporaryDirectory(prefix="pod-") as path:
+        yield Path(path)
+
+
+@pytest.mark.parametrize("case", RUNS, ids=lambda case: case.name)
+def test_the_program_takes_the_arguments(case: Case, binary: Path, directory: Path) -> None:
+    rendered = render(case)
+    done = run(binary, "check-config", *_laid_out(rendered, directory)[1:])
+    if case.name in AWAITED:
+        assert done.returncode == 64, f"the program has {AWAITED[case.name]} now: take {case.name} off AWAITED"
+    else:
+        assert done.returncode == 0, done.stderr
+        assert all(f"policy {name}" in done.stdout for name in _policies(case)), done.stdout
+
+
+def test_a_policy_comes_out_as_it_went_in(binary: Path) -> None:
+    (case,) = [case for case in cases() if case.name == "shop-policies"]
+    shown = run(binary, "policy", "show", "--policy-file", "-", stdin=render(case).policy_file())
+    assert shown.returncode == 0, shown.stderr
+    told = shown.stdout
+    for expected in ("revision = 3", '["/poll", "/notifications/*"]', 'leave_grace = "20s"', "passive = true", "enforce = false"):
+        assert expected in told, f"{expected} is not in\n{told}"
+
+
+def test_the_probes_and_the_socket(binary: Path, directory: Path) -> None:
+    """As the example has them: from the pod's environment and volumes, and by the paths of the probes."""
+    (case,) = [case for case in cases() if case.name == "shop-memory"]
+    rendered = render(case)
+    with _served(binary, rendered, directory) as address:
+        _probes_answer(rendered, address)
+        (variable,) = rendered.of_kind("Deployment")[0]["spec"]["template"]["spec"]["containers"][0]["env"]
+        target = variable["value"].replace("unix:/run", f"unix:{directory}/run")
+        assert variable["name"] == "SESSION_SIDECAR_TARGET"
+        assert run(binary, "healthcheck", env={variable["name"]: target}).returncode == 0
+        created = run(binary, "create", "--subject", "ada", env={variable["name"]: target})
+        assert created.returncode == 0, created.stderr
+        assert (directory / "run/session-sidecar/api.sock").stat().st_mode & 0o777 == 0o660
+
+
+def test_a_shared_store_and_the_admin_socket(binary: Path, directory: Path) -> None:
+    (case,) = [case for case in cases() if case.name == "shop-store"]
+    with redis(directory) as port:
+        store = {"url": f"redis://127.0.0.1:{port}", "password": {"secretName": ""}, "ca": {"secretName": ""}}
+        rendered = render(case, values={"sidecar": {"store": store}})
+        with _served(binary, rendered, directory) as address:
+            _probes_answer(rendered, address)
+            admin = f"unix:{directory}/run/session-sidecar-admin/admin.sock"
+            assert run(binary, "stats", "--target", admin).returncode == 0
+            assert (directory / "run/session-sidecar-admin/admin.sock").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.full
+def test_a_pod_starts_while_its_store_is_away(binary: Path, directory: Path) -> None:
+    (case,) = [case for case in cases() if case.name == "shop-store"]
+    store = {"url": f"redis://127.0.0.1:{free_port()}", "password": {"secretName": ""}, "ca": {"secretName": ""}}
+    rendered = render(case, values={"sidecar": {"store": store}})
+    probe = rendered.sidecar()["startupProbe"]
+    assert probe["periodSeconds"] * probe["failureThreshold"] >= 15
+    with _served(binary, rendered, directory) as address:
+        _probes_answer(rendered, address)
+
+
+def test_the_version_is_one() -> None:
+    cargo = (REPOSITORY / "Cargo.toml").read_text()
+    version = next(line.split('"')[1] for line in cargo.splitlines() if line.startswith("version ="))
+    for chart in ("session-sidecar", "session-sidecar-lib"):
+        about = yaml.safe_load((HELM / chart / "Chart.yaml").read_text())
+        assert about["appVersion"] == version and about["version"] == version
+
+
+def _policies(case: Case) -> list[str]:
+    values = yaml.safe_load(case.values.read_text()) or {}
+    return list(values.get("sidecar", {}).get("policies", {"default": {}}))
+
+
+def _probes_answer(rendered: Rendered, address: str) -> None:
+    container = rendered.sidecar()
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    for name in ("startupProbe", "livenessProbe", "readinessProbe"):
+        probe = container[name]["httpGet"]
+        assert ports[probe["port"]] == 50152
+        eventually(partial(_answers, f"http://{address}{probe['path']}"), f"{name} succeeds")
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urlopen(url, timeout=10) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
+
+
+@contextmanager
+def _served(binary: Path, rendered: Rendered, directory: Path) -> Iterator[str]:
+    """Runs the container's arguments, and answers where its admin port is; ready when the startup probe is."""
+    admin = f"127.0.0.1:{free_port()}"
+    arguments = [
+        argument.replace("0.0.0.0:50152", admin).replace("127.0.0.1:50151", f"127.0.0.1:{free_port()}")
+        for argument in _laid_out(rendered, directory)
+    ]
+    path = rendered.sidecar()["startupProbe"]["httpGet"]["path"]
+    log = directory / "log"
+    with log.open("wb") as output:
+        process = subprocess.Popen([str(binary), *arguments], stdout=output, stderr=output, env=clean_environment())
+
+    def started() -> bool:
+        assert process.poll() is None, log.read_text()
+        return _answers(f"http://{admin}{path}")
+
+    try:
+        eventually(started, "the startup probe succeeds")
+        yield admin
+        process.terminate()
+        assert process.wait(30) == 0, log.read_text()
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _laid_out(rendered: Rendered, directory: Path) -> list[str]:
+    """Lays out what is mounted into the sidecar under a directory, and answers its arguments as they are there."""
+    container = rendered.sidecar()
+    (pod,) = [pod for pod in rendered.pods() if container in [*(pod.get("initContainers") or []), *pod["containers"]]]
+    volumes = {volume["name"]: volume for volume in pod["volumes"]}
+    for mount in container["volumeMounts"]:
+        place = directory / mount["mountPath"].lstrip("/")
+        place.mkdir(parents=True)
+        volume = volumes[mount["name"]]
+        if "configMap" in volume:
+            (place / "policy.toml").write_text(rendered.policy_file().replace('"/etc/', f'"{directory}/etc/'))
+        for name, content in _secret(volume.get("secret"), directory).items():
+            (place / name).write_bytes(content)
+            (place / name).chmod(volume["secret"]["defaultMode"])
+    return [
+        argument.replace("/etc/session-sidecar/", f"{directory}/etc/session-sidecar/").replace("unix:///run/", f"unix://{directory}/run/")
+        for argument in container["args"]
+    ]
+
+
+def certify(directory: Path) -> tuple[Path, Path]:
+    """A key, and a certificate that signs itself, in a directory: made.key, made.crt."""
+    key, certificate = directory / "made.key", directory / "made.crt"
+    if not key.exists():
+        subprocess.run(
+            ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", "/CN=sidecar",
+             "-addext", "subjectAltName=DNS:localhost", "-keyout", str(key), "-out", str(certificate)],
+            check=True,
+            capture_output=True,
+        )  # fmt: skip
+    return key, certificate
+
+
+def _secret(secret: Manifest | None, directory: Path) -> dict[str, bytes]:
+    """What such a Secret would hold: certificates, or any 64 bytes."""
+    if secret is None:
+        return {}
+    keys = {item["path"]: item["key"] for item in secret.get("items", [])} or {"tls.crt": "", "tls.key": ""}
+    names = list(keys)
+    if not any(name.endswith(".crt") for name in names):
+        return {name: f"{secret['secretName']}/{key}".ljust(64, "=").encode() for name, key in keys.items()}
+    key, certificate = certify(directory)
+    return {name: (key if name.endswith(".key") else certificate).read_bytes() for name in names}
+
+
+@contextmanager
+def redis(directory: Path) -> Iterator[int]:
+    """A Redis with nothing in it: its port."""
+    port = free_port()
+    command = [tool("redis-server"), "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(directory)]
+    log = directory / "redis.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=output)
+    try:
+        eventually(lambda: "Ready to accept connections" in log.read_text() or process.poll(), "Redis is ready")
+        assert process.poll() is None, log.read_text()
+        yield port
+    finally:
+        process.kill()
+        process.wait()
