@@ -21,7 +21,10 @@ CLIENTS = {
     "grpcio": [str(TOOLS / "venv/bin/python"), str(HERE / "run.py")],
     "grpc-js": ["node", str(HERE / "run.mjs")],
     "session_sidecar (Python)": [str(TOOLS / "venv/bin/python"), str(HERE.parents[1] / "clients/python/tests/conformance.py")],
+    "session-sidecar (Go)": [str(TOOLS / "bin/go-conformance"), str(HERE / "scenario.json")],
 }
+# They need tools that only `./dev test clients` sets up and builds; run with --all, or --only.
+OPTIONAL = {"session-sidecar (Go)"}
 # The fake of the Python client, in its own process: no sidecar runs. What it is not asked, and why; all else must be the same.
 FAKE = [str(TOOLS / "venv/bin/python"), str(HERE.parents[1] / "clients/python/tests/conformance.py"), "fake"]
 NOT_ASKED_OF_THE_FAKE = {
@@ -98,13 +101,18 @@ def main() -> int:
     parser.add_argument(
         "--accept", action="store_true", help="write expected.txt from the first run; review the difference"
     )
+    parser.add_argument("--all", action="store_true", help="those clients too that `./dev test clients` builds")
+    parser.add_argument("--only", metavar="TEXT", help="the clients whose name has this text, and nothing else")
     arguments = parser.parse_args()
     for needed in (arguments.binary, TOOLS / "venv/bin/python", HERE / "node_modules"):
         if not needed.exists():
             parser.error(f"{needed} is missing: cargo build makes the binary, tests/setup.sh the rest")
 
     failed = 0
-    runs = [(client, transport) for client in CLIENTS for transport in TRANSPORTS]
+    clients = [client for client in CLIENTS if arguments.all or client not in OPTIONAL]
+    if arguments.only is not None:
+        clients = [client for client in CLIENTS if arguments.only in client]
+    runs = [(client, transport) for client in clients for transport in TRANSPORTS]
     for client, transport in runs:
         printed, problems = transcript(arguments.binary.resolve(), client, transport)
         if arguments.accept and not problems:
