@@ -236,3 +236,6 @@ func (c *Client) With(options ...Option) *Client {
 
 // FailPolicy is what its answers allow while nobody knows.
 func (c *Client) FailPolicy() Fail { return c.fail }
+
+// Logger is who is told what nobody asked for.
+func (c *Client) Logger() *slog.Logger { return c.log() }
