@@ -154,6 +154,9 @@ func (c *caller) open() (*grpc.ClientConn, error) {
 // Target is where it connects to, in gRPC's words.
 func (c *caller) Target() string { return c.target }
 
+// Conn is its connection, for the generated stubs: what this client has no words for. Such calls have the deadline of their context.
+func (c *caller) Conn() grpc.ClientConnInterface { return c.conn }
+
 // Close closes the connection. Calls after it return ErrClosed. Copies made by With share the connection.
 func (c *caller) Close() error { return c.conn.Close() }
 

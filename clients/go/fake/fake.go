@@ -21,6 +21,7 @@ import (
 	"google.golang.org/grpc/test/bufconn"
 
 	sidecar "session-sidecar"
+	devpb "session-sidecar/proto/sessionsidecar/dev/v1"
 	pb "session-sidecar/proto/sessionsidecar/v1"
 )
 
@@ -74,6 +75,7 @@ func New(options ...Option) (*Sidecar, error) {
 	f := &Sidecar{server: newServer(policies, chosen.tenants), grpc: grpc.NewServer(), listener: bufconn.Listen(1 << 20)}
 	pb.RegisterSessionServiceServer(f.grpc, f.server)
 	pb.RegisterSessionAdminServiceServer(f.grpc, f.server)
+	devpb.RegisterTestClockServiceServer(f.grpc, &clock{server: f.server})
 	go func() { _ = f.grpc.Serve(f.listener) }()
 	if f.client, err = sidecar.New(target, f.options(nil)...); err != nil {
 		f.Close()
@@ -122,9 +124,6 @@ func (f *Sidecar) Admin(options ...sidecar.Option) (*sidecar.Admin, error) {
 	return sidecar.NewAdmin(target, f.options(options)...)
 }
 
-// DialOption leads a connection of your own to it, such as one for the generated stubs; dial "passthrough:///fake".
-func (f *Sidecar) DialOption() grpc.DialOption { return grpc.WithContextDialer(f.dial) }
-
 // Now is its clock, which stands still but for Advance.
 func (f *Sidecar) Now() time.Time {
 	f.server.mu.Lock()
@@ -150,4 +149,19 @@ func (f *Sidecar) Close() {
 		_ = f.client.Close()
 	}
 	f.grpc.Stop()
+}
+
+// clock is the test clock of `serve --dev`, so that a test moves either by the same call.
+type clock struct {
+	devpb.UnimplementedTestClockServiceServer
+	server *server
+}
+
+func (c *clock) Advance(_ context.Context, q *devpb.AdvanceRequest) (*devpb.AdvanceResponse, error) {
+	b := &bounds{}
+	by := b.between("duration", q.GetDuration(), true, 0, 365*day)
+	if err := b.err(); err != nil {
+		return nil, err
+	}
+	return &devpb.AdvanceResponse{ServerTime: stamp(c.server.advance(by))}, nil
 }

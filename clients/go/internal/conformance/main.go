@@ -19,20 +19,16 @@ import (
 	"strings"
 	"time"
 
-	"google.golang.org/genproto/googleapis/rpc/errdetails"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
-	"google.golang.org/protobuf/types/known/durationpb"
 
 	sidecar "session-sidecar"
 	"session-sidecar/fake"
-	devpb "session-sidecar/proto/sessionsidecar/dev/v1"
+	"session-sidecar/internal/transcript"
 	pb "session-sidecar/proto/sessionsidecar/v1"
+	"session-sidecar/sidecartest"
 )
 
 const patience = 30 * time.Second // Only a failing run waits as long.
@@ -47,23 +43,21 @@ type step struct {
 
 // world is what the scenario is played in: a sidecar.
 type world struct {
-	client  *sidecar.Client
-	raw     grpc.ClientConnInterface
-	advance func(ctx context.Context, by time.Duration) error
-	stop    func()
+	client *sidecar.Client
+	stop   func()
 	// The driver says why, and compares all else: see FAKES in tests/conformance/conformance.py.
 	notAsked []string
 }
 
 type runner struct {
 	world
-	names    names
+	names    *transcript.Names
 	watchers map[string]*watcher
 }
 
 func main() {
 	steps := must(read(os.Args[1]))
-	r := &runner{names: names{map[string]string{}}, watchers: map[string]*watcher{}}
+	r := &runner{names: transcript.NewNames(), watchers: map[string]*watcher{}}
 	if target := os.Args[2]; target == "fake" {
 		r.world = imagined(filepath.Dir(os.Args[1]))
 	} else {
@@ -84,17 +78,7 @@ func read(path string) (steps []step, err error) {
 
 // real is a sidecar in a process of its own. The driver waits for the line `Stop`, and stops it.
 func real(target string) world {
-	conn := must(grpc.NewClient(target, grpc.WithTransportCredentials(insecure.NewCredentials())))
-	clock := devpb.NewTestClockServiceClient(conn)
-	return world{
-		client: must(sidecar.New(target, sidecar.WithDeadline(patience))),
-		raw:    conn,
-		advance: func(ctx context.Context, by time.Duration) error {
-			_, err := clock.Advance(ctx, &devpb.AdvanceRequest{Duration: durationpb.New(by)})
-			return err
-		},
-		stop: func() {},
-	}
+	return world{client: must(sidecar.New(target, sidecar.WithDeadline(patience))), stop: func() {}}
 }
 
 // Lists are in the order of refs, which is that of the key. The scenario's key orders these sessions so.
@@ -114,8 +98,6 @@ func imagined(folder string) world {
 		}
 		return world{
 			client:   f.Client(),
-			raw:      must(grpc.NewClient("passthrough:///fake", grpc.WithTransportCredentials(insecure.NewCredentials()), f.DialOption())),
-			advance:  func(_ context.Context, by time.Duration) error { f.Advance(by); return nil },
 			stop:     f.Drain,
 			notAsked: []string{"ExplainSession", "ListPolicies", "GetStats"},
 		}
@@ -133,13 +115,13 @@ func (r *runner) carryOut(s step) []string {
 	case s.Admin != "":
 		return r.ask(ctx, s, "sessionsidecar.v1.SessionAdminService", s.Admin)
 	case s.Advance != "":
-		if err := r.advance(ctx, must(time.ParseDuration(s.Advance))); err != nil {
+		if _, err := sidecartest.Advance(ctx, r.client, must(time.ParseDuration(s.Advance))); err != nil {
 			panic(err)
 		}
 		return []string{"Advance " + s.Advance}
 	case s.Watch != "":
 		r.watchers[s.Watch] = newWatcher(r.client, r.request("WatchExpiryRequest", s.Request).(*pb.WatchExpiryRequest))
-		return []string{fmt.Sprintf("Watch (%s) %s", s.Watch, spaced(s.Request))}
+		return []string{fmt.Sprintf("Watch (%s) %s", s.Watch, transcript.Spaced(s.Request))}
 	case s.Read != "":
 		return r.read(ctx, s.Read, s.Count, s.AnyOrder)
 	case s.Cut != "":
@@ -167,7 +149,7 @@ var alias = regexp.MustCompile(`"(\$[^"]+)"`)
 
 func (r *runner) request(kind string, content json.RawMessage) proto.Message {
 	text := alias.ReplaceAllFunc(content, func(found []byte) []byte {
-		return must(json.Marshal(r.names.value(string(found[1 : len(found)-1]))))
+		return must(json.Marshal(r.names.Value(string(found[1 : len(found)-1]))))
 	})
 	request := message(kind)
 	if err := protojson.Unmarshal(text, request); err != nil {
@@ -178,7 +160,7 @@ func (r *runner) request(kind string, content json.RawMessage) proto.Message {
 
 func (r *runner) ask(ctx context.Context, s step, service, verb string) []string {
 	if slices.Contains(r.notAsked, verb) {
-		return []string{verb + " " + spaced(s.Request)}
+		return []string{verb + " " + transcript.Spaced(s.Request)}
 	}
 	request := r.request(verb+"Request", s.Request)
 	tenant := request.ProtoReflect().Descriptor().Fields().ByName("tenant")
@@ -189,20 +171,20 @@ func (r *runner) ask(ctx context.Context, s step, service, verb string) []string
 	answer, err := through(ctx, client, request)
 	if errors.Is(err, errUnsayable) {
 		answer, err = message(verb+"Response"), nil
-		if failed := r.raw.Invoke(ctx, "/"+service+"/"+verb, request, answer); failed != nil {
-			err = decoded(failed)
+		if failed := r.client.Conn().Invoke(ctx, "/"+service+"/"+verb, request, answer); failed != nil {
+			err = transcript.Decoded(failed)
 		}
 	}
 	outcome := []string{"OK"}
 	if err != nil {
-		outcome = r.names.failed(asProblem(err))
+		outcome = r.names.Failed(asProblem(err))
 	} else {
 		r.learn(s.As, answer)
-		for _, line := range r.names.flatten(answer.ProtoReflect()) {
+		for _, line := range r.names.Flatten(answer.ProtoReflect()) {
 			outcome = append(outcome, "  "+line)
 		}
 	}
-	return append([]string{verb + " " + spaced(s.Request)}, indented(outcome)...)
+	return append([]string{verb + " " + transcript.Spaced(s.Request)}, indented(outcome)...)
 }
 
 func indented(lines []string) []string {
@@ -220,36 +202,19 @@ func (r *runner) learn(as string, answer proto.Message) {
 		GetSession() *pb.Session
 	}:
 		if as != "" {
-			r.names.learn(as, answer.GetSessionId(), answer.GetSession().GetStatus().GetSessionRef())
+			r.names.Learn(as, answer.GetSessionId(), answer.GetSession().GetStatus().GetSessionRef())
 		}
 	case interface{ GetNextPageToken() string }:
 		if token := answer.GetNextPageToken(); token != "" {
-			r.names.learnPage(token)
+			r.names.LearnPage(token)
 		}
 	}
-}
-
-// decoded is an error of a call that went out as it is.
-func decoded(err error) *problem {
-	told := status.Convert(err)
-	p := &problem{code: strings.ToUpper(regexp.MustCompile(`([a-z])([A-Z])`).ReplaceAllString(told.Code().String(), "${1}_$2"))}
-	for _, detail := range told.Details() {
-		switch detail := detail.(type) {
-		case *errdetails.ErrorInfo:
-			p.reason, p.metadata = detail.GetReason(), detail.GetMetadata()
-		case *errdetails.BadRequest:
-			for _, violation := range detail.GetFieldViolations() {
-				p.fields = append(p.fields, violation.GetField())
-			}
-		}
-	}
-	return p
 }
 
 func (r *runner) read(ctx context.Context, name string, count, anyOrder int) []string {
 	var told [][]string
 	for range count {
-		told = append(told, r.watchers[name].read(ctx, &r.names))
+		told = append(told, r.watchers[name].read(ctx, r.names))
 	}
 	unordered := told[:anyOrder]
 	sort.Slice(unordered, func(i, j int) bool { return slices.Compare(unordered[i], unordered[j]) < 0 })
@@ -295,7 +260,7 @@ func (w *watcher) resume() {
 }
 
 // read tells the next message, or how the stream ended.
-func (w *watcher) read(ctx context.Context, names *names) []string {
+func (w *watcher) read(ctx context.Context, names *transcript.Names) []string {
 	var event sidecar.Event
 	err := w.err
 	if err == nil {
@@ -305,7 +270,7 @@ func (w *watcher) read(ctx context.Context, names *names) []string {
 	case errors.Is(err, sidecar.ErrClosed):
 		return []string{"OK"}
 	case err != nil:
-		return names.failed(asProblem(err))
+		return names.Failed(asProblem(err))
 	}
 	told := new(pb.WatchExpiryResponse)
 	fill := func(name protoreflect.Name) {
@@ -319,7 +284,7 @@ func (w *watcher) read(ctx context.Context, names *names) []string {
 			panic(event.Reason)
 		}
 		// A token that is of no use is no reason to give up: the watch goes on, with the state anew.
-		return names.failed(&problem{code: "INVALID_ARGUMENT", fields: []string{"resume_token"}})
+		return names.Failed(&transcript.Problem{Code: "INVALID_ARGUMENT", Fields: []string{"resume_token"}})
 	case *sidecar.Snapshot:
 		fill("snapshot")
 	case *sidecar.SnapshotEnd:
@@ -334,5 +299,5 @@ func (w *watcher) read(ctx context.Context, names *names) []string {
 		fill("draining")
 		w.watch.Close()
 	}
-	return names.flatten(told.ProtoReflect())
+	return names.Flatten(told.ProtoReflect())
 }

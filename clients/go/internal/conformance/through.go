@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	sidecar "session-sidecar"
+	"session-sidecar/internal/transcript"
 	pb "session-sidecar/proto/sessionsidecar/v1"
 )
 
@@ -273,12 +274,10 @@ func lived(answer sidecar.Answer) *sidecar.Live {
 	panic(asProblem(answer))
 }
 
-func (p *problem) Error() string { return p.code }
-
 // asProblem is what the wire had for an answer or an error.
-func asProblem(from any) *problem {
+func asProblem(from any) *transcript.Problem {
 	switch from := from.(type) {
-	case *problem:
+	case *transcript.Problem:
 		return from
 	case *sidecar.Ended:
 		end := from.End
@@ -286,23 +285,23 @@ func asProblem(from any) *problem {
 			"session_ref": string(from.SessionRef), "reason": string(end.Reason), "actor": string(end.Actor), "actor_id": end.ActorID,
 			"note": end.Note, "successor_ref": string(end.SuccessorRef), "end_time": end.EndTime.Format(time.RFC3339Nano),
 		}
-		return &problem{code: "FAILED_PRECONDITION", reason: "SESSION_ENDED", metadata: nonEmpty(told)}
+		return &transcript.Problem{Code: "FAILED_PRECONDITION", Reason: "SESSION_ENDED", Metadata: nonEmpty(told)}
 	case *sidecar.Unknown:
 		told := map[string]string{"session_ref": string(from.SessionRef)}
 		if from.MayHaveEnded {
 			told["may_have_ended"] = "true"
 		}
-		return &problem{code: "NOT_FOUND", reason: "SESSION_UNKNOWN", metadata: told}
+		return &transcript.Problem{Code: "NOT_FOUND", Reason: "SESSION_UNKNOWN", Metadata: told}
 	case *sidecar.EndedError:
 		return asProblem(from.Answer)
 	case *sidecar.UnknownError:
 		return asProblem(from.Answer)
 	case *sidecar.RefusedError:
-		return &problem{code: from.Code, reason: from.Reason, metadata: from.Metadata}
+		return &transcript.Problem{Code: from.Code, Reason: from.Reason, Metadata: from.Metadata}
 	case *sidecar.NotPermittedError:
-		return &problem{code: from.Code, reason: from.Reason}
+		return &transcript.Problem{Code: from.Code, Reason: from.Reason}
 	case *sidecar.InvalidRequestError:
-		return &problem{code: "INVALID_ARGUMENT", fields: from.Fields}
+		return &transcript.Problem{Code: "INVALID_ARGUMENT", Fields: from.Fields}
 	}
 	panic(fmt.Sprint("nothing that the scenario has: ", from))
 }

@@ -1,26 +1,32 @@
-package main
+// Package transcript tells messages in the words of tests/conformance/run.py.
+package transcript
 
 import (
 	"bytes"
 	"encoding/json"
 	"fmt"
 	"math"
+	"regexp"
 	"slices"
 	"sort"
 	"strings"
 	"time"
 
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
-// How messages are told in the transcript: see run.py of tests/conformance, whose words these are.
-
 var forPeople = []string{"summary", "explanation", "problem", "toml"} // May be reworded.
 
-// names are what ids and refs are called in the transcript, where they must not stand themselves.
-type names struct{ byValue map[string]string }
+// Names are what ids and refs are called in the transcript, where they must not stand themselves.
+type Names struct{ byValue map[string]string }
 
-func (n *names) learn(alias, id, ref string) {
+// NewNames knows nobody yet.
+func NewNames() *Names { return &Names{map[string]string{}} }
+
+// Learn calls an id, and its ref, by an alias.
+func (n *Names) Learn(alias, id, ref string) {
 	for value, shown := range map[string]string{id: "<id:" + alias + ">", ref: "<ref:" + alias + ">"} {
 		if _, known := n.byValue[value]; !known {
 			n.byValue[value] = shown
@@ -28,7 +34,8 @@ func (n *names) learn(alias, id, ref string) {
 	}
 }
 
-func (n *names) learnPage(token string) {
+// LearnPage tells a page token as `<token:page>`, and `$page.token` means it.
+func (n *Names) LearnPage(token string) {
 	for value, shown := range n.byValue {
 		if shown == "<token:page>" {
 			delete(n.byValue, value)
@@ -37,8 +44,8 @@ func (n *names) learnPage(token string) {
 	n.byValue[token] = "<token:page>"
 }
 
-// value is the id of `$alias`, the ref of `$alias.ref`.
-func (n *names) value(name string) string {
+// Value is the id of `$alias`, the ref of `$alias.ref`.
+func (n *Names) Value(name string) string {
 	alias, kind, _ := strings.Cut(name[1:], ".")
 	if kind == "" {
 		kind = "id"
@@ -51,7 +58,7 @@ func (n *names) value(name string) string {
 	panic("nobody is called " + name)
 }
 
-func (n *names) shown(key, value string) string {
+func (n *Names) shown(key, value string) string {
 	if shown, known := n.byValue[value]; known {
 		return shown
 	}
@@ -129,13 +136,13 @@ func findNow(message protoreflect.Message) (float64, bool) {
 	return 0, false
 }
 
-// flatten answers one line for each field that is set. Times are told relative to the message's own.
-func (n *names) flatten(message protoreflect.Message) []string {
+// Flatten answers one line for each field that is set. Times are told relative to the message's own.
+func (n *Names) Flatten(message protoreflect.Message) []string {
 	now, _ := findNow(message)
 	return n.lines(message, "", now)
 }
 
-func (n *names) lines(message protoreflect.Message, prefix string, now float64) []string {
+func (n *Names) lines(message protoreflect.Message, prefix string, now float64) []string {
 	var lines []string
 	for _, field := range set(message) {
 		name := string(field.Name())
@@ -161,7 +168,7 @@ func (n *names) lines(message protoreflect.Message, prefix string, now float64) 
 	return lines
 }
 
-func (n *names) line(path string, field protoreflect.FieldDescriptor, name string, value protoreflect.Value, now float64) []string {
+func (n *Names) line(path string, field protoreflect.FieldDescriptor, name string, value protoreflect.Value, now float64) []string {
 	told := ""
 	switch {
 	case field.Message() != nil && field.Message().FullName() == "google.protobuf.Timestamp":
@@ -191,19 +198,41 @@ func (n *names) line(path string, field protoreflect.FieldDescriptor, name strin
 	return []string{path + " = " + told}
 }
 
-// problem is an error of the wire: its code and typed details. Messages are for people, and may be reworded.
-type problem struct {
-	code     string
-	reason   string
-	metadata map[string]string
-	fields   []string
+// Problem is an error of the wire: its code and typed details. Messages are for people, and may be reworded.
+type Problem struct {
+	Code     string
+	Reason   string
+	Metadata map[string]string
+	Fields   []string
 }
 
-func (n *names) failed(p *problem) []string {
+func (p *Problem) Error() string { return p.Code }
+
+// Decoded is an error of gRPC.
+func Decoded(err error) *Problem {
+	told := status.Convert(err)
+	p := &Problem{Code: strings.ToUpper(wordEnd.ReplaceAllString(told.Code().String(), "${1}_$2"))}
+	for _, detail := range told.Details() {
+		switch detail := detail.(type) {
+		case *errdetails.ErrorInfo:
+			p.Reason, p.Metadata = detail.GetReason(), detail.GetMetadata()
+		case *errdetails.BadRequest:
+			for _, violation := range detail.GetFieldViolations() {
+				p.Fields = append(p.Fields, violation.GetField())
+			}
+		}
+	}
+	return p
+}
+
+var wordEnd = regexp.MustCompile(`([a-z])([A-Z])`)
+
+// Failed tells a problem.
+func (n *Names) Failed(p *Problem) []string {
 	var lines []string
-	if p.reason != "" {
-		lines = append(lines, "  ErrorInfo.domain = sessionsidecar.v1", "  ErrorInfo.reason = "+p.reason)
-		for key, value := range p.metadata {
+	if p.Reason != "" {
+		lines = append(lines, "  ErrorInfo.domain = sessionsidecar.v1", "  ErrorInfo.reason = "+p.Reason)
+		for key, value := range p.Metadata {
 			if strings.HasSuffix(key, "_time") {
 				if _, err := time.Parse(time.RFC3339Nano, value); err != nil {
 					panic(err)
@@ -213,15 +242,15 @@ func (n *names) failed(p *problem) []string {
 			lines = append(lines, "  ErrorInfo.metadata."+key+" = "+n.shown(key, value))
 		}
 	}
-	for _, field := range p.fields {
+	for _, field := range p.Fields {
 		lines = append(lines, "  BadRequest.field = "+field)
 	}
 	sort.Strings(lines)
-	return append([]string{p.code}, lines...)
+	return append([]string{p.Code}, lines...)
 }
 
-// spaced writes JSON as Python does, with a space after `,` and `:`, and keys in their order.
-func spaced(raw json.RawMessage) string {
+// Spaced writes JSON as Python does, with a space after `,` and `:`, and keys in their order.
+func Spaced(raw json.RawMessage) string {
 	var out bytes.Buffer
 	in := false
 	for i, letter := range raw {
