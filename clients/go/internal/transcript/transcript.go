@@ -113,8 +113,8 @@ func seconds(message protoreflect.Message) float64 {
 	return float64(message.Get(fields.ByName("seconds")).Int()) + float64(message.Get(fields.ByName("nanos")).Int())/1e9
 }
 
-// findNow is the sidecar's clock when it made this message: the first that is told in it.
-func findNow(message protoreflect.Message) (float64, bool) {
+// FindNow is the sidecar's clock when it made this message: the first that is told in it, in seconds of the epoch.
+func FindNow(message protoreflect.Message) (float64, bool) {
 	for _, field := range set(message) {
 		value := message.Get(field)
 		switch {
@@ -123,12 +123,12 @@ func findNow(message protoreflect.Message) (float64, bool) {
 		case field.Message() == nil || field.IsMap():
 		case field.IsList():
 			for i := range value.List().Len() {
-				if now, found := findNow(value.List().Get(i).Message()); found {
+				if now, found := FindNow(value.List().Get(i).Message()); found {
 					return now, true
 				}
 			}
 		default:
-			if now, found := findNow(value.Message()); found {
+			if now, found := FindNow(value.Message()); found {
 				return now, true
 			}
 		}
@@ -138,7 +138,7 @@ func findNow(message protoreflect.Message) (float64, bool) {
 
 // Flatten answers one line for each field that is set. Times are told relative to the message's own.
 func (n *Names) Flatten(message protoreflect.Message) []string {
-	now, _ := findNow(message)
+	now, _ := FindNow(message)
 	return n.lines(message, "", now)
 }
 
@@ -177,7 +177,7 @@ func (n *Names) line(path string, field protoreflect.FieldDescriptor, name strin
 		told = duration(seconds(value.Message()))
 	case field.Message() != nil:
 		inner := now
-		if own, found := findNow(value.Message()); found {
+		if own, found := FindNow(value.Message()); found {
 			inner = own
 		}
 		if lines := n.lines(value.Message(), path+".", inner); len(lines) > 0 {
