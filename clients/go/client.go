@@ -194,7 +194,9 @@ func call[Q proto.Message, R any](
 			rest = rest[1:]
 			continue
 		}
-		c.heard(f)
+		if f.code != "DEADLINE_EXCEEDED" || ctx.Err() == nil { // A caller in a hurry says nothing of the sidecar.
+			c.heard(f)
+		}
 		return answer, f, nil
 	}
 }

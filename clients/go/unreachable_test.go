@@ -2,6 +2,7 @@ package sidecar_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"log/slog"
 	"net"
@@ -140,6 +141,17 @@ func TestASidecarThatComesBackIsFoundAndTheOutageLoggedOnce(t *testing.T) {
 	}
 	if strings.Contains(log.String(), string(id)) {
 		t.Error("an id was logged")
+	}
+}
+
+func TestACallerInAHurryIsNoOutage(t *testing.T) {
+	log := &logged{}
+	client := program.Client(t, program.BlackHole(t), sidecar.WithDeadline(program.Patience), log.logger())
+	hurried, cancel := context.WithTimeout(ctx, time.Millisecond)
+	defer cancel()
+	answer, err := client.Touch(hurried, program.NeverIssued, sidecar.TouchOptions{})
+	if away := is[*sidecar.Unreachable](t, answer, err); away.Code != "DEADLINE_EXCEEDED" || log.String() != "" {
+		t.Error(away, log)
 	}
 }
 

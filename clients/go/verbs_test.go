@@ -234,7 +234,7 @@ func TestAnIDIsInNothingThatIsPrinted(t *testing.T) {
 	request := &sidecar.RequestSession{ID: created.ID}
 	var log bytes.Buffer
 	for _, handler := range []slog.Handler{slog.NewTextHandler(&log, nil), slog.NewJSONHandler(&log, nil)} {
-		slog.New(handler).Info("told", "id", created.ID, "hold", hold, "watch", watch)
+		slog.New(handler).Info("told", "id", created.ID, "created", created, "event", event, "hold", hold, "watch", watch, "request", request)
 	}
 	for _, value := range []any{
 		created.ID, created, *created, hold, watch, *event.(*sidecar.Snapshot), event, request, client, []sidecar.ID{created.ID},

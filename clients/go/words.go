@@ -6,13 +6,17 @@ import (
 	"strings"
 )
 
-// ID is a session's id: a bearer secret. It prints as "[session id]" and is logged so; string(id) is the secret itself, for the cookie.
+// ID is a session's id: a bearer secret. It prints as "[session id]", and is logged and encoded as JSON so; string(id) is the secret
+// itself, for the cookie.
 type ID string
 
 const hidden = "[session id]"
 
 // Format hides the id from every verb of package fmt.
 func (ID) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(hidden)) }
+
+// MarshalText hides the id from JSON, and so from what is logged as JSON.
+func (ID) MarshalText() ([]byte, error) { return []byte(hidden), nil }
 
 // LogValue hides the id from package slog.
 func (ID) LogValue() slog.Value { return slog.StringValue(hidden) }

@@ -39,8 +39,10 @@ type server struct {
 
 // alarm is what is to be done at a time of the fake's clock, and after how long again.
 type alarm struct {
-	at   time.Time
-	ring func() (time.Duration, bool)
+	at      time.Time
+	ring    func() (time.Duration, bool)
+	ringing sync.Mutex // Held while it rings, so that nothing rings after it was stopped.
+	stopped bool
 }
 
 // entry is what happened to a session, as watchers are told.
@@ -105,7 +107,12 @@ func (s *server) due(until time.Time) (time.Time, *alarm) {
 
 func (s *server) ring(due *alarm) {
 	s.mu.Unlock()
-	after, again := due.ring()
+	due.ringing.Lock()
+	after, again := time.Duration(0), false
+	if !due.stopped {
+		after, again = due.ring()
+	}
+	due.ringing.Unlock()
 	s.mu.Lock()
 	if again {
 		due.at = s.now.Add(after)
@@ -122,9 +129,12 @@ func (s *server) cancel(over *alarm) {
 func (s *server) Start(first time.Duration, ring func() (time.Duration, bool)) func() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	own := &alarm{s.now.Add(first), ring}
+	own := &alarm{at: s.now.Add(first), ring: ring}
 	s.alarms = append(s.alarms, own)
 	return func() {
+		own.ringing.Lock()
+		own.stopped = true
+		own.ringing.Unlock()
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.cancel(own)

@@ -30,8 +30,8 @@ type Options struct {
 
 // UnaryServerInterceptor asks about each call before its handler. A session that lives is sidecar.FromContext(ctx). One that is over
 // is refused as UNAUTHENTICATED with google.rpc.ErrorInfo, domain "sessionsidecar.v1": its reason is SESSION_ENDED (its metadata says
-// why and when), SESSION_UNKNOWN or SESSION_MISSING; one that is for reading only as PERMISSION_DENIED with READ_ONLY_SESSION, if a hint
-// said that more was wanted. While nobody can know the client's fail policy decides, and UNAVAILABLE with google.rpc.RetryInfo says so.
+// why and when), SESSION_UNKNOWN or SESSION_MISSING. While nobody can know the client's fail policy decides, and UNAVAILABLE with
+// google.rpc.RetryInfo says so. Whether a method only reads is not known: a session under a passive policy may call all of them.
 func UnaryServerInterceptor(options Options) grpc.UnaryServerInterceptor {
 	return func(ctx context.Context, request any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
 		ctx, err := options.judged(ctx, info.FullMethod)
@@ -103,10 +103,7 @@ func refusal(verdict gate.Verdict) error {
 		}
 	}
 	details := []protoadapt.MessageV1{protoadapt.MessageV1Of(info)}
-	switch verdict.Error {
-	case gate.ReadOnly:
-		code, message = codes.PermissionDenied, "the session is for reading only"
-	case gate.Unavailable:
+	if verdict.Error == gate.Unavailable {
 		code, message = codes.Unavailable, "for a moment it cannot be told who is logged in: try again"
 		retry := &errdetails.RetryInfo{RetryDelay: durationpb.New(retryDelay(verdict.Answer))}
 		details = append(details, protoadapt.MessageV1Of(retry))

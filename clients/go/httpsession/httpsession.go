@@ -38,30 +38,30 @@ type Options struct {
 
 // Guard guards the sessions of an application.
 type Guard struct {
-	Options
-	login *url.URL
+	options Options
+	login   *url.URL
 }
 
 // New makes a Guard. Errors: *sidecar.InvalidRequestError for an option that is out of its bounds.
 func New(options Options) (*Guard, error) {
-	g := &Guard{Options: options}
-	if g.Client == nil {
+	g := &Guard{options: options}
+	if g.options.Client == nil {
 		return nil, &sidecar.InvalidRequestError{Message: "Client: is nil; make one with sidecar.New", Fields: []string{"Client"}}
 	}
-	if g.CookieName == "" {
-		g.CookieName = "session"
+	if g.options.CookieName == "" {
+		g.options.CookieName = "session"
 	}
-	if g.CookiePath == "" {
-		g.CookiePath = "/"
+	if g.options.CookiePath == "" {
+		g.options.CookiePath = "/"
 	}
-	if g.SameSite == 0 {
-		g.SameSite = http.SameSiteLaxMode
+	if g.options.SameSite == 0 {
+		g.options.SameSite = http.SameSiteLaxMode
 	}
 	if err := g.cookie("x").Valid(); err != nil {
 		return nil, &sidecar.InvalidRequestError{Message: "CookieName, CookiePath, CookieDomain: " + err.Error(), Fields: []string{"CookieName"}}
 	}
-	login, err := url.Parse(g.LoginURL)
-	if err != nil || (g.LoginURL != "" && !isPathHere(g.LoginURL)) {
+	login, err := url.Parse(g.options.LoginURL)
+	if err != nil || (g.options.LoginURL != "" && !isPathHere(g.options.LoginURL)) {
 		problem := "LoginURL: must be a path of this site, such as /login"
 		return nil, &sidecar.InvalidRequestError{Message: problem, Fields: []string{"LoginURL"}}
 	}
@@ -76,13 +76,13 @@ func (g *Guard) Middleware(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		public := g.isPublic(r)
 		question := gate.Question{IDs: g.named(r), Public: public, Hints: sidecar.HintsOf(r), NoAlias: true}
-		question.Passive = g.Passive != nil && g.Passive(r)
-		verdict, err := gate.Ask(r.Context(), g.Client, question)
+		question.Passive = g.options.Passive != nil && g.options.Passive(r)
+		verdict, err := gate.Ask(r.Context(), g.options.Client, question)
 		if err != nil {
 			return // Nobody is there to read an answer.
 		}
 		if verdict.Cause != nil {
-			g.Client.Logger().Error("session-sidecar cannot be asked about a request", "error", verdict.Cause)
+			g.options.Client.Logger().Error("session-sidecar cannot be asked about a request", "error", verdict.Cause)
 		}
 		if over := overOf(verdict); over {
 			g.takeBack(w)
@@ -114,10 +114,10 @@ var ambiguous = regexp.MustCompile(`(?i)//|/\.\.?(/|$)|[;\\]|%(2e|2f|5c|25|00)`)
 
 func (g *Guard) isPublic(r *http.Request) bool {
 	path := r.URL.EscapedPath()
-	if g.LoginURL != "" && path == g.login.EscapedPath() {
+	if g.options.LoginURL != "" && path == g.login.EscapedPath() {
 		return true
 	}
-	return g.Public != nil && !ambiguous.MatchString(path) && g.Public(r)
+	return g.options.Public != nil && !ambiguous.MatchString(path) && g.options.Public(r)
 }
 
 // named are the ids that a request names: one cookie may come with two values, and the second be set by a neighbouring subdomain.
@@ -125,7 +125,7 @@ func (g *Guard) named(r *http.Request) []sidecar.ID {
 	var ids []sidecar.ID
 	for _, cookie := range r.Cookies() {
 		id := sidecar.ID(cookie.Value)
-		if cookie.Name == g.CookieName && (len(ids) == 0 || ids[0] != id) {
+		if cookie.Name == g.options.CookieName && (len(ids) == 0 || ids[0] != id) {
 			ids = append(ids, id)
 		}
 	}
@@ -140,6 +140,11 @@ func (g *Guard) named(r *http.Request) []sidecar.ID {
 // the sidecar is away *sidecar.UnreachableError, whatever the fail policy.
 func (g *Guard) Login(w http.ResponseWriter, r *http.Request, options sidecar.CreateOptions) (*sidecar.Session, error) {
 	ctx := r.Context()
+	asItStands := g.options.CookieName + "=" + string(options.SessionID) + ";"
+	if options.SessionID != "" && !strings.HasPrefix(g.cookie(options.SessionID).String(), asItStands) {
+		problem := "session_id: has a letter that no cookie can have, such as a comma; choose another id, or leave it to the sidecar"
+		return nil, &sidecar.InvalidRequestError{Message: problem, Fields: []string{"session_id"}}
+	}
 	if ids := g.named(r); len(ids) == 1 && ids[0] != "" {
 		rotated, err := g.goOn(ctx, ids[0], options)
 		if err != nil {
@@ -150,7 +155,7 @@ func (g *Guard) Login(w http.ResponseWriter, r *http.Request, options sidecar.Cr
 			return &rotated.Session, nil
 		}
 	}
-	created, err := g.Client.Create(ctx, options)
+	created, err := g.options.Client.Create(ctx, options)
 	if err != nil {
 		return nil, err
 	}
@@ -160,7 +165,7 @@ func (g *Guard) Login(w http.ResponseWriter, r *http.Request, options sidecar.Cr
 
 // goOn rotates the session that was there at a login, or ends it; nil if there is none to go on.
 func (g *Guard) goOn(ctx context.Context, id sidecar.ID, options sidecar.CreateOptions) (*sidecar.Rotated, error) {
-	answer, err := g.Client.Check(ctx, id)
+	answer, err := g.options.Client.Check(ctx, id)
 	var invalid *sidecar.InvalidRequestError
 	if errors.As(err, &invalid) {
 		return nil, nil // Whatever somebody sent.
@@ -174,13 +179,13 @@ func (g *Guard) goOn(ctx context.Context, id sidecar.ID, options sidecar.CreateO
 	case *sidecar.Live:
 		own := answer.Session.Subject
 		if !answer.Status.Alias && (own == "" || own == options.Subject) {
-			rotated, err := g.Client.Rotate(ctx, id, sidecar.RotateOptions{
+			rotated, err := g.options.Client.Rotate(ctx, id, sidecar.RotateOptions{
 				NewSessionID: options.SessionID, Subject: options.Subject, Login: true, AuthenticatedAgo: options.AuthenticatedAgo,
 				AuthenticationLevel: options.AuthenticationLevel, RequestID: options.RequestID,
 			})
 			return rotated, unlessOver(err)
 		}
-		_, err := g.Client.End(ctx, id, sidecar.EndOptions{Actor: sidecar.ActorSystem, Note: "somebody else logged in"})
+		_, err := g.options.Client.End(ctx, id, sidecar.EndOptions{Actor: sidecar.ActorSystem, Note: "somebody else logged in"})
 		return nil, unlessOver(err)
 	}
 	return nil, nil
@@ -205,7 +210,7 @@ func (g *Guard) Rotate(w http.ResponseWriter, r *http.Request) (*sidecar.Session
 	if len(ids) != 1 {
 		return nil, &sidecar.InvalidRequestError{Message: "the request names no session", Fields: []string{"session_id"}}
 	}
-	rotated, err := g.Client.Rotate(r.Context(), ids[0], sidecar.RotateOptions{})
+	rotated, err := g.options.Client.Rotate(r.Context(), ids[0], sidecar.RotateOptions{})
 	if err != nil {
 		return nil, err
 	}
@@ -218,7 +223,7 @@ func (g *Guard) Rotate(w http.ResponseWriter, r *http.Request) (*sidecar.Session
 func (g *Guard) Logout(w http.ResponseWriter, r *http.Request) error {
 	g.takeBack(w)
 	for _, id := range g.named(r) {
-		_, err := g.Client.End(r.Context(), id, sidecar.EndOptions{})
+		_, err := g.options.Client.End(r.Context(), id, sidecar.EndOptions{})
 		var invalid *sidecar.InvalidRequestError
 		if err := unlessOver(err); err != nil && !errors.As(err, &invalid) {
 			return err
@@ -232,8 +237,8 @@ func (g *Guard) Logout(w http.ResponseWriter, r *http.Request) error {
 // cookie goes with the browser: it has no age. The limits are the sidecar's affair.
 func (g *Guard) cookie(id sidecar.ID) *http.Cookie {
 	return &http.Cookie{
-		Name: g.CookieName, Value: string(id), Path: g.CookiePath, Domain: g.CookieDomain, Secure: !g.Insecure, HttpOnly: true,
-		SameSite: g.SameSite,
+		Name: g.options.CookieName, Value: string(id), Path: g.options.CookiePath, Domain: g.options.CookieDomain, Secure: !g.options.Insecure, HttpOnly: true,
+		SameSite: g.options.SameSite,
 	}
 }
 
@@ -247,7 +252,7 @@ func (g *Guard) takeBack(w http.ResponseWriter) {
 func (g *Guard) set(w http.ResponseWriter, cookie *http.Cookie) {
 	var kept []string
 	for _, line := range w.Header()["Set-Cookie"] {
-		if !strings.HasPrefix(line, g.CookieName+"=") {
+		if !strings.HasPrefix(line, g.options.CookieName+"=") {
 			kept = append(kept, line)
 		}
 	}

@@ -303,6 +303,17 @@ func TestALoginGivesANewID(t *testing.T) {
 	}
 }
 
+func TestAnOwnIDMustFitIntoACookie(t *testing.T) {
+	s := newSite(t, program.Start(t).Client(t), nil)
+	for id, fits := range map[sidecar.ID]bool{"an-own-id-0123456789": true, "an-own-id-0123456,789": false, `an-own-id-"0123456789"`: false} {
+		w := httptest.NewRecorder()
+		_, err := s.guard.Login(w, httptest.NewRequest("POST", "/login", nil), sidecar.CreateOptions{SessionID: id})
+		if (err == nil) != fits || (len(w.Result().Cookies()) == 1) != fits || (fits && w.Result().Cookies()[0].Value != string(id)) {
+			t.Error(string(id), err, w.Header())
+		}
+	}
+}
+
 func TestAFormerIDIsOverForCookies(t *testing.T) {
 	s := newSite(t, program.Start(t).Client(t), nil)
 	s.login("ada")

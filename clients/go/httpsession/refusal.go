@@ -45,7 +45,7 @@ const away = "For a moment it cannot be told who is logged in. Please try again.
 
 func (g *Guard) refuse(w http.ResponseWriter, r *http.Request, verdict gate.Verdict) {
 	w.Header().Set("Cache-Control", "no-store")
-	told := refusal{Error: verdict.Error, LoginURL: g.LoginURL}
+	told := refusal{Error: verdict.Error, LoginURL: g.options.LoginURL}
 	status := http.StatusUnauthorized
 	switch verdict.Error {
 	case gate.Missing:
@@ -76,7 +76,7 @@ func (g *Guard) refuse(w http.ResponseWriter, r *http.Request, verdict gate.Verd
 			}
 		}
 	}
-	if status == http.StatusUnauthorized && g.LoginURL != "" && isNavigation(r) {
+	if status == http.StatusUnauthorized && g.options.LoginURL != "" && isNavigation(r) {
 		g.toLogin(w, r, told.End)
 		return
 	}
