@@ -1,8 +1,13 @@
 package sidecar_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"reflect"
 	"testing"
 	"time"
@@ -211,5 +216,63 @@ func TestATokenGoesOnInAnotherProcessOfTheApplication(t *testing.T) {
 	again := watch(t, client, sidecar.WatchOptions{Subject: "ada", ResumeToken: token})
 	if over := next[*sidecar.SessionEnded](t, again); over.Session.SessionRef != second.Session.Status.SessionRef {
 		t.Error("what was told before is told again")
+	}
+}
+
+// redis is a real store.
+func redis(t *testing.T) string {
+	t.Helper()
+	address := program.Nobody(t)
+	_, port, err := net.SplitHostPort(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	command := exec.Command("../../.tools/bin/redis-server", "--bind", "127.0.0.1", "--port", port, "--save", "", "--dir", t.TempDir())
+	if err := command.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _, _ = command.Process.Kill(), command.Wait() })
+	program.Eventually(t, "Redis is ready", func() bool {
+		conn, err := net.Dial("tcp", address)
+		if err == nil {
+			_ = conn.Close()
+		}
+		return err == nil
+	})
+	return "redis://" + address
+}
+
+func TestARestartOverAStoreResumesWithoutAGap(t *testing.T) {
+	key := filepath.Join(t.TempDir(), "key")
+	if err := os.WriteFile(key, bytes.Repeat([]byte("k"), 32), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	shared := []string{"--store", redis(t), "--store-key-file", key}
+	first, second := program.StartReal(t, "127.0.0.1:0", shared...), program.StartReal(t, "127.0.0.1:0", shared...)
+	elsewhere := second.Client(t)
+	w := watch(t, program.Client(t, first.TCP), sidecar.WatchOptions{Subject: "ada"})
+	next[*sidecar.SnapshotEnd](t, w)
+	sessions := []*sidecar.Created{}
+	for range 6 {
+		sessions = append(sessions, create(t, elsewhere, sidecar.CreateOptions{Subject: "ada"}))
+	}
+	end(t, elsewhere, sessions[0].ID)
+	next[*sidecar.SessionEnded](t, w)
+	first.Kill()
+	for _, each := range sessions[1:5] {
+		end(t, elsewhere, each.ID)
+	}
+	program.StartReal(t, first.TCP, shared...)
+	end(t, elsewhere, sessions[5].ID)
+	left := map[sidecar.Ref]bool{}
+	for _, each := range sessions[1:] {
+		left[each.Session.Status.SessionRef] = true
+	}
+	for range 5 {
+		over := next[*sidecar.SessionEnded](t, w)
+		if !left[over.Session.SessionRef] {
+			t.Error("each once:", over.Session.SessionRef)
+		}
+		delete(left, over.Session.SessionRef)
 	}
 }

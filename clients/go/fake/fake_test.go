@@ -83,9 +83,17 @@ func TestItsClockRenewsHolds(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	began := f.Now()
 	f.Advance(90 * time.Minute)
 	if live := touch(t, f, id).(*sidecar.Live); live.ExpiresIn() < 15*time.Minute {
 		t.Error(live.ExpiresIn())
+	}
+	answer, err := f.Client().Check(ctx, id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if holds := answer.(*sidecar.Live).Session.Holds; len(holds) != 1 || !holds[0].StartTime.Equal(began) {
+		t.Errorf("it lapsed: %+v", holds)
 	}
 	hold.Release()
 	f.Advance(14 * time.Minute)

@@ -50,6 +50,12 @@ var (
 // StartAt starts one that listens there.
 func StartAt(t testing.TB, address string, arguments ...string) *Process {
 	t.Helper()
+	return StartReal(t, address, append([]string{"--dev"}, arguments...)...)
+}
+
+// StartReal starts one in real time, with the policy that a new user meets.
+func StartReal(t testing.TB, address string, arguments ...string) *Process {
+	t.Helper()
 	binary := os.Getenv("SIDECAR_UNDER_TEST")
 	if binary == "" {
 		t.Fatal("SIDECAR_UNDER_TEST names no session-sidecar: build it, and say where it is")
@@ -57,7 +63,7 @@ func StartAt(t testing.TB, address string, arguments ...string) *Process {
 	socket := filepath.Join(t.TempDir(), "s.sock")
 	verbs := "?verbs=use,issue,end,watch-own,watch-all,admin"
 	given := append([]string{
-		"serve", "--dev", "--log-format", "human", "--admin-listen", "127.0.0.1:0", "--listen", "tcp://" + address + verbs,
+		"serve", "--log-format", "human", "--admin-listen", "127.0.0.1:0", "--listen", "tcp://" + address + verbs,
 		"--listen", "unix://" + socket + verbs,
 	}, arguments...)
 	p := &Process{UDS: "unix:" + socket, cmd: exec.Command(binary, given...), exited: make(chan struct{})}
