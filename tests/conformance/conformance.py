@@ -21,10 +21,14 @@ CLIENTS = {
     "grpcio": [str(TOOLS / "venv/bin/python"), str(HERE / "run.py")],
     "grpc-js": ["node", str(HERE / "run.mjs")],
     "session_sidecar (Python)": [str(TOOLS / "venv/bin/python"), str(HERE.parents[1] / "clients/python/tests/conformance.py")],
+    "session-sidecar (Go)": [str(TOOLS / "bin/go-conformance"), str(HERE / "scenario.json")],
 }
-# The fake of the Python client, in its own process: no sidecar runs. What it is not asked, and why; all else must be the same.
-FAKE = [str(TOOLS / "venv/bin/python"), str(HERE.parents[1] / "clients/python/tests/conformance.py"), "fake"]
-NOT_ASKED_OF_THE_FAKE = {
+# They need tools that only `./dev test clients` sets up and builds; run with --all, or --only.
+OPTIONAL = {"session-sidecar (Go)"}
+# The clients that have a fake: it plays in its own process, and no sidecar runs. What fakes are not asked, and why; all else must be the
+# same.
+FAKES = ["session_sidecar (Python)", "session-sidecar (Go)"]
+NOT_ASKED_OF_A_FAKE = {
     "ExplainSession": "it keeps no histories",
     "ListPolicies": "it does not judge policies",
     "GetStats": "it counts nothing",
@@ -67,9 +71,9 @@ def transcript(binary: Path, client: str, transport: str) -> tuple[str, list[str
         return "".join(lines), problems
 
 
-def fake_transcript() -> tuple[str, list[str]]:
-    """What the fake printed, and what was wrong beside it."""
-    run = subprocess.run(FAKE, capture_output=True, text=True, timeout=PATIENCE, check=False)
+def fake_transcript(client: str) -> tuple[str, list[str]]:
+    """What the fake of a client printed, and what was wrong beside it."""
+    run = subprocess.run([*CLIENTS[client], "fake"], capture_output=True, text=True, timeout=PATIENCE, check=False)
     return run.stdout, [f"it exited with {run.returncode}: {run.stderr}"] if run.returncode else []
 
 
@@ -98,13 +102,18 @@ def main() -> int:
     parser.add_argument(
         "--accept", action="store_true", help="write expected.txt from the first run; review the difference"
     )
+    parser.add_argument("--all", action="store_true", help="those clients too that `./dev test clients` builds")
+    parser.add_argument("--only", metavar="TEXT", help="the clients whose name has this text, and nothing else")
     arguments = parser.parse_args()
     for needed in (arguments.binary, TOOLS / "venv/bin/python", HERE / "node_modules"):
         if not needed.exists():
             parser.error(f"{needed} is missing: cargo build makes the binary, tests/setup.sh the rest")
 
     failed = 0
-    runs = [(client, transport) for client in CLIENTS for transport in TRANSPORTS]
+    clients = [client for client in CLIENTS if arguments.all or client not in OPTIONAL]
+    if arguments.only is not None:
+        clients = [client for client in CLIENTS if arguments.only in client]
+    runs = [(client, transport) for client in clients for transport in TRANSPORTS]
     for client, transport in runs:
         printed, problems = transcript(arguments.binary.resolve(), client, transport)
         if arguments.accept and not problems:
@@ -113,12 +122,14 @@ def main() -> int:
         problems = complaints(EXPECTED.read_text(), printed) + problems
         failed += bool(problems)
         print(f"{'FAILED' if problems else 'ok':6} {client} over {transport}", *problems, sep="\n", flush=True)
-    printed, problems = fake_transcript()
-    problems = complaints(without(EXPECTED.read_text(), NOT_ASKED_OF_THE_FAKE), printed) + problems
-    failed += bool(problems)
-    left_out = "; ".join(f"{verb}, for {reason}" for verb, reason in NOT_ASKED_OF_THE_FAKE.items())
-    print(f"{'FAILED' if problems else 'ok':6} the Python client's fake (not asked: {left_out})", *problems, sep="\n", flush=True)
-    print(f"{len(runs) + 1 - failed} passed, {failed} failed")
+    left_out = "; ".join(f"{verb}, for {reason}" for verb, reason in NOT_ASKED_OF_A_FAKE.items())
+    fakes = [client for client in clients if client in FAKES]
+    for client in fakes:
+        printed, problems = fake_transcript(client)
+        problems = complaints(without(EXPECTED.read_text(), NOT_ASKED_OF_A_FAKE), printed) + problems
+        failed += bool(problems)
+        print(f"{'FAILED' if problems else 'ok':6} {client}'s fake (not asked: {left_out})", *problems, sep="\n", flush=True)
+    print(f"{len(runs) + len(fakes) - failed} passed, {failed} failed")
     return 1 if failed else 0
 
 
