@@ -37,7 +37,7 @@ void Failure::raise_if_hopeless() const {
         case grpc::PERMISSION_DENIED:
         case grpc::UNAUTHENTICATED:
         case grpc::UNIMPLEMENTED:
-            throw NotPermittedError(reason + ": " + status.error_message());
+            throw NotPermittedError((reason.empty() ? "" : reason + ": ") + status.error_message());
         default:
             return;
     }

@@ -208,14 +208,14 @@ module SessionSidecar
   class Failure
     CODES = GRPC::Core::StatusCodes.constants.to_h { |name| [GRPC::Core::StatusCodes.const_get(name), name.to_s] }.freeze
 
-    attr_reader :code, :message, :reason, :metadata, :fields, :retry_after
+    attr_reader :code, :message, :domain, :reason, :metadata, :fields, :retry_after
 
     def initialize(error)
       @code, @message, @reason, @metadata, @fields = CODES.fetch(error.code, error.code.to_s), error.details.to_s, '', {}, []
       encoded = error.metadata['grpc-status-details-bin'] or return
       Google::Rpc::Status.decode(encoded).details.each do |detail|
         if (info = detail.unpack(Google::Rpc::ErrorInfo))
-          @reason, @metadata = info.reason, info.metadata.to_h
+          @domain, @reason, @metadata = info.domain, info.reason, info.metadata.to_h
         elsif (bad = detail.unpack(Google::Rpc::BadRequest))
           @fields = bad.field_violations.map(&:field)
         elsif (pause = detail.unpack(Google::Rpc::RetryInfo))

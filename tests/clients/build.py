@@ -39,7 +39,7 @@ def kept(name: str, inputs: Iterable[Path], make: Callable[[Path], None]) -> Pat
         raise SystemExit(f"{PACKAGES} is missing: ./dev test clients sets it up (tests/setup-clients.sh)")
     digest = hashlib.sha256(repr((inspect.getsource(make), CPP)).encode())
     for path in [*sorted(inputs), REPOSITORY / "tests/packages-clients.txt"]:
-        digest.update(str(path.relative_to(REPOSITORY)).encode() + b"\0" + path.read_bytes())
+        digest.update(str(path).encode() + b"\0" + path.read_bytes())
     folder = BUILT / f"{name}-{digest.hexdigest()[:16]}"
     if not folder.exists():
         BUILT.mkdir(parents=True, exist_ok=True)
@@ -53,14 +53,9 @@ def kept(name: str, inputs: Iterable[Path], make: Callable[[Path], None]) -> Pat
 
 def run(*command: object) -> None:
     """Runs a step of a build."""
-    done = subprocess.run([str(word) for word in command], env=environment(), capture_output=True, text=True, check=False)
+    done = subprocess.run([str(word) for word in command], env=os.environ | {"LD_LIBRARY_PATH": str(LIBRARIES)}, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"{' '.join(map(str, command))}\n{done.stdout}{done.stderr}")
-
-
-def environment(**more: str) -> dict[str, str]:
-    """For programs that stand on the unpacked packages."""
-    return os.environ | {"LD_LIBRARY_PATH": str(LIBRARIES)} | more
 
 
 def generated(language: str, plugin: str, files: list[str | Path], roots: Iterable[Path] = (PROTO,)) -> Path:
@@ -145,20 +140,14 @@ def netty_native() -> Path:
 
 
 @cache
-def java(main: str, *sources: str) -> list[str]:
+def java(main: str, *sources: Path) -> list[str]:
     """The command of a Java program among the tests, which stands on the example."""
     libraries = jars(JARS + TOMCAT)
     out = generated("java", "grpc_java_plugin", [*OURS, ERRORS.name], [PROTO, ERRORS.parent])
     api = classes("java-api", sorted(out.rglob("*.java")), libraries, "-nowarn")
     example = classes("java-example", sorted((EXAMPLES / "java/src").rglob("*.java")), f"{api}:{libraries}", "-Xlint:all,-classfile,-path,-processing", "-Werror")
-    paths = [HERE / "java" / source if "/" not in source else BUILT / source for source in sources]
-    program = classes(f"java-{main.rpartition('.')[2]}", paths, f"{example}:{api}:{libraries}", "-Xlint:all,-classfile,-path,-processing", "-Werror")
+    program = classes(f"java-{main}", list(sources), f"{example}:{api}:{libraries}", "-Xlint:all,-classfile,-path,-processing", "-Werror")
     return ["java", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", f"-Djava.library.path={netty_native()}", "-cp", f"{program}:{example}:{api}:{libraries}", main]
-
-
-def java_snippet(page: str, name: str) -> str:
-    """The code of a page, as a source for `java`."""
-    return str(kept_text(name, snippet(page, name)).relative_to(BUILT))
 
 
 # ---- Ruby ----
@@ -183,9 +172,10 @@ def ruby_load_path() -> str:
     return ":".join(map(str, found))
 
 
-def ruby(program: Path) -> tuple[list[str], dict[str, str]]:
-    """The command of a Ruby program, and its environment."""
-    return [str(USR / "bin/ruby3.1"), "--disable-gems", "-W:no-experimental", str(program)], environment(RUBYLIB=ruby_load_path())
+def ruby(program: Path) -> list[str]:
+    """The command of a Ruby program."""
+    environment = [f"LD_LIBRARY_PATH={LIBRARIES}", f"RUBYLIB={ruby_load_path()}"]
+    return ["env", *environment, str(USR / "bin/ruby3.1"), "--disable-gems", "-W:no-experimental", str(program)]
 
 
 # ---- C++ ----

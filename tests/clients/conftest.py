@@ -67,24 +67,23 @@ class Site:
             self.process.kill()
 
 
-def java_site(target: str, fail: str, who: str) -> tuple[list[str], dict[str, str]]:
+def java_site(target: str, fail: str, who: str) -> list[str]:
     """Tomcat with the servlet filter."""
-    command = build.java("Site", "Site.java", build.java_snippet("java.md", "Sessions.java"))
-    return [*command, target, fail, who], build.environment()
+    setup = build.kept_text("Sessions.java", build.snippet("java.md", "Sessions.java"))
+    return [*build.java("Site", build.HERE / "java/Site.java", setup), target, fail, who]
 
 
-def ruby_site(target: str, fail: str) -> tuple[list[str], dict[str, str]]:
+def ruby_site(target: str, fail: str) -> list[str]:
     """WEBrick with the middleware, set up as docs/ruby.md says; only its client is a patient one."""
-    config = build.kept_text("config.ru", build.snippet("ruby.md", "config.ru").replace("use SessionSidecar::Middleware,", "use SessionSidecar::Middleware, client: CLIENT,"))
-    command, environment = build.ruby(build.HERE / "ruby/site.rb")
-    return [*command, target, fail, str(config)], environment
+    setup = build.snippet("ruby.md", "config.ru").replace("use SessionSidecar::Middleware,", "use SessionSidecar::Middleware, client: CLIENT,")
+    return [*build.ruby(build.HERE / "ruby/site.rb"), target, fail, str(build.kept_text("config.ru", setup))]
 
 
-SITES: dict[str, Callable[[str, str], tuple[list[str], dict[str, str]]]] = {
+SITES: dict[str, Callable[[str, str], list[str]]] = {
     "java-container": lambda target, fail: java_site(target, fail, "container"),
     "java-docs": lambda target, fail: java_site(target, fail, "docs"),
-    "ruby": ruby_site,
     "java-attribute": lambda target, fail: java_site(target, fail, "attribute"),
+    "ruby": ruby_site,
 }
 
 
@@ -136,9 +135,7 @@ def world(serve: Callable[..., Process], directory: Path) -> Iterator[Callable[.
         (directory / "policy.toml").write_text(policy)
         process = serve("--dev", "--policy-file", str(directory / "policy.toml"), query=ALL_VERBS)
         target = getattr(process, over)
-        command, environment = SITES[kind](target, fail)
-        environment = clean_environment(**{key: value for key, value in environment.items() if not key.startswith("SESSION_SIDECAR_")})
-        site = Site(command, environment | {"SESSION_SIDECAR_TARGET": target}, directory / "site.log")
+        site = Site(SITES[kind](target, fail), clean_environment(SESSION_SIDECAR_TARGET=target), directory / "site.log")
         made.append(World(process, site, kind, []))
         if kind == "java-docs":  # Its deadline is the real one, and what is loaded with the first calls takes its time here.
             eventually(lambda: Browser(site.port).post("/login", user="bob").status == 204, "the site is warm")

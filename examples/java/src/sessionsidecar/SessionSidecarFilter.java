@@ -136,6 +136,9 @@ public final class SessionSidecarFilter implements Filter, HttpSessionListener, 
             } catch (SidecarException.Refused refused) { // READ_ONLY_SESSION, or more sessions than its person may have.
                 response.sendError(HttpServletResponse.SC_FORBIDDEN, refused.getMessage());
                 return;
+            } catch (IllegalStateException invalid) { // A request beside this one has just ended the session.
+                if (request.getSession(false) != null) throw invalid;
+                answer = former(request);
             }
             if (answer instanceof Live live) request.setAttribute(STATUS, live.status());
             if (answer instanceof Unreachable away && !away.allowed()) {
@@ -324,6 +327,8 @@ public final class SessionSidecarFilter implements Filter, HttpSessionListener, 
             } else {
                 renamed(session, tracked);
             }
+        } catch (IllegalStateException invalid) { // A request beside this one has just ended the session.
+            if (request.getSession(false) != null) throw invalid;
         } catch (SidecarException.SessionOver over) {
             drop(session); // It ended meanwhile.
         } catch (SidecarException problem) {
