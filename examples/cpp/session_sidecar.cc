@@ -15,7 +15,7 @@ using Clock = std::chrono::system_clock;  // What gRPC takes for deadlines.
 
 namespace {
 
-// Of a `unix:` target gRPC makes an :authority out of the path, which is not a valid one.
+// Of a `unix:` target newer versions of gRPC make an :authority out of the path, which is not a valid one.
 constexpr const char* kAuthority = "localhost";
 constexpr const char* kDefaultTarget = "127.0.0.1:50151";
 

@@ -73,7 +73,7 @@ module SessionSidecar
 
   # Make one and share it among threads. It connects at its first call, each process for itself: make no call before a fork.
   class Client
-    # Of a `unix:` target gRPC makes an :authority out of the path, which is not a valid one.
+    # Of a `unix:` target newer versions of gRPC make an :authority out of the path, which is not a valid one.
     AUTHORITY = 'localhost'
     CHANNEL = {
       'grpc.default_authority' => AUTHORITY,
@@ -89,7 +89,7 @@ module SessionSidecar
     def initialize(target: nil, tenant: '', fail: :closed, deadline: 0.25, logger: Logger.new($stderr))
       raise ArgumentError, "fail is :closed or :open, not #{fail.inspect}" unless %i[closed open].include?(fail)
 
-      target ||= ENV.fetch('SESSION_SIDECAR_TARGET', DEFAULT_TARGET)
+      target ||= [ENV['SESSION_SIDECAR_TARGET'], DEFAULT_TARGET].find { |each| !each.to_s.empty? }
       @target = target.start_with?('unix:') ? target : target.sub(%r{\A(http|tcp)://}, '').sub(%r{/+\z}, '')
       @tenant, @deadline, @logger, @allowed = tenant, deadline, logger, fail == :open
       @away = false

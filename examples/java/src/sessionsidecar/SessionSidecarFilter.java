@@ -120,7 +120,9 @@ public final class SessionSidecarFilter implements Filter, HttpSessionListener, 
      */
     public static void authenticated(HttpServletRequest request) {
         var filter = (SessionSidecarFilter) request.getServletContext().getAttribute(SessionSidecarFilter.class.getName());
-        filter.begin(request, request.getSession(), filter.subject.apply(request));
+        String who = filter.subject.apply(request);
+        if (who == null) throw new IllegalStateException("nobody is logged in by this request: call authenticated() after the login");
+        filter.begin(request, request.getSession(), who);
     }
 
     @Override

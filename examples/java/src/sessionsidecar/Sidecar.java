@@ -143,7 +143,8 @@ public final class Sidecar implements AutoCloseable {
      * @param tenant of all sessions; most have "".
      */
     public Sidecar(String target, String tenant, Fail fail, java.time.Duration deadline) {
-        String named = target != null ? target : System.getenv().getOrDefault("SESSION_SIDECAR_TARGET", DEFAULT_TARGET);
+        String variable = System.getenv("SESSION_SIDECAR_TARGET");
+        String named = target != null ? target : variable != null && !variable.isEmpty() ? variable : DEFAULT_TARGET;
         this.target = named.startsWith("unix:") ? named : named.replaceFirst("^(http|tcp)://", "").replaceFirst("/+$", "");
         this.tenant = tenant;
         this.fail = fail;
