@@ -10,21 +10,27 @@ import threading
 from collections.abc import Container
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parents[1] / "clients")]
 
+import build
 from support import DEFAULT_BINARY, TOOLS
 from support.process import Sidecar
 
 HERE = Path(__file__).resolve().parent
 EXPECTED = HERE / "expected.txt"
+PYTHON = str(TOOLS / "venv/bin/python")
+# What makes the command of each; the target stands for "{}".
 CLIENTS = {
-    "grpcio": [str(TOOLS / "venv/bin/python"), str(HERE / "run.py")],
-    "grpc-js": ["node", str(HERE / "run.mjs")],
-    "session_sidecar (Python)": [str(TOOLS / "venv/bin/python"), str(HERE.parents[1] / "clients/python/tests/conformance.py")],
-    "session-sidecar (Go)": [str(TOOLS / "bin/go-conformance"), str(HERE / "scenario.json")],
+    "grpcio": lambda: [PYTHON, str(HERE / "run.py"), "{}"],
+    "grpc-js": lambda: ["node", str(HERE / "run.mjs"), "{}"],
+    "session_sidecar (Python)": lambda: [PYTHON, str(HERE.parents[1] / "clients/python/tests/conformance.py"), "{}"],
+    "session-sidecar (Go)": lambda: [str(TOOLS / "bin/go-conformance"), str(HERE / "scenario.json"), "{}"],
+    "grpc-java": lambda: [*build.java("Run", HERE / "Run.java"), "{}", str(HERE / "scenario.json")],
+    "grpc of Ruby": lambda: [*build.ruby(HERE / "run.rb"), "{}"],
+    "grpc++": lambda: [str(build.cpp("run", HERE / "run.cc")), "{}", str(HERE / "scenario.json")],
 }
-# They need tools that only `./dev test clients` sets up and builds; run with --all, or --only.
-OPTIONAL = {"session-sidecar (Go)"}
+# They need tools that only `./dev test clients` sets up, and are built with their first run; run with --all, or --only.
+OPTIONAL = {"session-sidecar (Go)", "grpc-java", "grpc of Ruby", "grpc++"}
 # The clients that have a fake: it plays in its own process, and no sidecar runs. What fakes are not asked, and why; all else must be the
 # same.
 FAKES = ["session_sidecar (Python)", "session-sidecar (Go)"]
@@ -46,6 +52,11 @@ def arguments(directory: Path) -> list[str]:
     return ["--dev", "--policy-file", str(HERE / "policy.toml"), "--key-file", str(key)]
 
 
+def command(client: str, target: str) -> list[str]:
+    """What runs a client against a target."""
+    return [target if word == "{}" else word for word in CLIENTS[client]()]
+
+
 def transcript(binary: Path, client: str, transport: str) -> tuple[str, list[str]]:
     """What a client printed, and what was wrong beside it."""
     with (
@@ -53,8 +64,7 @@ def transcript(binary: Path, client: str, transport: str) -> tuple[str, list[str
         Sidecar(binary, Path(directory), *arguments(Path(directory)), query="?verbs=" + ",".join(VERBS)) as sidecar,
         (Path(directory) / "complaints").open("w+") as complaints,
     ):
-        command = [*CLIENTS[client], TRANSPORTS[transport](sidecar)]
-        run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=complaints, text=True)
+        run = subprocess.Popen(command(client, TRANSPORTS[transport](sidecar)), stdout=subprocess.PIPE, stderr=complaints, text=True)
         killer = threading.Timer(PATIENCE, run.kill)
         killer.start()
         lines, problems = [], []
@@ -73,7 +83,7 @@ def transcript(binary: Path, client: str, transport: str) -> tuple[str, list[str
 
 def fake_transcript(client: str) -> tuple[str, list[str]]:
     """What the fake of a client printed, and what was wrong beside it."""
-    run = subprocess.run([*CLIENTS[client], "fake"], capture_output=True, text=True, timeout=PATIENCE, check=False)
+    run = subprocess.run(command(client, "fake"), capture_output=True, text=True, timeout=PATIENCE, check=False)
     return run.stdout, [f"it exited with {run.returncode}: {run.stderr}"] if run.returncode else []
 
 
