@@ -21,6 +21,7 @@ CLIENTS = {
     "grpcio": [str(TOOLS / "venv/bin/python"), str(HERE / "run.py")],
     "grpc-js": ["node", str(HERE / "run.mjs")],
     "session_sidecar (Python)": [str(TOOLS / "venv/bin/python"), str(HERE.parents[1] / "clients/python/tests/conformance.py")],
+    "session-sidecar (Node)": ["node", str(HERE.parents[1] / "clients/node/tests/conformance.mjs")],
 }
 # The fake of the Python client, in its own process: no sidecar runs. What it is not asked, and why; all else must be the same.
 FAKE = [str(TOOLS / "venv/bin/python"), str(HERE.parents[1] / "clients/python/tests/conformance.py"), "fake"]
