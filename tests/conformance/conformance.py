@@ -23,12 +23,12 @@ CLIENTS = {
     "session_sidecar (Python)": [str(TOOLS / "venv/bin/python"), str(HERE.parents[1] / "clients/python/tests/conformance.py")],
     "session-sidecar (Node)": ["node", str(HERE.parents[1] / "clients/node/tests/conformance.mjs")],
 }
-# The fake of the Python client, in its own process: no sidecar runs. What it is not asked, and why; all else must be the same.
-FAKE = [str(TOOLS / "venv/bin/python"), str(HERE.parents[1] / "clients/python/tests/conformance.py"), "fake"]
-NOT_ASKED_OF_THE_FAKE = {
-    "ExplainSession": "it keeps no histories",
-    "ListPolicies": "it does not judge policies",
-    "GetStats": "it counts nothing",
+# The fakes of the clients, each in its own process: no sidecar runs. What they are not asked, and why; all else must be the same.
+FAKES = ["session_sidecar (Python)", "session-sidecar (Node)"]
+NOT_ASKED_OF_THE_FAKES = {
+    "ExplainSession": "they keep no histories",
+    "ListPolicies": "they do not judge policies",
+    "GetStats": "they count nothing",
 }
 TRANSPORTS = {"tcp": lambda sidecar: sidecar.tcp, "uds": lambda sidecar: sidecar.uds}
 VERBS = ["use", "issue", "end", "watch-own", "watch-all", "admin"]
@@ -68,9 +68,9 @@ def transcript(binary: Path, client: str, transport: str) -> tuple[str, list[str
         return "".join(lines), problems
 
 
-def fake_transcript() -> tuple[str, list[str]]:
-    """What the fake printed, and what was wrong beside it."""
-    run = subprocess.run(FAKE, capture_output=True, text=True, timeout=PATIENCE, check=False)
+def fake_transcript(client: str) -> tuple[str, list[str]]:
+    """What the fake of a client printed, and what was wrong beside it."""
+    run = subprocess.run([*CLIENTS[client], "fake"], capture_output=True, text=True, timeout=PATIENCE, check=False)
     return run.stdout, [f"it exited with {run.returncode}: {run.stderr}"] if run.returncode else []
 
 
@@ -114,12 +114,13 @@ def main() -> int:
         problems = complaints(EXPECTED.read_text(), printed) + problems
         failed += bool(problems)
         print(f"{'FAILED' if problems else 'ok':6} {client} over {transport}", *problems, sep="\n", flush=True)
-    printed, problems = fake_transcript()
-    problems = complaints(without(EXPECTED.read_text(), NOT_ASKED_OF_THE_FAKE), printed) + problems
-    failed += bool(problems)
-    left_out = "; ".join(f"{verb}, for {reason}" for verb, reason in NOT_ASKED_OF_THE_FAKE.items())
-    print(f"{'FAILED' if problems else 'ok':6} the Python client's fake (not asked: {left_out})", *problems, sep="\n", flush=True)
-    print(f"{len(runs) + 1 - failed} passed, {failed} failed")
+    left_out = "; ".join(f"{verb}, for {reason}" for verb, reason in NOT_ASKED_OF_THE_FAKES.items())
+    for client in FAKES:
+        printed, problems = fake_transcript(client)
+        problems = complaints(without(EXPECTED.read_text(), NOT_ASKED_OF_THE_FAKES), printed) + problems
+        failed += bool(problems)
+        print(f"{'FAILED' if problems else 'ok':6} the fake of {client} (not asked: {left_out})", *problems, sep="\n", flush=True)
+    print(f"{len(runs) + len(FAKES) - failed} passed, {failed} failed")
     return 1 if failed else 0
 
 

@@ -210,7 +210,7 @@ function encodable(key, value) {
 }
 
 /** JSON as the scenario's authors, and Python, write it: with a blank after each comma and colon. */
-const json = (value) => {
+export const json = (value) => {
   if (Array.isArray(value)) return `[${value.map(json).join(", ")}]`;
   if (typeof value !== "object") return JSON.stringify(value);
   return `{${Object.entries(value).map(([key, item]) => `${JSON.stringify(key)}: ${json(item)}`).join(", ")}}`;

@@ -7,7 +7,7 @@ import * as calls from './calls.js';
 import type { Call, Settings } from './calls.js';
 import { type Failure, InvalidRequestError, lostConnection, SidecarUnreachableError } from './errors.js';
 import { Holding } from './holding.js';
-import { WatchExpiryRequestSchema, WatchScopeSchema } from './proto/sessionsidecar/v1/session_service_pb.js';
+import { type WatchExpiryRequest, WatchExpiryRequestSchema, WatchScopeSchema } from './proto/sessionsidecar/v1/session_service_pb.js';
 import { Failed, targetOf, type Transport, Wire } from './transport.js';
 import { Watch } from './watch.js';
 import { message } from './wire.js';
@@ -254,6 +254,11 @@ export class Sidecar extends BaseClient {
       ...(names?.length ? { sessions: { names } } : subject !== undefined ? { subject } : wholeTenant ? { wholeTenant } : { everything }),
     });
     const request = message(WatchExpiryRequestSchema, { scope, kinds: [...kinds], resumeToken, heartbeatInterval, includeInitialState: initialState && !resumeToken });
+    return this.opened(request);
+  }
+
+  /** @internal */
+  opened(request: WatchExpiryRequest): Watch {
     return new Watch(this.transport, request, (problem) => this.outage.logger.warn(problem));
   }
 }

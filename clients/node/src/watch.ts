@@ -115,9 +115,9 @@ export class Watch implements AsyncIterableIterator<Event> {
   #events: AsyncGenerator<Event, void>;
 
   /** @internal */
-  constructor(transport: Transport, request: WatchExpiryRequest, warn: (message: string) => void) {
+  constructor(transport: Transport, request: WatchExpiryRequest, warn: (message: string) => void, random?: () => number) {
     this.#transport = transport;
-    this.#course = new Course(request, warn);
+    this.#course = new Course(request, warn, random);
     this.#events = this.#run();
   }
 
@@ -159,7 +159,7 @@ export class Watch implements AsyncIterableIterator<Event> {
       if (this.#closing.signal.aborted) return;
       const [anew, pause] = this.#course.broke(failure, performance.now() - began);
       if (anew) yield anew;
-      await sleep(pause, undefined, { signal: this.#closing.signal }).catch(() => {});
+      if (pause > 0) await sleep(pause, undefined, { signal: this.#closing.signal }).catch(() => {});
     }
   }
 

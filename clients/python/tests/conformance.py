@@ -345,7 +345,7 @@ class Runner(run.Runner):
 
 # ---- The fake in the sidecar's place ----
 
-# The driver says why, and compares all else: see NOT_ASKED_OF_THE_FAKE in tests/conformance/conformance.py.
+# The driver says why, and compares all else: see NOT_ASKED_OF_THE_FAKES in tests/conformance/conformance.py.
 NOT_ASKED = {"ExplainSession", "ListPolicies", "GetStats"}
 
 
