@@ -67,7 +67,11 @@ export async function serve(t, { query = '', port = 0, args = ['--dev'], policy 
   const [, admin] = output.match(/listening for admin endpoint=http:\/\/(\S+)/);
   return {
     child, tcp, admin, uds: `unix:${home}/socket`, port: Number(tcp.split(':')[1]),
-    output: () => output,
+    /** A metric that has no labels. */
+    async metric(name) {
+      const [, value] = (await (await fetch(`http://${admin}/metrics`)).text()).match(new RegExp(`^session_sidecar_${name} (\\d+)$`, 'm'));
+      return Number(value);
+    },
     async kill() {
       child.kill('SIGKILL');
       await exited;

@@ -56,11 +56,14 @@ test('leaving the loop, or close from elsewhere, ends it and its stream', async 
   const waiting = watch.next();
   setImmediate(() => watch.close());
   assert.ok((await waiting).done);
+  const standing = sidecar.watch({ everything: true });
+  await until(standing, 'snapshotEnd');
+  await eventually(async () => (await process.metric('watchers')) === 1, 'one stands');
+  standing.close();
   const away = connect(t, `127.0.0.1:${await freePort()}`).watch({ everything: true });
   setTimeout(() => away.close(), 300);
   assert.ok((await away.next()).done);
-  const watchers = async () => Number((await (await fetch(`http://${process.admin}/metrics`)).text()).match(/^session_sidecar_watchers\S* (\d+)$/m)[1]);
-  await eventually(async () => (await watchers()) === 0, 'the streams are closed');
+  await eventually(async () => (await process.metric('watchers')) === 0, 'the streams are closed');
 });
 
 test('mistakes are errors', async (t) => {
