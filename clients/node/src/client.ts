@@ -236,8 +236,7 @@ export class Sidecar extends BaseClient {
     } finally {
       await halt();
       if (!holding.ended) {
-        // One that is not released lapses by itself.
-        await this.release(sessionId, holdId).catch((problem) => holding.failed(problem));
+        await this.release(sessionId, holdId).catch((problem) => holding.unreleased(problem));
       }
     }
   }

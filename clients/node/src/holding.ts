@@ -42,6 +42,13 @@ export class Holding {
     return Math.max(grantedTtl / 3, SHORTEST);
   }
 
+  /** @internal It lapses by itself. */
+  unreleased(error: unknown) {
+    if (error instanceof SessionEndedError || error instanceof SessionUnknownError) this.failed(error);
+    else if (error instanceof SidecarError) this.problem = error;
+    else throw error;
+  }
+
   /** @internal How long to wait before it is tried again; undefined if the session is over. */
   failed(error: unknown): Milliseconds | undefined {
     if (!(error instanceof SidecarError)) throw error;

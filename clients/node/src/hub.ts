@@ -2,7 +2,7 @@
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Sidecar } from './client.js';
-import { NotPermittedError } from './errors.js';
+import { NotPermittedError, SidecarError } from './errors.js';
 import type { Watch } from './watch.js';
 import type { Answer, ClearedEvent, Ended, Event, SessionName, Unknown, WarningEvent } from './words.js';
 
@@ -124,9 +124,13 @@ export class Hub {
     this.#doubting = true;
     sleep(AGAIN, undefined, { ref: false }).then(async () => {
       this.#doubting = false;
+      this.#polls &&= this.#all.size > 0;
       if (this.#all.size > 0) await this.#look();
-      if (this.#polls && this.#all.size > 0) this.#doubt();
-      else this.#polls = false;
+      if (this.#polls) this.#doubt();
+    }).catch((error) => {
+      // It serves us no more, and perhaps will again: nobody knows.
+      if (!(error instanceof SidecarError)) throw error;
+      this.#doubt();
     });
   }
 

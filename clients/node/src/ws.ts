@@ -8,8 +8,8 @@
  */
 
 import type { WebSocket } from 'ws';
-import type { Sidecar } from './client.js';
-import { InvalidRequestError } from './errors.js';
+import type { Logger, Sidecar } from './client.js';
+import { InvalidRequestError, SidecarError } from './errors.js';
 import { Hub, type Told } from './hub.js';
 import type { Answer, ClearedEvent, Ended, Unknown, WarningEvent } from './words.js';
 
@@ -37,15 +37,18 @@ export class SocketCloser {
   readonly #hub: Hub;
   readonly #warn: ((event: WarningEvent | ClearedEvent) => string | Buffer) | undefined;
   readonly #failsOpen: boolean;
+  readonly #logger: Logger;
 
   constructor({ sidecar, warn = false }: SocketCloserOptions) {
     this.#hub = new Hub(sidecar);
     this.#failsOpen = sidecar.failsOpen;
+    this.#logger = sidecar.outage.logger;
     this.#warn = warn === true ? asJson : warn || undefined;
   }
 
   /** From now on the socket is closed when the session is over; at once, if it is over already, or if there is none. Until that is
-   * known the socket is paused: no message is lost, and none is heard. Answers what is so of the session; undefined if there is none. */
+   * known the socket is paused: no message is lost, and none is heard. Answers what is so of the session; undefined if there is none, or
+   * if the sidecar does not serve this caller, which is logged. */
   async add(socket: WebSocket, sessionId: string | undefined): Promise<Answer | undefined> {
     const subscription = { tell: (told: Told) => this.#told(socket, told) };
     const forget = () => this.#hub.unsubscribe(subscription);
@@ -61,8 +64,10 @@ export class SocketCloser {
       return answer;
     } catch (error) {
       // It can be no id: somebody sent something.
-      close(socket, error instanceof InvalidRequestError ? OVER : LATER, error instanceof InvalidRequestError ? 'SESSION_MISSING' : 'UNAVAILABLE');
-      if (!(error instanceof InvalidRequestError)) throw error;
+      if (error instanceof InvalidRequestError) close(socket, OVER, 'SESSION_MISSING');
+      else close(socket, LATER, 'UNAVAILABLE');
+      if (!(error instanceof SidecarError)) throw error;
+      if (!(error instanceof InvalidRequestError)) this.#logger.warn(`a socket was closed, for nobody can ask whether its session lives: ${error.message}`);
       return undefined;
     } finally {
       socket.resume();

@@ -106,6 +106,9 @@ test('what is over, unknown, or no session at all does not stay open, and is not
   assert.deepEqual(await say(open(server, NEVER_ISSUED)), [AGAIN, 'UNKNOWN']);
   assert.deepEqual(await say(open(server)), [OVER, 'SESSION_MISSING']);
   assert.deepEqual(await say(open(server, 'no id')), [OVER, 'SESSION_MISSING']);
+  const stranger = connect(t, process.tcp, { tenant: 'somebody-elses' });
+  assert.deepEqual(await say(open(await echo(t, stranger), live)), [LATER, 'UNAVAILABLE']);
+  assert.match(stranger.logged.join(), /a socket was closed, .*CALLER_NOT_ALLOWED/);
   await process.kill();
   assert.deepEqual(await say(open(server, live)), [LATER, 'UNAVAILABLE']);
   assert.deepEqual(server.heard, []);

@@ -37,7 +37,6 @@ export function sessionRef(field: string, text: string): string {
 export function text(field: string, given: string, longest: number): string {
   const size = Buffer.byteLength(given);
   if (size > longest) throw invalid(field, `is ${size} bytes long; at most ${longest} are allowed`);
-  // eslint-disable-next-line no-control-regex
   if (/[\u0000-\u001f\u007f-\u009f]/.test(given)) throw invalid(field, 'has a control character; remove it');
   return given;
 }
