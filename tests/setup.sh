@@ -5,6 +5,7 @@
 #   .tools/packages, .tools/bin     Debian's Redis, Valkey and NGINX (tests/packages.txt), unpacked and not installed; the shim that steps a clock
 #   tests/conformance/node_modules  grpc-js, proto-loader       (tests/conformance/package-lock.json)
 #   tests/browser/node_modules      playwright, axe, typescript (tests/browser/package-lock.json)
+#   clients/node/node_modules       what the Node client needs and is tested with (clients/node/package-lock.json)
 # Chromium is the one that is installed, with all that it stands on, if there is none: Debian's, which is renewed too often to be pinned.
 # A second run does nothing. A tool that cannot be had is a failure.
 set -eu
@@ -28,7 +29,7 @@ if ! installed .tools/venv tests/requirements.txt; then
     record tests/requirements.txt
 fi
 
-for folder in tests/conformance tests/browser; do
+for folder in tests/conformance tests/browser clients/node; do
     if ! installed "$folder/node_modules" "$folder/package-lock.json"; then
         (cd "$folder" && npm ci --silent)
         record "$folder/package-lock.json"

@@ -24,6 +24,7 @@ CLIENTS = {
     "grpcio": lambda: [PYTHON, str(HERE / "run.py"), "{}"],
     "grpc-js": lambda: ["node", str(HERE / "run.mjs"), "{}"],
     "session_sidecar (Python)": lambda: [PYTHON, str(HERE.parents[1] / "clients/python/tests/conformance.py"), "{}"],
+    "session-sidecar (Node)": lambda: ["node", str(HERE.parents[1] / "clients/node/tests/conformance.mjs"), "{}"],
     "session-sidecar (Go)": lambda: [str(TOOLS / "bin/go-conformance"), str(HERE / "scenario.json"), "{}"],
     "grpc-java": lambda: [*build.java("Run", HERE / "Run.java"), "{}", str(HERE / "scenario.json")],
     "grpc of Ruby": lambda: [*build.ruby(HERE / "run.rb"), "{}"],
@@ -33,11 +34,11 @@ CLIENTS = {
 OPTIONAL = {"session-sidecar (Go)", "grpc-java", "grpc of Ruby", "grpc++"}
 # The clients that have a fake: it plays in its own process, and no sidecar runs. What fakes are not asked, and why; all else must be the
 # same.
-FAKES = ["session_sidecar (Python)", "session-sidecar (Go)"]
+FAKES = ["session_sidecar (Python)", "session-sidecar (Node)", "session-sidecar (Go)"]
 NOT_ASKED_OF_A_FAKE = {
-    "ExplainSession": "it keeps no histories",
-    "ListPolicies": "it does not judge policies",
-    "GetStats": "it counts nothing",
+    "ExplainSession": "they keep no histories",
+    "ListPolicies": "they do not judge policies",
+    "GetStats": "they count nothing",
 }
 TRANSPORTS = {"tcp": lambda sidecar: sidecar.tcp, "uds": lambda sidecar: sidecar.uds}
 VERBS = ["use", "issue", "end", "watch-own", "watch-all", "admin"]

@@ -1,15 +1,16 @@
-// Executes the conformance scenario with @grpc/grpc-js and prints its transcript: run.mjs TARGET. See README.md.
+// Executes the conformance scenario with @grpc/grpc-js and prints its transcript: run.mjs TARGET. See README.md. clients/node/tests/conformance.mjs
+// has the same scenario executed by a client on top of it.
 
 import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import grpc from "@grpc/grpc-js";
 import loader from "@grpc/proto-loader";
 
-const PATIENCE = 30_000; // ms; only a failing run waits as long
+export const PATIENCE = 30_000; // ms; only a failing run waits as long
 const FOR_PEOPLE = new Set(["summary", "explanation", "problem", "toml"]); // may be reworded
 
 const tests = fileURLToPath(new URL("..", import.meta.url));
-const definition = loader.loadSync(
+export const definition = loader.loadSync(
   [
     "sessionsidecar/v1/session_service.proto",
     "sessionsidecar/v1/session_admin_service.proto",
@@ -84,7 +85,7 @@ function findNow(message) {
 }
 
 /** One line for each field that is set. Times are told relative to the message's own. */
-function flatten(names, message, prefix = "", now = findNow(message)) {
+export function flatten(names, message, prefix = "", now = findNow(message)) {
   const lines = [];
   for (const [key, value] of Object.entries(message)) {
     if (isNow(key) || key === "resume_token" || (prefix.endsWith("error.") && key === "message")) continue;
@@ -115,7 +116,7 @@ function flatten(names, message, prefix = "", now = findNow(message)) {
 const indented = (lines) => lines.map((line) => `  ${line}`);
 
 /** An error: its code and typed details. Messages are for people, and may be reworded. */
-function failed(names, error) {
+export function failed(names, error) {
   const lines = [];
   for (const encoded of error.metadata?.get("grpc-status-details-bin") ?? []) {
     for (const detail of definition["google.rpc.Status"].deserialize(encoded).details) {
@@ -209,14 +210,14 @@ function encodable(key, value) {
 }
 
 /** JSON as the scenario's authors, and Python, write it: with a blank after each comma and colon. */
-const json = (value) => {
+export const json = (value) => {
   if (Array.isArray(value)) return `[${value.map(json).join(", ")}]`;
   if (typeof value !== "object") return JSON.stringify(value);
   return `{${Object.entries(value).map(([key, item]) => `${JSON.stringify(key)}: ${json(item)}`).join(", ")}}`;
 };
 
 /** Executes steps; each returns the lines of its transcript. */
-class Runner {
+export class Runner {
   names = new Names();
   watchers = new Map();
 
@@ -227,9 +228,17 @@ class Runner {
     this.clock = connect(dev.v1.TestClockService, target);
   }
 
+  /** A request as JSON, with the ids and refs that its names stand for. */
+  named(content) {
+    return JSON.stringify(content).replace(/"(\$[^"]+)"/g, (_, name) => JSON.stringify(this.names.value(name)));
+  }
+
   request(content) {
-    const text = JSON.stringify(content).replace(/"(\$[^"]+)"/g, (_, name) => JSON.stringify(this.names.value(name)));
-    return JSON.parse(text, encodable);
+    return JSON.parse(this.named(content), encodable);
+  }
+
+  answer(service, verb, content) {
+    return call(service, verb, this.request(content));
   }
 
   call(step) {
@@ -243,7 +252,7 @@ class Runner {
   async #ask(step, verb, service) {
     let outcome;
     try {
-      const answer = await call(service, verb, this.request(step.request));
+      const answer = await this.answer(service, verb, step.request);
       if (step.as) this.names.learn(step.as, answer);
       if (answer.next_page_token) this.names.learnPage(answer.next_page_token);
       outcome = ["OK", ...indented(flatten(this.names, answer))];
@@ -259,8 +268,8 @@ class Runner {
     return [`Advance ${step.advance}`];
   }
 
-  watch(step) {
-    this.watchers.set(step.watch, new Watcher(this.target, this.request(step.request)));
+  watch(step, opened = (request) => new Watcher(this.target, this.request(request))) {
+    this.watchers.set(step.watch, opened(step.request));
     return [`Watch (${step.watch}) ${json(step.request)}`];
   }
 
@@ -297,8 +306,11 @@ class Runner {
   }
 }
 
-const runner = new Runner(process.argv[2]);
-for (const step of JSON.parse(readFileSync(new URL("scenario.json", import.meta.url)))) {
-  console.log((await runner[Object.keys(step)[0]](step)).join("\n"));
+export async function main(runner) {
+  for (const step of JSON.parse(readFileSync(new URL("scenario.json", import.meta.url)))) {
+    console.log((await runner[Object.keys(step)[0]](step)).join("\n"));
+  }
+  process.exit(0);
 }
-process.exit(0);
+
+if (process.argv[1] === fileURLToPath(import.meta.url)) await main(new Runner(process.argv[2]));
