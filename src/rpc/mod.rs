@@ -2,6 +2,7 @@
 
 mod admin_service;
 mod admin_write;
+mod authority;
 mod caller;
 mod connection;
 mod error;
@@ -16,17 +17,17 @@ mod undecodable;
 mod watch;
 mod write;
 
-use std::{future::Future, io, sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
-use futures_util::Stream;
-use tokio::io::{AsyncRead, AsyncWrite};
+use futures_util::{future::BoxFuture, stream::BoxStream};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 use tonic_health::{ServingStatus, server::HealthReporter};
 use tower::util::MapResponseLayer;
 
+pub use authority::Repair;
 pub use caller::{Caller, VerbGroup};
-pub use connection::Connection;
+pub use connection::{Connection, Io};
 pub use error::DOMAIN;
 pub use meter::RpcMeter;
 
@@ -92,19 +93,20 @@ impl Health {
     }
 }
 
+/// Connections, as they come.
+pub type Incoming = BoxStream<'static, io::Result<Connection>>;
+
+/// A server, which runs while it is awaited.
+pub type Serving = BoxFuture<'static, Result<(), tonic::transport::Error>>;
+
 impl Api {
     /// Serves connections until `stop` is done; then finishes the calls that are under way. Answers the server, to be
     /// awaited, and the handle of its health.
-    pub fn serve<T, I, S>(
+    pub fn serve(
         self,
-        connections: I,
-        stop: S,
-    ) -> Result<(Health, impl Future<Output = Result<(), tonic::transport::Error>>), tonic_reflection::server::Error>
-    where
-        T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-        I: Stream<Item = io::Result<Connection<T>>>,
-        S: Future<Output = ()>,
-    {
+        connections: Incoming,
+        stop: BoxFuture<'static, ()>,
+    ) -> Result<(Health, Serving), tonic_reflection::server::Error> {
         let (reporter, health) = tonic_health::server::health_reporter();
         let admin = AdminService::new(Arc::clone(&self.sessions), Arc::clone(&self.meter));
         let admin = SessionAdminServiceServer::new(admin)
@@ -140,7 +142,7 @@ impl Api {
             .add_service(reflection().build_v1alpha()?)
             .add_optional_service(test_clock)
             .serve_with_incoming_shutdown(connections, stop);
-        Ok((Health(reporter), server))
+        Ok((Health(reporter), Box::pin(server)))
     }
 }
 

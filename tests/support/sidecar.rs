@@ -27,7 +27,7 @@ use session_sidecar::{
     telemetry::{Levels, PREFIX},
     time::Clock,
 };
-use tokio::{io::DuplexStream, sync::mpsc, task::JoinHandle};
+use tokio::{sync::mpsc, task::JoinHandle};
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint};
@@ -93,7 +93,7 @@ pub struct Sidecar {
     registry: Registry,
     /// The store that it shares, if there is one, and the wire to it.
     pub shared: Option<(Arc<Shared>, Arc<shared::VirtualWire>)>,
-    connections: mpsc::UnboundedSender<io::Result<Connection<DuplexStream>>>,
+    connections: mpsc::UnboundedSender<io::Result<Connection>>,
 }
 
 impl Sidecar {
@@ -184,7 +184,7 @@ impl Sidecar {
         };
         let incoming = UnboundedReceiverStream::new(incoming);
         let (_, server) = api
-            .serve(incoming, draining.clone().cancelled_owned())
+            .serve(Box::pin(incoming), Box::pin(draining.clone().cancelled_owned()))
             .expect("descriptors");
         Self {
             clock,
