@@ -6,14 +6,14 @@
 //!
 //! In place: each character that is not a letter, a digit, `-` or `.` becomes `0`, so that the value keeps its length. A client's table
 //! of headers (HPACK, RFC 7541 section 2.3.2) and h2's then stay the same size, and later requests, which name the value by its place in
-//! the table, need no repair and no table is kept here: docs/adr/0024-authority-repaired-in-place.md.
+//! the table, need no repair and no table is kept here: docs/adr/0025-authority-repaired-in-place.md.
 //!
 //! A connection whose first request is good is never looked at again.
 
 use std::ops::Range;
 
 use httlib_huffman::DecoderSpeed;
-use tonic::codegen::http::uri::Authority;
+use http::uri::Authority;
 
 /// `PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n`: RFC 9113 section 3.4.
 pub(super) const PREFACE: usize = 24;
