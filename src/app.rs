@@ -1,24 +1,18 @@
 //! The composition root: builds the rooms from the configuration, binds every address, runs, and drains.
 
+mod listeners;
 mod sharing;
 
-use std::{
-    fs, io,
-    net::SocketAddr,
-    os::unix::{fs::PermissionsExt as _, net::UnixStream as StdUnixStream},
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail};
-use futures_util::{future::BoxFuture, stream::SelectAll};
+use futures_util::future::BoxFuture;
 use prometheus_client::{
     metrics::{family::Family, gauge::Gauge},
     registry::Registry,
 };
 use tokio::{
-    net::{TcpListener, UnixListener},
+    net::TcpListener,
     signal::unix::{SignalKind, signal},
     sync::Semaphore,
 };
@@ -32,7 +26,7 @@ use crate::{
     door::{self, Door, DoorMeter, Doors},
     driver,
     reload::{self, ReloadMeter},
-    rpc::{Api, Caller, Connection, Incoming, RpcMeter},
+    rpc::{Api, Incoming, RpcMeter},
     sessions::{Meter, Sessions, Setup, random_key},
     store::MemoryCaps,
     telemetry::{Levels, PREFIX},
@@ -41,6 +35,7 @@ use crate::{
 
 pub use sharing::BadStore;
 
+use listeners::{Listeners, SocketFile, bind_tcp};
 use sharing::{Keeps, Sharing};
 
 /// A sidecar whose addresses are bound and which is not serving yet.
@@ -55,7 +50,7 @@ pub struct App {
     sharing: Option<Sharing>,
     meter: Arc<RpcMeter>,
     registry: Registry,
-    incoming: SelectAll<Incoming>,
+    incoming: Incoming,
     admin: Option<TcpListener>,
     door: Option<TcpListener>,
     door_settings: door::Settings,
@@ -142,28 +137,7 @@ impl App {
             .map(|path| (path, ReloadMeter::register(&mut registry)));
 
         let places = Arc::new(Semaphore::new(config.max_connections));
-        let mut incoming: SelectAll<Incoming> = SelectAll::new();
-        let mut endpoints = Vec::new();
-        let mut sockets = Vec::new();
-        for listen in config.listen {
-            let caller = Arc::new(listen.caller);
-            match listen.endpoint {
-                Endpoint::Tcp(address) => {
-                    let listener = bind_tcp(address).await;
-                    let listener = listener.with_context(|| format!("--listen tcp://{address} cannot be bound"))?;
-                    endpoints.push(Endpoint::Tcp(listener.local_addr()?));
-                    incoming.push(accept_tcp(listener, caller, Arc::clone(&places)));
-                }
-                Endpoint::Unix { path, mode } => {
-                    let listener = bind_socket(&path, mode);
-                    let listener =
-                        listener.with_context(|| format!("--listen unix://{} cannot be bound", path.display()))?;
-                    sockets.push(SocketFile(path.clone()));
-                    endpoints.push(Endpoint::Unix { path, mode });
-                    incoming.push(accept_unix(listener, caller, Arc::clone(&places)));
-                }
-            }
-        }
+        let listeners = Listeners::bind(config.listen, &places, &mut registry).await?;
         let admin = match config.admin_listen {
             None => None,
             Some(address) => {
@@ -179,7 +153,7 @@ impl App {
             }
         };
         Ok(Self {
-            endpoints,
+            endpoints: listeners.endpoints,
             door_address: door.as_ref().map(TcpListener::local_addr).transpose()?,
             door,
             door_settings: config.door,
@@ -190,12 +164,12 @@ impl App {
             sharing,
             meter,
             registry,
-            incoming,
+            incoming: listeners.incoming,
             admin,
             drain_timeout: config.drain_timeout,
             dev: config.dev,
             policy_file,
-            _sockets: sockets,
+            _sockets: listeners.sockets,
         })
     }
 
@@ -290,7 +264,7 @@ impl App {
             draining: draining.clone(),
             test_clock: self.dev,
         };
-        let (health, server) = api.serve(Box::pin(self.incoming), Box::pin(draining.clone().cancelled_owned()))?;
+        let (health, server) = api.serve(self.incoming, Box::pin(draining.clone().cancelled_owned()))?;
         let mut server = tokio::spawn(server);
         health.serving().await;
         readiness.set(true);
@@ -343,89 +317,3 @@ const AUDIT_QUEUE: usize = 262_144;
 
 /// How long the last lines of the audit log may take to be written at the end.
 const AUDIT_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// How long to wait before accepting again after an error, which is most often that no file descriptor is free.
-const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
-
-fn accept_tcp(listener: TcpListener, caller: Arc<Caller>, places: Arc<Semaphore>) -> Incoming {
-    Box::pin(async_stream::stream! {
-        while let Ok(place) = Arc::clone(&places).acquire_owned().await {
-            match listener.accept().await {
-                Ok((io, _)) => {
-                    // Small answers must not wait for more to send.
-                    if let Err(error) = io.set_nodelay(true) {
-                        warn!(%error, "TCP_NODELAY cannot be set");
-                    }
-                    yield Ok(Connection::new(io, Arc::clone(&caller), Some(place)));
-                }
-                Err(error) => accept_failed(&error).await,
-            }
-        }
-    })
-}
-
-fn accept_unix(listener: UnixListener, caller: Arc<Caller>, places: Arc<Semaphore>) -> Incoming {
-    Box::pin(async_stream::stream! {
-        while let Ok(place) = Arc::clone(&places).acquire_owned().await {
-            match listener.accept().await {
-                Ok((io, _)) => yield Ok(Connection::new(io, Arc::clone(&caller), Some(place))),
-                Err(error) => accept_failed(&error).await,
-            }
-        }
-    })
-}
-
-async fn accept_failed(error: &io::Error) {
-    warn!(%error, "a connection cannot be accepted");
-    tokio::time::sleep(ACCEPT_AGAIN).await;
-}
-
-/// Binds a port. One that is taken may be no listener's: the usual ports lie where Linux takes those of outgoing
-/// connections from.
-async fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
-    TcpListener::bind(address).await.map_err(|error| match error.kind() {
-        io::ErrorKind::AddrInUse => io::Error::new(
-            error.kind(),
-            "the port is already in use, by a listener or as the local port of an outgoing connection: free it, choose \
-             another (below 32768 Linux gives none to connections), or reserve it with net.ipv4.ip_local_reserved_ports",
-        ),
-        _ => error,
-    })
-}
-
-/// Binds a socket file. One that nobody listens to is what a killed process left, and is replaced.
-fn bind_socket(path: &Path, mode: u32) -> io::Result<UnixListener> {
-    if path.symlink_metadata().is_ok() {
-        if StdUnixStream::connect(path).is_ok() {
-            return Err(io::Error::new(
-                io::ErrorKind::AddrInUse,
-                "another process listens there",
-            ));
-        }
-        let is_socket = std::os::unix::fs::FileTypeExt::is_socket(&path.symlink_metadata()?.file_type());
-        if !is_socket {
-            return Err(io::Error::new(
-                io::ErrorKind::AlreadyExists,
-                "a file that is no socket is there",
-            ));
-        }
-    }
-    // Bound beside its place and moved there when its mode is right: nobody can connect to it before.
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(format!(".{}", std::process::id()));
-    let listener = UnixListener::bind(&beside)?;
-    fs::set_permissions(&beside, fs::Permissions::from_mode(mode))?;
-    fs::rename(&beside, path)?;
-    Ok(listener)
-}
-
-/// Removes a socket file when the sidecar is gone.
-struct SocketFile(PathBuf);
-
-impl Drop for SocketFile {
-    fn drop(&mut self) {
-        if let Err(error) = fs::remove_file(&self.0) {
-            warn!(%error, "the socket file cannot be removed");
-        }
-    }
-}

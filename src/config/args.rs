@@ -89,7 +89,9 @@ pub enum LogFormat {
 pub struct ServeArgs {
     /// Where to serve the API: tcp://ADDRESS:PORT or unix:///PATH?mode=0660, repeatable (the variable: separated by spaces).
     /// Query options: `tenants=a,b` that its callers may name (default: the empty tenant only) and `verbs=` that they may use
-    /// (use, issue, end, watch-own, watch-all, admin; default: all of these but admin).
+    /// (use, issue, end, watch-own, watch-all, admin; default: all of these but admin); of a socket also `group=GID` that its file
+    /// is given to, and `uids=` and `gids=` of the processes that may connect (default: all that its mode lets). `authority=strict`
+    /// refuses requests with an invalid `:authority`, which is replaced otherwise (`repair`).
     #[arg(
         long,
         env = "SESSION_SIDECAR_LISTEN",

@@ -24,7 +24,7 @@ pub use args::{
     AuditSubject, Cli, Command, InspectArgs, LogFormat, PolicyArgs, PolicyCommand, PolicyDocumentArgs, PolicyFileArgs,
     PolicyKeptArgs, PolicyLintArgs, ServeArgs, StandardArg, StoreArgs, StoreCommand, StoreCommandArgs, StoreOutage,
 };
-pub use listen::{Endpoint, Listen};
+pub use listen::{Endpoint, Listen, Peers};
 pub use options::options_markdown;
 pub use policy::{
     parse as parse_policies, parse_door, parse_file as parse_policy_file, parse_whole, read as read_policies,

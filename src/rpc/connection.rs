@@ -4,7 +4,7 @@ use std::{
     io,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -15,13 +15,10 @@ use tokio::{
 };
 use tonic::transport::server::Connected;
 
-use super::Caller;
+use super::{Caller, Repair, authority::PREFACE};
 
 /// How long a client may take to say that it speaks HTTP/2.
 const HANDSHAKE: Duration = Duration::from_secs(10);
-
-/// `PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n`: RFC 9113 section 3.4.
-const PREFACE: usize = 24;
 
 /// What a connection reads from and writes to.
 pub trait Io: AsyncRead + AsyncWrite + Unpin + Send {}
@@ -35,6 +32,8 @@ pub struct Connection {
     caller: Arc<Caller>,
     /// Runs until the preface has come.
     handshake: Option<(Pin<Box<Sleep>>, usize)>,
+    /// Looks at the first request, and at the others only if that one is in need of it.
+    repair: Option<Box<Repair>>,
     /// A place under the cap of connections.
     _place: Option<OwnedSemaphorePermit>,
 }
@@ -46,9 +45,40 @@ impl Connection {
             io: Box::new(io),
             caller,
             handshake: Some((Box::pin(sleep(HANDSHAKE)), 0)),
+            repair: None,
             _place: place,
         }
     }
+
+    /// With what is invalid in the `:authority` of its requests replaced.
+    #[must_use]
+    pub fn with_authority_repaired(mut self) -> Self {
+        self.repair = Some(Box::default());
+        self
+    }
+}
+
+/// Reads through a repair.
+fn poll_repaired(
+    io: &mut dyn Io,
+    repair: &mut Repair,
+    cx: &mut Context<'_>,
+    buf: &mut ReadBuf<'_>,
+) -> Poll<io::Result<()>> {
+    while repair.ready().is_empty() {
+        let mut bytes = [0; 4096];
+        let mut read = ReadBuf::new(&mut bytes);
+        ready!(Pin::new(&mut *io).poll_read(cx, &mut read))?;
+        if read.filled().is_empty() {
+            repair.end();
+            break;
+        }
+        repair.feed(read.filled());
+    }
+    let count = repair.ready().len().min(buf.remaining());
+    buf.put_slice(&repair.ready()[..count]);
+    repair.consume(count);
+    Poll::Ready(Ok(()))
 }
 
 impl Connected for Connection {
@@ -62,13 +92,23 @@ impl Connected for Connection {
 impl AsyncRead for Connection {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
-        let polled = Pin::new(&mut self.io).poll_read(cx, buf);
-        let Some((timer, read)) = &mut self.handshake else {
+        let this = &mut *self;
+        let polled = match &mut this.repair {
+            None => Pin::new(&mut this.io).poll_read(cx, buf),
+            Some(repair) => {
+                let polled = poll_repaired(&mut *this.io, repair, cx, buf);
+                if repair.is_over() {
+                    this.repair = None;
+                }
+                polled
+            }
+        };
+        let Some((timer, read)) = &mut this.handshake else {
             return polled;
         };
         *read += buf.filled().len() - before;
         if *read >= PREFACE {
-            self.handshake = None;
+            this.handshake = None;
         } else if polled.is_pending() && timer.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }

@@ -2,6 +2,7 @@
 
 mod admin_service;
 mod admin_write;
+mod authority;
 mod caller;
 mod connection;
 mod error;
@@ -24,6 +25,7 @@ use tonic::transport::Server;
 use tonic_health::{ServingStatus, server::HealthReporter};
 use tower::util::MapResponseLayer;
 
+pub use authority::Repair;
 pub use caller::{Caller, VerbGroup};
 pub use connection::{Connection, Io};
 pub use error::DOMAIN;
