@@ -15,8 +15,6 @@ using Clock = std::chrono::system_clock;  // What gRPC takes for deadlines.
 
 namespace {
 
-// Of a `unix:` target newer versions of gRPC make an :authority out of the path, which is not a valid one.
-constexpr const char* kAuthority = "localhost";
 constexpr const char* kDefaultTarget = "127.0.0.1:50151";
 
 std::string target_of(const std::string& given) {
@@ -55,7 +53,6 @@ InvalidRequestError::InvalidRequestError(std::vector<std::string> wrong, const s
 
 std::shared_ptr<grpc::Channel> connect(const std::string& target, bool lone) {
     grpc::ChannelArguments arguments;
-    arguments.SetString(GRPC_ARG_DEFAULT_AUTHORITY, kAuthority);
     // The sidecar is beside us: http_proxy is not meant, and it is back soon after a restart.
     arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
     arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);

@@ -73,10 +73,7 @@ module SessionSidecar
 
   # Make one and share it among threads. It connects at its first call, each process for itself: make no call before a fork.
   class Client
-    # Of a `unix:` target newer versions of gRPC make an :authority out of the path, which is not a valid one.
-    AUTHORITY = 'localhost'
     CHANNEL = {
-      'grpc.default_authority' => AUTHORITY,
       # The sidecar is beside us: http_proxy is not meant, and it is back soon after a restart.
       'grpc.enable_http_proxy' => 0,
       'grpc.initial_reconnect_backoff_ms' => 100,

@@ -27,9 +27,6 @@ errors = grpc.protos("google/rpc/errors.proto")
 Code = grpc.StatusCode
 
 CHANNEL_OPTIONS = {
-    # For a `unix:` target grpcio makes an :authority out of the path, %2F and all, which is not a valid one: servers
-    # built on Rust's h2 answer PROTOCOL_ERROR. Any valid name will do.
-    "grpc.default_authority": "localhost",
     # Every client has connections of its own, so that closing one cuts only its own streams.
     "grpc.use_local_subchannel_pool": 1,
     # And sets out again at once after a refused connection.

@@ -62,9 +62,6 @@ public final class Sidecar implements AutoCloseable {
     /** How long a call may take, connecting included. */
     public static final java.time.Duration DEADLINE = java.time.Duration.ofMillis(250);
 
-    /** What gRPC would say for a Unix socket is no valid {@code :authority}. */
-    private static final String AUTHORITY = "localhost";
-
     /** How often one call looks whether a sidecar that was away is back. */
     private static final long PROBE_NANOS = TimeUnit.SECONDS.toNanos(1);
 
@@ -164,7 +161,7 @@ public final class Sidecar implements AutoCloseable {
                                 .channelType(EpollDomainSocketChannel.class)
                                 .eventLoopGroup(threads);
         // The sidecar is beside us: no proxy is meant for it.
-        return builder.usePlaintext().overrideAuthority(AUTHORITY).proxyDetector(address -> null).build();
+        return builder.usePlaintext().proxyDetector(address -> null).build();
     }
 
     /** Connects, and loads what the first call needs, so that no person waits for that: 2 s at most. Answers whether the sidecar did. */
