@@ -18,7 +18,6 @@ RUNS = [case for case in cases() if case.name != "platform"]
 
 # Flags and keys that the charts use and the program does not have yet. A case that the program takes must leave this list.
 AWAITED = {
-    "shop-classic": "--listen unix:// with group, uids and gids",
     "service-token": "--listen tcp:// with tls-cert-file and token-file",
     "service-mtls-store": "--listen tcp:// with client-ca-file; [[callers]]",
     "gateway": "--listen tcp:// with client-ca-file",
