@@ -47,22 +47,7 @@ if ! command -v chromium >/dev/null; then
 fi
 
 if ! installed .tools/packages tests/packages.txt; then
-    # Package lists of our own, so that this needs no root and leaves the machine's sources as they are.
-    apt=$PWD/.tools/apt
-    rm -rf "$apt" .tools/packages
-    mkdir -p "$apt/lists/partial" "$apt/cache/archives/partial" .tools/packages
-    for suite in "debian bookworm" "debian bookworm-backports" "debian-security bookworm-security"; do
-        echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/$suite main"
-    done >"$apt/sources.list"
-    own() {
-        apt-get -qq -o APT::Sandbox::User= -o Dir::Etc::sourcelist="$apt/sources.list" -o Dir::Etc::sourceparts=- \
-            -o Dir::State::lists="$apt/lists" -o Dir::Cache="$apt/cache" "$@"
-    }
-    own update
-    # shellcheck disable=SC2046 # one word for each package
-    (cd "$apt" && own download $(grep -v '^#' ../../tests/packages.txt))
-    for package in "$apt"/*.deb; do dpkg-deb -x "$package" .tools/packages; done
-    rm -rf "$apt"
+    tests/unpack.sh tests/packages.txt .tools/packages
     # They find the libraries that came with them, and the system's for the rest.
     for name in redis-server redis-cli redis-sentinel valkey-server valkey-cli valkey-sentinel nginx; do
         case $name in
