@@ -3,6 +3,8 @@
 # PROGRAM must find a C library on its machine: a static one cannot resolve names as that machine does.
 set -eu
 program=$(realpath "$1") folder=$(realpath -m "$2")
+# What starts a dynamic program.
+readelf --program-headers "$program" | grep -q INTERP || { echo "$program is static: build it with LINKAGE=dynamic (Dockerfile)" >&2; exit 64; }
 cd "$(dirname "$0")"
 plain=$(mktemp -d)
 trap 'rm -rf "$plain"' EXIT
