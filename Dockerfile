@@ -2,12 +2,9 @@
 #   VERSION, REVISION           what the labels say
 #   LINKAGE=static|dynamic      dynamic, with --target binary, for what runs outside of an image
 #   SOURCE_DATE_EPOCH           seconds since 1970: the time of all files (docker buildx build --output type=…,rewrite-timestamp=true)
-#   RUST_IMAGE, RUNTIME_IMAGE   other base images, or these by digest
 # Several architectures at once: docker buildx build --platform linux/amd64,linux/arm64
-ARG RUST_IMAGE=docker.io/library/rust:1.95.0-slim-bookworm
-ARG RUNTIME_IMAGE=gcr.io/distroless/static-debian12:nonroot
 
-FROM --platform=$BUILDPLATFORM ${RUST_IMAGE} AS build
+FROM --platform=$BUILDPLATFORM docker.io/library/rust:1.95.0-slim-bookworm AS build
 WORKDIR /build
 ARG TARGETARCH
 ARG LINKAGE=static
@@ -26,7 +23,7 @@ FROM scratch AS binary
 COPY --from=build /out/usr/local/bin/session-sidecar /
 
 # No shell, no C library, no package manager: CA certificates, time zones and a user.
-FROM ${RUNTIME_IMAGE}
+FROM gcr.io/distroless/static-debian12:nonroot
 ARG VERSION=0.1.0
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="session-sidecar" \

