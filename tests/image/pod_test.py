@@ -1,6 +1,5 @@
 """A manifest runs as a pod: the application calls the sidecar beside it. `--manifest` is one to run, tests/image/pod.yaml by default; a chart's
-output for example. It needs a container of the image session-sidecar, and an application, `--app-container`, that has the socket and
-SESSION_SIDECAR_TARGET."""
+output for example. It needs a container of the image session-sidecar, and an application that has the socket and SESSION_SIDECAR_TARGET."""
 
 import json
 from signal import Signals
@@ -27,12 +26,13 @@ print(json.dumps({"kind": type(answer).__name__, "allowed": answer.allowed}))
 @pytest.fixture(scope="module")
 def pod(request, image, app):
     """The pod, all of whose probes say yes."""
-    name = request.config.getoption("--app-container")
     text = request.config.getoption("--manifest").read_text()
-    given = pods.Manifest(text, {"": app}).containers
-    [beside] = [one["name"] for one in given if "session-sidecar" in one["image"] and one["name"] != name]
-    with pods.running_pod(pods.Manifest(text, {"": app, beside: image})) as pod:
-        pod.sidecar, pod.app = beside, pod.container(name)
+    names = {one["name"]: one["image"] for one in pods.Manifest(text, {}).containers}
+    [sidecar] = [name for name, named in names.items() if "session-sidecar" in named]
+    name = request.config.getoption("--app-container")
+    [name] = [name] if name else names.keys() - {sidecar}
+    with pods.running_pod(pods.Manifest(text, {"": app, sidecar: image})) as pod:
+        pod.sidecar, pod.app = sidecar, pod.container(name)
         pod.await_probes()
         yield pod
 
@@ -50,7 +50,7 @@ def test_probes_say_no_while_it_stands_still(pod):
     """Each of them: one that answers from somewhere else would say yes."""
     sidecar = pod.container(pod.sidecar)
     probes = [(kind, told) for container, kind, told in pod.manifest.probes() if container == pod.sidecar]
-    assert {kind for kind, _ in probes} >= {"startupProbe", "readinessProbe"}
+    assert {kind for kind, _ in probes} >= {"startupProbe", "readinessProbe", "livenessProbe"}
     sidecar.kill(Signals.SIGSTOP)
     try:
         asked = {kind: pod.probe(pod.sidecar, told) for kind, told in probes if "httpGet" in told}

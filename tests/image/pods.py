@@ -3,13 +3,16 @@
 What podman 4.3 lacks is changed in the manifest before it sees it, and nothing else is:
   - native sidecars (initContainers with restartPolicy Always) stand among the containers;
   - probes are taken out: podman would run curl inside the container. `Pod.probe` asks from outside, at the pod's address, as a kubelet does;
-  - volumes are folders of this machine: an emptyDir that all may write to, ConfigMaps and Secrets read-only;
+  - volumes are folders of this machine: an emptyDir that all may write to, ConfigMaps and Secrets read-only; they and all containers get the group
+    that fsGroup names;
   - references to the pod's own fields, ConfigMaps and Secrets in `env` are replaced by their values, and $(NAME) as Kubernetes expands it.
 """
 
 import base64
 import copy
+import os
 import re
+import stat
 import subprocess
 import tempfile
 import uuid
@@ -33,7 +36,8 @@ class Manifest:
     def __init__(self, text: str, images: dict[str, str]) -> None:
         """`images` says which local image stands for a container, by the container's name; "" is for all others."""
         self.documents = [document for document in yaml.safe_load_all(text) if document]
-        workloads = [document for document in self.documents if document["kind"] in WORKLOADS]
+        hooks = [one for one in self.documents if "helm.sh/hook" in (one["metadata"].get("annotations") or {})]
+        workloads = [one for one in self.documents if one["kind"] in WORKLOADS and one not in hooks]
         assert len(workloads) == 1, f"one of {', '.join(WORKLOADS)} is to be run, and there are {len(workloads)}"
         [self.workload] = workloads
         template = self.workload if self.workload["kind"] == "Pod" else self.workload["spec"]["template"]
@@ -43,6 +47,7 @@ class Manifest:
         self.initial = [one for one in self.spec.get("initContainers", []) if one not in native]
         self.containers = native + self.spec["containers"]
         self.images = images
+        self.group: int | None = self.spec.get("securityContext", {}).get("fsGroup")
 
     def container(self, name: str) -> dict:
         """A container of the pod, as the manifest has it."""
@@ -58,9 +63,9 @@ class Manifest:
         spec["containers"] = [self._container(one) for one in self.containers]
         spec["initContainers"] = [self._container(one) for one in self.initial]
         spec["volumes"] = [self._volume(one, folder) for one in spec.get("volumes", [])]
+        if self.group is not None:
+            spec["securityContext"].setdefault("supplementalGroups", []).append(self.group)
         spec.setdefault("restartPolicy", "Always")
-        for unknown in ("serviceAccountName", "affinity", "topologySpreadConstraints"):
-            spec.pop(unknown, None)
         metadata = {"name": name, "labels": self.metadata.get("labels", {})}
         return yaml.safe_dump({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
 
@@ -100,8 +105,6 @@ class Manifest:
     def _volume(self, given: dict, folder: Path) -> dict:
         place = folder / given["name"]
         place.mkdir()
-        # As a kubelet makes an emptyDir. Each user of the pod may put a socket there.
-        place.chmod(0o777 if "emptyDir" in given else 0o755)
         sources = given["projected"]["sources"] if "projected" in given else [given]
         for source in sources:
             for kind, key in (("ConfigMap", "configMap"), ("Secret", "secret")):
@@ -109,8 +112,20 @@ class Manifest:
                     data = self._data(kind, reference.get("name") or reference["secretName"])
                     items = reference.get("items") or [{"key": name, "path": name} for name in data]
                     for item in items:
-                        (place / item["path"]).write_text(data[item["key"]])
+                        self._file(place / item["path"], data[item["key"]], item.get("mode", reference.get("defaultMode", 0o644)))
+        if self.group is not None:
+            os.chown(place, 0, self.group)
+        # As a kubelet makes an emptyDir: each user of the pod may put a socket there, which gets the group.
+        shared = 0o777 if "emptyDir" in given else 0o755
+        place.chmod(shared if self.group is None else shared | stat.S_ISGID)
         return {"name": given["name"], "hostPath": {"path": str(place), "type": "Directory"}}
+
+    def _file(self, path: Path, text: str, mode: int) -> None:
+        path.write_text(text)
+        # With fsGroup a kubelet gives the group what the owner has.
+        path.chmod(mode | ((mode & 0o600) >> 3) if self.group is not None else mode)
+        if self.group is not None:
+            os.chown(path, 0, self.group)
 
 
 def expanded(text: str, known: dict[str, str]) -> str:
