@@ -1,7 +1,6 @@
 """Fixtures of the image's tests: the image that tests/image/build.sh has built, and an application beside it."""
 
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -43,13 +42,10 @@ def binary(request: pytest.FixtureRequest) -> Path:
 
 
 @pytest.fixture(scope="session")
-def app(tmp_path_factory: pytest.TempPathFactory) -> str:
+def app() -> str:
     """The image of an application: Debian's Python, and the client. It waits until it is asked to stop."""
-    packages = tmp_path_factory.mktemp("app") / "packages"
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--target", packages, "--python-version", "3.11", "--only-binary", ":all:"]
-    subprocess.run([*pip, "--require-hashes", "-r", HERE / "app-requirements.txt"], check=True)
     name = "localhost/app:test"
     bud = [containers.BIN / "buildah", "bud", "--quiet", "--pull-never", "--format", "docker", "--isolation", "chroot"]
-    contexts = ["--build-context", f"packages={packages}", "--build-context", f"client={REPOSITORY}/clients/python/src"]
+    contexts = ["--build-context", f"packages={TOOLS}/image/app", "--build-context", f"client={REPOSITORY}/clients/python/src"]
     subprocess.run([*bud, *contexts, "--tag", name, HERE / "app"], check=True, capture_output=True)
     return name

@@ -72,6 +72,9 @@ class Manifest:
     def _container(self, given: dict) -> dict:
         made = {key: value for key, value in copy.deepcopy(given).items() if key not in (*PROBES, "restartPolicy", "envFrom", "ports", "lifecycle")}
         made["image"] = self.images.get(given["name"], self.images[""])
+        if given["name"] not in self.images:
+            # The stand-in has a command of its own.
+            made = {key: value for key, value in made.items() if key not in ("command", "args")}
         made["imagePullPolicy"] = "Never"
         known: dict[str, str] = {}
         for source in given.get("envFrom", []):

