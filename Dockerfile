@@ -33,7 +33,7 @@ LABEL org.opencontainers.image.title="session-sidecar" \
       org.opencontainers.image.revision="${REVISION}" \
       org.opencontainers.image.base.name="gcr.io/distroless/static-debian12:nonroot"
 COPY --from=build /out/ /
-COPY --from=build --chown=65532:65532 /out-owned/ /
+COPY --from=build --chown=65532:65532 /out-owned/ /run/session-sidecar/
 # By number, so that Kubernetes can tell that it is not root.
 USER 65532:65532
 EXPOSE 50151 50152

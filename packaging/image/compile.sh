@@ -54,7 +54,7 @@ sidecar() {
         /out/usr/share/session-sidecar/descriptors.binpb
     install -D -m 0644 LICENSE /out/usr/share/doc/session-sidecar/LICENSE
     # Where its Unix socket goes; a volume that is mounted here takes over the owner.
-    install -d -m 0755 /out-owned/run/session-sidecar
+    install -d -m 0755 /out-owned
     # The same bytes and times for the same commit.
     find /out /out-owned -exec touch --no-dereference --date "@${SOURCE_DATE_EPOCH:-0}" {} +
 }
