@@ -14,18 +14,21 @@ case ${TARGETARCH:=$native} in
     *) echo "TARGETARCH is $TARGETARCH: it must be amd64 or arm64" >&2; exit 64 ;;
 esac
 target=$cpu-unknown-linux-gnu
-# Cargo's own flags, not RUSTFLAGS: with --target they are for the sidecar, and not for what runs while it is built.
-variable=CARGO_TARGET_$(echo "$target" | tr a-z- A-Z_)
 case ${LINKAGE:=static} in
-    static) export "${variable}_RUSTFLAGS=-C target-feature=+crt-static" ;;
-    dynamic) ;;
+    static) features=+crt-static ;;
+    dynamic) features=-crt-static ;;
     *) echo "LINKAGE is $LINKAGE: it must be static or dynamic" >&2; exit 64 ;;
 esac
-if [ "$native" != "$TARGETARCH" ]; then
-    export "${variable}_LINKER=$cpu-linux-gnu-gcc" "CC_$(echo "$target" | tr - _)=$cpu-linux-gnu-gcc"
-fi
 
-compile() { cargo auditable build --release --locked --target "$target" --bin session-sidecar "$@"; }
+compile() {
+    # With --target they are for the sidecar, and not for what runs while it is built.
+    variable=CARGO_TARGET_$(echo "$target" | tr a-z- A-Z_)
+    export "${variable}_RUSTFLAGS=-C target-feature=$features"
+    if [ "$native" != "$TARGETARCH" ]; then
+        export "${variable}_LINKER=$cpu-linux-gnu-gcc" "CC_$(echo "$target" | tr - _)=$cpu-linux-gnu-gcc"
+    fi
+    cargo auditable build --release --locked --target "$target" --bin session-sidecar "$@"
+}
 
 tools() {
     if [ "$native" != "$TARGETARCH" ]; then
