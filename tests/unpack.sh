@@ -3,10 +3,10 @@
 # root is needed, and the machine's sources of packages stay as they are. unpack.sh LIST FOLDER. Lines `source NAME=VERSION` are source
 # packages, unpacked into FOLDER/src/NAME as their authors released them. apt checks the signatures.
 set -eu
-list=$1 folder=$2 apt=$2.apt
+list=$(realpath "$1") folder=$(realpath -m "$2")
+apt=$folder.apt
 rm -rf "$apt" "$folder"
 mkdir -p "$apt/lists/partial" "$apt/cache/archives/partial" "$folder"
-apt=$(cd "$apt" && pwd) folder=$(cd "$folder" && pwd)
 for suite in "debian bookworm" "debian bookworm-backports" "debian-security bookworm-security"; do
     for kind in deb deb-src; do
         echo "$kind [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/$suite main"
@@ -19,7 +19,7 @@ own() {
 }
 own update
 # shellcheck disable=SC2046 # one word for each package
-(cd "$apt" && own download $(grep -v -e '^#' -e '^source ' "$OLDPWD/$list"))
+(cd "$apt" && own download $(grep -v -e '^#' -e '^source ' "$list"))
 for package in "$apt"/*.deb; do dpkg-deb -x "$package" "$folder"; done
 sed -n 's/^source //p' "$list" | while read -r package; do
     mkdir -p "$folder/src/${package%%=*}"

