@@ -27,7 +27,8 @@ compile() {
     if [ "$native" != "$TARGETARCH" ]; then
         export "${variable}_LINKER=$cpu-linux-gnu-gcc" "CC_$(echo "$target" | tr - _)=$cpu-linux-gnu-gcc"
     fi
-    cargo auditable build --release --locked --target "$target" --bin session-sidecar "$@"
+    # What C sources say of the day they were compiled must not depend on it, nor on the commit, or dependencies would be compiled again with each.
+    SOURCE_DATE_EPOCH=0 cargo auditable build --release --locked --target "$target" --bin session-sidecar "$@"
 }
 
 tools() {

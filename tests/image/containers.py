@@ -61,6 +61,11 @@ class Container:
         """Sends its first process a signal, as from outside: podman would not start again what it has killed itself."""
         os.kill(self.pid, number)
 
+    def threads(self) -> list[str]:
+        """The states of its first process' threads, a letter each (proc(5))."""
+        told = [(task / "stat").read_text() for task in Path(f"/proc/{self.pid}/task").iterdir()]
+        return [stat.rpartition(")")[2].split()[0] for stat in told]
+
     def logs(self) -> str:
         """All that it has written so far."""
         done = podman("logs", self.name)

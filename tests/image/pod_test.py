@@ -53,6 +53,8 @@ def test_probes_say_no_while_it_stands_still(pod):
     assert {kind for kind, _ in probes} >= {"startupProbe", "readinessProbe", "livenessProbe"}
     sidecar.kill(Signals.SIGSTOP)
     try:
+        # Not at once: a thread that runs on another processor stops a little later.
+        eventually(lambda: set(sidecar.threads()) == {"T"}, "all its threads stand still")
         asked = {kind: pod.probe(pod.sidecar, told) for kind, told in probes if "httpGet" in told}
     finally:
         sidecar.kill(Signals.SIGCONT)
