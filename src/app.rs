@@ -1,5 +1,6 @@
 //! The composition root: builds the rooms from the configuration, binds every address, runs, and drains.
 
+mod files;
 mod listeners;
 mod sharing;
 
@@ -35,6 +36,7 @@ use crate::{
 
 pub use sharing::BadStore;
 
+use files::{FileMeter, Files};
 use listeners::{Listeners, SocketFile, bind_tcp};
 use sharing::{Keeps, Sharing};
 
@@ -51,6 +53,7 @@ pub struct App {
     meter: Arc<RpcMeter>,
     registry: Registry,
     incoming: Incoming,
+    files: (Vec<Files>, FileMeter),
     admin: Option<TcpListener>,
     door: Option<TcpListener>,
     door_settings: door::Settings,
@@ -138,6 +141,7 @@ impl App {
 
         let places = Arc::new(Semaphore::new(config.max_connections));
         let listeners = Listeners::bind(config.listen, &places, &mut registry).await?;
+        let files = (listeners.files, FileMeter::register(&mut registry));
         let admin = match config.admin_listen {
             None => None,
             Some(address) => {
@@ -165,6 +169,7 @@ impl App {
             meter,
             registry,
             incoming: listeners.incoming,
+            files,
             admin,
             drain_timeout: config.drain_timeout,
             dev: config.dev,
@@ -246,6 +251,8 @@ impl App {
                 }
             });
         }
+        let (files, file_meter) = self.files;
+        tokio::spawn(files::follow(files, file_meter, draining.clone().cancelled_owned()));
         let readiness = Readiness::default();
         let admin = self.admin.map(|listener| {
             let stopped = stopped.clone();

@@ -12,18 +12,23 @@ use std::{
     time::Duration,
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 use futures_util::{StreamExt as _, stream::SelectAll};
-use prometheus_client::{metrics::counter::Counter, registry::Registry};
-use tokio::{
-    net::{TcpListener, UnixListener, UnixStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
+use prometheus_client::{
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    registry::Registry,
 };
-use tracing::warn;
+use tokio::{
+    net::{TcpListener, TcpStream, UnixListener, UnixStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+    task::JoinSet,
+};
+use tracing::{debug, warn};
 
+use super::files::Files;
 use crate::{
-    config::{Endpoint, Listen, Peers},
-    rpc::{Caller, Connection, Incoming, Io},
+    config::{Endpoint, Listen, Peers, TlsFiles, read_files, token_text},
+    rpc::{Admission, Connection, Incoming, Io, Tokens, tls::Tls},
 };
 
 /// Listeners that are bound.
@@ -34,6 +39,42 @@ pub(super) struct Listeners {
     pub(super) incoming: Incoming,
     /// The files of those that are sockets.
     pub(super) sockets: Vec<SocketFile>,
+    /// Their certificates and tokens, to be followed.
+    pub(super) files: Vec<Files>,
+}
+
+/// What is counted at the listeners.
+struct ListenerMeter {
+    refused: Counter,
+    handshakes_failed: Counter,
+    /// By listener.
+    expiry: Family<[(&'static str, String); 1], Gauge>,
+}
+
+impl ListenerMeter {
+    fn register(registry: &mut Registry) -> Self {
+        let meter = Self {
+            refused: Counter::default(),
+            handshakes_failed: Counter::default(),
+            expiry: Family::default(),
+        };
+        registry.register(
+            "connections_refused",
+            "Connections to a Unix socket by processes that uids= and gids= of its --listen do not name",
+            meter.refused.clone(),
+        );
+        registry.register(
+            "tls_handshakes_failed",
+            "Connections that did not come to speak TLS with us: no or a wrong certificate, another protocol, too slow",
+            meter.handshakes_failed.clone(),
+        );
+        registry.register(
+            "certificate_expiry_seconds",
+            "When the certificate of a listener ends, in seconds since 1970",
+            meter.expiry.clone(),
+        );
+        meter
+    }
 }
 
 impl Listeners {
@@ -43,26 +84,46 @@ impl Listeners {
         places: &Arc<Semaphore>,
         registry: &mut Registry,
     ) -> anyhow::Result<Self> {
-        let refused = Counter::default();
-        registry.register(
-            "connections_refused",
-            "Connections to a Unix socket by processes that uids= and gids= of its --listen do not name",
-            refused.clone(),
-        );
+        let meter = ListenerMeter::register(registry);
+        let mut files = Vec::new();
         let mut incoming: SelectAll<Incoming> = SelectAll::new();
         let mut endpoints = Vec::new();
         let mut sockets = Vec::new();
         for listen in listens {
+            let mut admission = Admission::from(Arc::new(listen.caller));
+            if let Some(path) = listen.token_file {
+                let loaded = load_tokens(path).map_err(|error| anyhow!("--listen {}: {error}", listen.endpoint));
+                let (tokens, followed) = loaded?;
+                admission = admission.with_tokens(tokens);
+                files.push(followed);
+            }
             let terms = Terms {
-                caller: Arc::new(listen.caller),
+                admission,
                 repair_authority: listen.repair_authority,
             };
             match listen.endpoint {
                 Endpoint::Tcp(address) => {
                     let listener = bind_tcp(address).await;
                     let listener = listener.with_context(|| format!("--listen tcp://{address} cannot be bound"))?;
-                    endpoints.push(Endpoint::Tcp(listener.local_addr()?));
-                    incoming.push(accept_tcp(listener, terms, Arc::clone(places)));
+                    let bound = Endpoint::Tcp(listener.local_addr()?);
+                    incoming.push(match listen.tls {
+                        None => accept_tcp(listener, terms, Arc::clone(places)),
+                        Some(paths) => {
+                            let expiry = meter.expiry.get_or_create_owned(&[("listener", bound.to_string())]);
+                            let loaded = load_tls(paths, expiry);
+                            let (tls, followed) =
+                                loaded.map_err(|error| anyhow!("--listen tcp://{address}: {error}"))?;
+                            files.push(followed);
+                            accept_tls(
+                                listener,
+                                tls,
+                                terms,
+                                Arc::clone(places),
+                                meter.handshakes_failed.clone(),
+                            )
+                        }
+                    });
+                    endpoints.push(bound);
                 }
                 Endpoint::Unix {
                     path,
@@ -76,7 +137,7 @@ impl Listeners {
                     sockets.push(SocketFile(path.clone()));
                     let check = PeerCheck {
                         peers: peers.clone(),
-                        refused: refused.clone(),
+                        refused: meter.refused.clone(),
                     };
                     endpoints.push(Endpoint::Unix {
                         path,
@@ -92,19 +153,51 @@ impl Listeners {
             endpoints,
             incoming: incoming.boxed(),
             sockets,
+            files,
         })
     }
 }
 
+/// Reads the tokens of a listener.
+fn load_tokens(path: PathBuf) -> Result<(Arc<Tokens>, Files), String> {
+    let paths = vec![path];
+    let contents = read_files(&paths)?;
+    let tokens = Arc::new(Tokens::parse(token_text(&contents)?)?);
+    let followed = Files::new(paths, &contents, {
+        let tokens = Arc::clone(&tokens);
+        move |contents| tokens.replace(token_text(contents)?)
+    });
+    Ok((tokens, followed))
+}
+
+/// Reads the certificate of a listener, its key, and the authority of its clients.
+fn load_tls(files: TlsFiles, expiry: Gauge) -> Result<(Tls, Files), String> {
+    let paths = files.paths();
+    let contents = read_files(&paths)?;
+    let configured = files.configure(&contents)?;
+    expiry.set(configured.not_after);
+    let tls = Tls::new(configured);
+    let followed = Files::new(paths, &contents, {
+        let tls = tls.clone();
+        move |contents| {
+            let configured = files.configure(contents)?;
+            expiry.set(configured.not_after);
+            tls.replace(configured);
+            Ok(())
+        }
+    });
+    Ok((tls, followed))
+}
+
 /// What the connections of a listener have in common.
 struct Terms {
-    caller: Arc<Caller>,
+    admission: Admission,
     repair_authority: bool,
 }
 
 impl Terms {
     fn connection(&self, io: impl Io + 'static, place: OwnedSemaphorePermit) -> Connection {
-        let connection = Connection::new(io, Arc::clone(&self.caller), Some(place));
+        let connection = Connection::new(io, self.admission.clone(), Some(place));
         if self.repair_authority {
             connection.with_authority_repaired()
         } else {
@@ -147,16 +240,58 @@ fn accept_tcp(listener: TcpListener, terms: Terms, places: Arc<Semaphore>) -> In
         while let Ok(place) = Arc::clone(&places).acquire_owned().await {
             match listener.accept().await {
                 Ok((io, _)) => {
-                    // Small answers must not wait for more to send.
-                    if let Err(error) = io.set_nodelay(true) {
-                        warn!(%error, "TCP_NODELAY cannot be set");
-                    }
+                    no_delay(&io);
                     yield Ok(terms.connection(io, place));
                 }
                 Err(error) => accept_failed(&error).await,
             }
         }
     })
+}
+
+/// Accepts connections that agree on TLS. One that takes its time holds nobody up.
+fn accept_tls(listener: TcpListener, tls: Tls, terms: Terms, places: Arc<Semaphore>, failed: Counter) -> Incoming {
+    let accept = async move || {
+        let place = Arc::clone(&places).acquire_owned().await;
+        let io = listener.accept().await.map(|(io, _)| io);
+        place.ok().map(|place| (io, place))
+    };
+    Box::pin(async_stream::stream! {
+        let mut handshakes = JoinSet::new();
+        loop {
+            let agreed = tokio::select! {
+                accepted = accept() => match accepted {
+                    None => return,
+                    Some((Ok(io), place)) => {
+                        no_delay(&io);
+                        let tls = tls.clone();
+                        handshakes.spawn(async move { (tls.accept(io).await, place) });
+                        continue;
+                    }
+                    Some((Err(error), _)) => {
+                        accept_failed(&error).await;
+                        continue;
+                    }
+                },
+                Some(agreed) = handshakes.join_next() => agreed,
+            };
+            match agreed {
+                Ok((Ok(io), place)) => yield Ok(terms.connection(io, place)),
+                Ok((Err(error), _)) => {
+                    failed.inc();
+                    debug!(%error, "a client did not come to speak TLS");
+                }
+                Err(error) => warn!(%error, "a TLS handshake panicked"),
+            }
+        }
+    })
+}
+
+fn no_delay(io: &TcpStream) {
+    // Small answers must not wait for more to send.
+    if let Err(error) = io.set_nodelay(true) {
+        warn!(%error, "TCP_NODELAY cannot be set");
+    }
 }
 
 fn accept_unix(listener: UnixListener, terms: Terms, peers: PeerCheck, places: Arc<Semaphore>) -> Incoming {
@@ -214,7 +349,9 @@ fn bind_socket(path: &Path, mode: u32, group: Option<u32>) -> io::Result<UnixLis
             let _ = fs::remove_file(&beside);
             io::Error::new(
                 error.kind(),
-                format!("it cannot be given to the group {group} of group=, of which this process must be a member: {error}"),
+                format!(
+                    "it cannot be given to the group {group} of group=, of which this process must be a member: {error}"
+                ),
             )
         })?;
     }

@@ -90,8 +90,10 @@ pub struct ServeArgs {
     /// Where to serve the API: tcp://ADDRESS:PORT or unix:///PATH?mode=0660, repeatable (the variable: separated by spaces).
     /// Query options: `tenants=a,b` that its callers may name (default: the empty tenant only) and `verbs=` that they may use
     /// (use, issue, end, watch-own, watch-all, admin; default: all of these but admin); of a socket also `group=GID` that its file
-    /// is given to, and `uids=` and `gids=` of the processes that may connect (default: all that its mode lets). `authority=strict`
-    /// refuses requests with an invalid `:authority`, which is replaced otherwise (`repair`).
+    /// is given to, and `uids=` and `gids=` of the processes that may connect (default: all that its mode lets); of an address
+    /// `tls-cert-file=` and `tls-key-file=`, PEM, and `client-ca-file=` of the authority of which each client must have a certificate.
+    /// `token-file=` holds a bearer token that each call must show, or two while it is changed. `authority=strict` refuses requests
+    /// with an invalid `:authority`, which is replaced otherwise (`repair`). Files are followed.
     #[arg(
         long,
         env = "SESSION_SIDECAR_LISTEN",
@@ -120,7 +122,8 @@ pub struct ServeArgs {
     )]
     pub door_listen: String,
 
-    /// Allow a routable --listen address although it is served in clear text.
+    /// Allow a routable --listen address although it is served in clear text, or to anybody: where a mesh encrypts and decides who
+    /// may call.
     #[arg(long, env = "SESSION_SIDECAR_ALLOW_PLAINTEXT")]
     pub allow_plaintext: bool,
 

@@ -1,11 +1,14 @@
 //! Listeners, as URLs: `tcp://127.0.0.1:50151` or `unix:///run/session-sidecar.sock?mode=0660&uids=1000`, both with optional
 //! `tenants=`, `verbs=` and `authority=`.
 
-use std::{fmt, net::SocketAddr, path::PathBuf, str::FromStr, sync::Arc};
+use std::{fmt, fs, net::SocketAddr, path::PathBuf, str::FromStr, sync::Arc};
 
 use percent_encoding::percent_decode_str;
 
-use crate::rpc::{Caller, VerbGroup};
+use crate::rpc::{
+    Caller, Tokens, VerbGroup,
+    tls::{self, Configured},
+};
 
 /// One listener.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,6 +19,74 @@ pub struct Listen {
     pub caller: Caller,
     /// Whether an invalid `:authority` of a request is replaced; if not, such a request is refused.
     pub repair_authority: bool,
+    /// What TLS is served with, if it is.
+    pub tls: Option<TlsFiles>,
+    /// The file of the bearer tokens of which each call must show one.
+    pub token_file: Option<PathBuf>,
+}
+
+/// What is read of files of a listener.
+pub(super) type Contents = Vec<Vec<u8>>;
+
+/// A longer file is neither a certificate nor a token.
+const MOST_BYTES: u64 = 1 << 20;
+
+/// Reads files, all or none. The error names the file.
+pub fn read_files(paths: &[PathBuf]) -> Result<Contents, String> {
+    let read_one = |path: &PathBuf| {
+        let told = |error: String| format!("{} cannot be read: {error}", path.display());
+        let size = fs::metadata(path).map_err(|error| told(error.to_string()))?.len();
+        if size > MOST_BYTES {
+            return Err(told(format!("it is longer than {MOST_BYTES} bytes")));
+        }
+        fs::read(path).map_err(|error| told(error.to_string()))
+    };
+    paths.iter().map(read_one).collect()
+}
+
+/// What the file of a listener's tokens says, as text.
+pub fn token_text(contents: &[Vec<u8>]) -> Result<&str, String> {
+    std::str::from_utf8(&contents[0]).map_err(|_| "token-file: it is no text".to_owned())
+}
+
+impl Listen {
+    /// Reads the listener's files, and says what is wrong with them.
+    pub fn check_files(&self) -> Result<(), String> {
+        if let Some(tls) = &self.tls {
+            tls.configure(&read_files(&tls.paths())?)?;
+        }
+        if let Some(path) = &self.token_file {
+            let contents = read_files(std::slice::from_ref(path))?;
+            Tokens::parse(token_text(&contents)?)?;
+        }
+        Ok(())
+    }
+}
+
+/// The files, in PEM, that TLS is served with. They are followed: what changes is taken over.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The certificate, and those between it and its authority.
+    pub certificate: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+    /// The authorities of which each client must have a certificate. None: clients need none.
+    pub client_ca: Option<PathBuf>,
+}
+
+impl TlsFiles {
+    /// Where they are, in an order that [`Self::configure`] knows.
+    #[must_use]
+    pub fn paths(&self) -> Vec<PathBuf> {
+        let mut paths = vec![self.certificate.clone(), self.key.clone()];
+        paths.extend(self.client_ca.clone());
+        paths
+    }
+
+    /// What they say.
+    pub fn configure(&self, contents: &[Vec<u8>]) -> Result<Configured, String> {
+        tls::configure(&contents[0], &contents[1], contents.get(2).map(Vec::as_slice))
+    }
 }
 
 /// Where a listener listens.
@@ -85,6 +156,7 @@ impl FromStr for Listen {
         };
         let mut caller = Caller::default();
         let mut repair_authority = true;
+        let (mut certificate, mut key_file, mut client_ca, mut token_file) = (None, None, None, None);
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (key, value) = pair.split_once('=').ok_or_else(|| format!("{pair:?} has no value"))?;
             let value = percent_decode_str(value)
@@ -105,22 +177,45 @@ impl FromStr for Listen {
                         _ => return Err(format!("authority must be repair or strict, not {value:?}")),
                     }
                 }
+                ("tls-cert-file", Endpoint::Tcp(_)) => certificate = Some(file(key, &value)?),
+                ("tls-key-file", Endpoint::Tcp(_)) => key_file = Some(file(key, &value)?),
+                ("client-ca-file", Endpoint::Tcp(_)) => client_ca = Some(file(key, &value)?),
+                ("token-file", _) => token_file = Some(file(key, &value)?),
                 ("tenants", _) => caller.tenants = value.split(',').map(Arc::from).collect(),
                 ("verbs", _) => caller.verbs = value.split(',').map(VerbGroup::from_str).collect::<Result<_, _>>()?,
                 _ => {
                     return Err(format!(
-                        "there is no option {key:?} here; there are tenants, verbs, authority and, for unix://, mode, group, \
-                         uids and gids"
+                        "there is no option {key:?} here; there are tenants, verbs, authority, token-file; for unix:// mode, group, \
+                         uids and gids; for tcp:// tls-cert-file, tls-key-file and client-ca-file"
                     ));
                 }
             }
         }
+        let tls = match (certificate, key_file) {
+            (Some(certificate), Some(key)) => Some(TlsFiles {
+                certificate,
+                key,
+                client_ca,
+            }),
+            (None, None) if client_ca.is_none() => None,
+            (None, None) => return Err("client-ca-file needs tls-cert-file and tls-key-file".to_owned()),
+            _ => return Err("tls-cert-file and tls-key-file need each other".to_owned()),
+        };
         Ok(Self {
             endpoint,
             caller,
             repair_authority,
+            tls,
+            token_file,
         })
     }
+}
+
+fn file(key: &str, value: &str) -> Result<PathBuf, String> {
+    if value.is_empty() {
+        return Err(format!("{key} needs the path of a file"));
+    }
+    Ok(value.into())
 }
 
 /// Ids of users or groups, separated by commas.
@@ -181,6 +276,14 @@ mod tests {
             ("tcp://127.0.0.1:1?mode=0600", "no option \"mode\""),
             ("tcp://127.0.0.1:1?verbs=touch", "no verb group \"touch\""),
             ("tcp://127.0.0.1:1?uids=0", "no option \"uids\""),
+            (
+                "unix:///a?tls-cert-file=/c&tls-key-file=/k",
+                "no option \"tls-cert-file\"",
+            ),
+            ("tcp://127.0.0.1:1?tls-cert-file=/c", "need each other"),
+            ("tcp://127.0.0.1:1?tls-key-file=/k", "need each other"),
+            ("tcp://127.0.0.1:1?client-ca-file=/ca", "client-ca-file needs"),
+            ("tcp://127.0.0.1:1?token-file=", "path of a file"),
             ("unix:///a?uids=root", "numeric id"),
             ("unix:///a?group=-1", "numeric id"),
             ("unix:///a?gids=1,,2", "numeric id"),

@@ -17,14 +17,14 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 
 pub use admin_args::{AdminArgs, EndSessionsArgs, ExplainArgs, FilterArgs, ListArgs, PoliciesArgs, StateArg};
 pub use args::{
     AuditSubject, Cli, Command, InspectArgs, LogFormat, PolicyArgs, PolicyCommand, PolicyDocumentArgs, PolicyFileArgs,
     PolicyKeptArgs, PolicyLintArgs, ServeArgs, StandardArg, StoreArgs, StoreCommand, StoreCommandArgs, StoreOutage,
 };
-pub use listen::{Endpoint, Listen, Peers};
+pub use listen::{Endpoint, Listen, Peers, TlsFiles, read_files, token_text};
 pub use options::options_markdown;
 pub use policy::{
     parse as parse_policies, parse_door, parse_file as parse_policy_file, parse_whole, read as read_policies,
@@ -90,6 +90,9 @@ impl Config {
     pub fn resolve(args: &ServeArgs) -> anyhow::Result<Self> {
         let listen = args.listen.clone();
         for place in &listen {
+            place
+                .check_files()
+                .map_err(|error| anyhow!("--listen {}: {error}", place.endpoint))?;
             let Endpoint::Tcp(address) = place.endpoint else {
                 continue;
             };
@@ -99,11 +102,20 @@ impl Config {
             if args.dev {
                 bail!("--dev serves a test clock: it listens on loopback or a Unix socket only, not on {address}");
             }
-            if !args.allow_plaintext {
-                bail!(
-                    "--listen {address} can be reached from other machines, and session ids would cross the network in \
-                     clear text: listen on loopback or a Unix socket, or say --allow-plaintext if something else encrypts"
-                );
+            if args.allow_plaintext {
+                continue;
+            }
+            match &place.tls {
+                None => bail!(
+                    "--listen {address} can be reached from other machines, and session ids would cross the network in clear text: \
+                     give it tls-cert-file= and tls-key-file=, listen on loopback or a Unix socket, or say --allow-plaintext if \
+                     something else encrypts"
+                ),
+                Some(tls) if tls.client_ca.is_none() && place.token_file.is_none() => bail!(
+                    "--listen {address} can be reached from other machines, and anybody there could call it: give it \
+                     client-ca-file= or token-file=, or say --allow-plaintext if something else decides who may"
+                ),
+                Some(_) => {}
             }
         }
         let admin_listen = match args.admin_listen.as_str() {

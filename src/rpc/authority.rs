@@ -135,7 +135,11 @@ impl Repair {
 fn repaired(frame: &[u8]) -> Option<Vec<u8>> {
     let (header, payload) = frame.split_at_checked(FRAME_HEADER)?;
     let flags = header[4];
-    let padding = if flags & PADDED == 0 { 0 } else { usize::from(*payload.first()?) };
+    let padding = if flags & PADDED == 0 {
+        0
+    } else {
+        usize::from(*payload.first()?)
+    };
     let before = usize::from(flags & PADDED != 0) + if flags & PRIORITY == 0 { 0 } else { 5 };
     let end = payload.len().checked_sub(padding)?;
     let block = payload.get(before..end)?;
@@ -379,7 +383,12 @@ mod tests {
             let mut first = vec![0x83, 0x86];
             authority(&mut first, b"%2Frun%2Fsession-sidecar.sock", Form::Indexed, huffman);
             let second = [0x83, 0x86, 0xbe];
-            let connection = [START.as_slice(), &frame(HEADERS, &first, None, false), &frame(HEADERS, &second, None, false)].concat();
+            let connection = [
+                START.as_slice(),
+                &frame(HEADERS, &first, None, false),
+                &frame(HEADERS, &second, None, false),
+            ]
+            .concat();
             let seen = requests(&through(&connection, usize::MAX));
             for request in seen {
                 assert_eq!(request[2].0, b":authority");
@@ -399,7 +408,12 @@ mod tests {
     }
 
     fn forms() -> impl Strategy<Value = Form> {
-        prop_oneof![Just(Form::Indexed), Just(Form::Plain), Just(Form::Never), Just(Form::Named)]
+        prop_oneof![
+            Just(Form::Indexed),
+            Just(Form::Plain),
+            Just(Form::Never),
+            Just(Form::Named)
+        ]
     }
 
     proptest! {

@@ -3,7 +3,6 @@
 use std::{
     io,
     pin::Pin,
-    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -15,7 +14,7 @@ use tokio::{
 };
 use tonic::transport::server::Connected;
 
-use super::{Caller, Repair, authority::PREFACE};
+use super::{Admission, Repair, authority::PREFACE};
 
 /// How long a client may take to say that it speaks HTTP/2.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -29,7 +28,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send> Io for T {}
 pub struct Connection {
     /// Of one type for all kinds of listeners, so that the server is built once.
     io: Box<dyn Io>,
-    caller: Arc<Caller>,
+    admission: Admission,
     /// Runs until the preface has come.
     handshake: Option<(Pin<Box<Sleep>>, usize)>,
     /// Looks at the first request, and at the others only if that one is in need of it.
@@ -39,11 +38,11 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// A connection whose callers may do what `caller` says.
-    pub fn new(io: impl Io + 'static, caller: Arc<Caller>, place: Option<OwnedSemaphorePermit>) -> Self {
+    /// A connection whose requests are admitted like that.
+    pub fn new(io: impl Io + 'static, admission: impl Into<Admission>, place: Option<OwnedSemaphorePermit>) -> Self {
         Self {
             io: Box::new(io),
-            caller,
+            admission: admission.into(),
             handshake: Some((Box::pin(sleep(HANDSHAKE)), 0)),
             repair: None,
             _place: place,
@@ -82,10 +81,10 @@ fn poll_repaired(
 }
 
 impl Connected for Connection {
-    type ConnectInfo = Arc<Caller>;
+    type ConnectInfo = Admission;
 
-    fn connect_info(&self) -> Arc<Caller> {
-        Arc::clone(&self.caller)
+    fn connect_info(&self) -> Admission {
+        self.admission.clone()
     }
 }
 

@@ -32,6 +32,8 @@ pub(super) enum CallError {
     },
     /// The caller may not do this.
     Denied(String),
+    /// The caller does not show who it is.
+    Unauthenticated(&'static str),
     /// The core refused.
     Core(Error),
     /// The watch cannot begin or go on.
@@ -95,6 +97,7 @@ impl CallError {
         match self {
             Self::Invalid { .. } => (Code::InvalidArgument, ""),
             Self::Denied(_) => (Code::PermissionDenied, "CALLER_NOT_ALLOWED"),
+            Self::Unauthenticated(_) => (Code::Unauthenticated, "CALLER_NOT_AUTHENTICATED"),
             Self::Core(error) => match error {
                 Error::Ended(..) => (Code::FailedPrecondition, "SESSION_ENDED"),
                 Error::Unknown { .. } => (Code::NotFound, "SESSION_UNKNOWN"),
@@ -129,6 +132,7 @@ impl CallError {
         match self {
             Self::Invalid { field, problem } => format!("{field}: {problem}"),
             Self::Denied(message) => message.clone(),
+            Self::Unauthenticated(message) => (*message).to_owned(),
             Self::Core(error) => error.to_string(),
             Self::Watch(error) => error.to_string(),
         }

@@ -2,6 +2,7 @@
 
 mod admin_service;
 mod admin_write;
+mod admission;
 mod authority;
 mod caller;
 mod connection;
@@ -13,6 +14,7 @@ pub mod proto;
 mod read;
 mod service;
 mod test_clock;
+pub mod tls;
 mod undecodable;
 mod watch;
 mod write;
@@ -25,6 +27,7 @@ use tonic::transport::Server;
 use tonic_health::{ServingStatus, server::HealthReporter};
 use tower::util::MapResponseLayer;
 
+pub use admission::{Admission, Tokens};
 pub use authority::Repair;
 pub use caller::{Caller, VerbGroup};
 pub use connection::{Connection, Io};

@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use super::{
-    CallError, Called, Caller, VerbGroup,
+    Admission, CallError, Called, Caller, VerbGroup,
     meter::{Method, RpcMeter},
     name,
     proto::v1::{self, session_service_server::SessionService},
@@ -430,7 +430,8 @@ pub(super) fn open<T>(request: Request<T>) -> Called<(Arc<Caller>, T)> {
 /// What the caller of a request may do.
 fn caller<T>(request: &Request<T>) -> Called<&Arc<Caller>> {
     let missing = || CallError::Denied("this connection has no listener; call through one".to_owned());
-    request.extensions().get::<Arc<Caller>>().ok_or_else(missing)
+    let admission = request.extensions().get::<Admission>().ok_or_else(missing)?;
+    admission.admit(request.metadata())
 }
 
 pub(super) fn allow(caller: &Caller, group: VerbGroup) -> Called<()> {

@@ -38,8 +38,9 @@ CHANNEL_OPTIONS = {
 class Client:
     """A connection to a sidecar. Each verb is a method of `sessions` or `admin`; the test clock is `advance`."""
 
-    def __init__(self, target: str, **options: int) -> None:
-        self.channel = grpc.insecure_channel(target, list((CHANNEL_OPTIONS | options).items()))
+    def __init__(self, target: str, credentials: grpc.ChannelCredentials | None = None, **options: int) -> None:
+        every = list((CHANNEL_OPTIONS | options).items())
+        self.channel = grpc.secure_channel(target, credentials, every) if credentials else grpc.insecure_channel(target, every)
         self.sessions = _services.SessionServiceStub(self.channel)
         self.admin = _admin_services.SessionAdminServiceStub(self.channel)
         self.envoy = _envoy_services.AuthorizationStub(self.channel)

@@ -1,0 +1,114 @@
+//! The files of listeners: read anew when they change, while the old content stays in force if the new one is bad.
+
+use std::{path::PathBuf, time::Duration};
+
+use prometheus_client::{
+    metrics::{counter::Counter, family::Family},
+    registry::Registry,
+};
+use tracing::{info, warn};
+
+use crate::config::read_files;
+
+/// How often files are looked at, as the policy file is (docs/adr/0008-the-policy-file-is-polled.md).
+const POLL: Duration = Duration::from_secs(2);
+
+/// Counts changes of files.
+#[derive(Clone)]
+pub(super) struct FileMeter(Family<[(&'static str, &'static str); 1], Counter>);
+
+impl FileMeter {
+    pub(super) fn register(registry: &mut Registry) -> Self {
+        let outcomes = Family::<[(&'static str, &'static str); 1], Counter>::default();
+        registry.register(
+            "listener_file_reloads",
+            "Changes of a listener's certificates, authorities and tokens, by what became of them",
+            outcomes.clone(),
+        );
+        for outcome in ["applied", "refused"] {
+            drop(outcomes.get_or_create(&[("outcome", outcome)]));
+        }
+        Self(outcomes)
+    }
+}
+
+/// Makes true what files say, or says what is wrong with it.
+type Apply = Box<dyn Fn(&[Vec<u8>]) -> Result<(), String> + Send>;
+
+/// Files that mean something together.
+pub(super) struct Files {
+    paths: Vec<PathBuf>,
+    /// What was dealt with last: not itself, for it may be secret.
+    seen: Result<Vec<blake3::Hash>, String>,
+    apply: Apply,
+}
+
+impl Files {
+    /// Files with what is in them, and what is to be done with other content.
+    pub(super) fn new(
+        paths: Vec<PathBuf>,
+        contents: &[Vec<u8>],
+        apply: impl Fn(&[Vec<u8>]) -> Result<(), String> + Send + 'static,
+    ) -> Self {
+        Self {
+            paths,
+            seen: Ok(hashes(contents)),
+            apply: Box::new(apply),
+        }
+    }
+
+    fn look(&mut self, meter: &FileMeter) {
+        let read = read_files(&self.paths);
+        let now = read.as_ref().map(|contents| hashes(contents)).map_err(Clone::clone);
+        if now == self.seen {
+            return;
+        }
+        let applied = read.and_then(|contents| (self.apply)(&contents));
+        let (files, outcome) = (self.names(), if applied.is_ok() { "applied" } else { "refused" });
+        match applied {
+            Ok(()) => info!(%files, "files of a listener changed: connections and calls from now on follow them"),
+            Err(error) => warn!(%files, %error, "files of a listener are bad: what they said before stays in force"),
+        }
+        meter.0.get_or_create(&[("outcome", outcome)]).inc();
+        self.seen = now;
+    }
+
+    fn names(&self) -> String {
+        let names: Vec<_> = self.paths.iter().map(|path| path.display().to_string()).collect();
+        names.join(", ")
+    }
+}
+
+fn hashes(contents: &[Vec<u8>]) -> Vec<blake3::Hash> {
+    contents.iter().map(|content| blake3::hash(content)).collect()
+}
+
+/// Follows files until `stop` is done.
+pub(super) async fn follow(mut followed: Vec<Files>, meter: FileMeter, stop: impl Future<Output = ()>) {
+    if followed.is_empty() {
+        return;
+    }
+    tokio::pin!(stop);
+    loop {
+        tokio::select! {
+            () = &mut stop => return,
+            () = tokio::time::sleep(POLL) => {}
+        }
+        let (files, counts) = (followed, meter.clone());
+        // A file system may take long.
+        let looked = tokio::task::spawn_blocking(move || {
+            let mut files = files;
+            for file in &mut files {
+                file.look(&counts);
+            }
+            files
+        });
+        match looked.await {
+            Ok(files) => followed = files,
+            Err(error) => {
+                warn!(%error, "the files of listeners are not followed any more; restart the sidecar");
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,163 @@
+"""Listeners for other machines: TLS, client certificates, bearer tokens, and what changes of their files do."""
+
+import shutil
+from datetime import UTC, datetime
+from pathlib import Path
+
+import grpc
+import pytest
+from support.api import Client, Code, reason, v1
+from support.certificates import Authority
+from support.process import eventually, free_port, run
+
+TOKEN = "dG9rZW4tb2YtdGhlLXRlc3Rz"
+NEXT = "dGhlLW5leHQtdG9rZW4tcGxlYXNl"
+
+
+@pytest.fixture
+def authority(directory) -> Authority:
+    return Authority(directory / "authority")
+
+
+@pytest.fixture
+def place(authority, directory):
+    """The server's files, where they are changed as a Secret is: by names that point elsewhere from one instant to the next."""
+    folder = directory / "tls"
+    folder.mkdir()
+    for source, name in zip((*authority.sign("server"), authority.certificate), ("tls.crt", "tls.key", "ca.crt"), strict=True):
+        shutil.copy(source, folder / name)
+    return folder
+
+
+def tls(folder: Path, *options: str) -> tuple[int, str]:
+    """A port, and a listener there that serves TLS."""
+    port = free_port()
+    query = "&".join([f"tls-cert-file={folder}/tls.crt", f"tls-key-file={folder}/tls.key", *options])
+    return port, f"tcp://127.0.0.1:{port}?{query}"
+
+
+def dial(port: int, authority: Authority, pair: tuple[Path, Path] | None = None) -> Client:
+    """A client that trusts the authority, and has a certificate if one is given."""
+    certificate, key = (path.read_bytes() for path in pair) if pair else (None, None)
+    credentials = grpc.ssl_channel_credentials(authority.certificate.read_bytes(), key, certificate)
+    return Client(f"127.0.0.1:{port}", credentials=credentials)
+
+
+def metric(sidecar, name: str) -> dict[str, float]:
+    """A metric's values, by their labels."""
+    lines = [line.rpartition(" ") for line in sidecar.http("/metrics")[1].splitlines() if line.startswith(f"session_sidecar_{name}")]
+    return {labels.removeprefix(f"session_sidecar_{name}"): float(value) for labels, _, value in lines}
+
+
+def refused(call) -> grpc.RpcError:
+    with pytest.raises(grpc.RpcError) as error:
+        call()
+    return error.value
+
+
+def test_tls_is_served_and_clear_text_refused(serve, authority, place):
+    port, listen = tls(place)
+    sidecar = serve(listen=[listen])
+    with dial(port, authority) as client:
+        client.create()
+    with Client(f"127.0.0.1:{port}") as plain:
+        assert refused(plain.create).code() == Code.UNAVAILABLE
+    eventually(lambda: metric(sidecar, "tls_handshakes_failed_total")[""] > 0, "the failed handshake is counted")
+    ends = datetime.strptime(authority.not_after(place / "tls.crt"), "%b %d %H:%M:%S %Y GMT").replace(tzinfo=UTC)
+    assert metric(sidecar, "certificate_expiry_seconds") == {f'{{listener="tcp://127.0.0.1:{port}"}}': ends.timestamp()}
+
+
+def test_clients_need_a_certificate_of_the_authority(serve, authority, place, directory):
+    port, listen = tls(place, f"client-ca-file={place}/ca.crt")
+    serve(listen=[listen])
+    with dial(port, authority, authority.sign("client")) as client:
+        client.create()
+    strangers = Authority(directory / "strangers")
+    for pair in (None, strangers.sign("client"), authority.sign("expired", days=-1)):
+        with dial(port, authority, pair) as client:
+            assert refused(client.create).code() == Code.UNAVAILABLE
+
+
+def test_a_renewed_certificate_is_taken_over_under_load(serve, authority, place, directory):
+    port, listen = tls(place)
+    sidecar = serve(listen=[listen])
+    others = Authority(directory / "others")
+    (certificate, key) = others.sign("server", days=9)
+    before = metric(sidecar, "certificate_expiry_seconds")
+    with dial(port, authority) as client:
+        client.create()
+        # Half of a file, and a certificate without its key, change nothing.
+        (place / "tls.crt").write_bytes(certificate.read_bytes()[:200])
+        eventually(lambda: client.create() and "it is no PEM, or half of one" in sidecar.output(), "half a file is told of")
+        (place / "tls.crt").write_bytes(certificate.read_bytes())
+        eventually(lambda: client.create() and "do not belong together" in sidecar.output(), "a wrong key is told of")
+        assert metric(sidecar, "certificate_expiry_seconds") == before
+        with dial(port, authority) as another:
+            another.create()
+        (place / "tls.key").write_bytes(key.read_bytes())
+        eventually(lambda: client.create() and metric(sidecar, "certificate_expiry_seconds") != before, "the new one is taken over")
+        # Connections that are open stay; new ones meet the new certificate.
+        client.create()
+    with dial(port, others) as client:
+        client.create()
+    with dial(port, authority) as client:
+        assert refused(client.create).code() == Code.UNAVAILABLE
+    assert metric(sidecar, "listener_file_reloads_total") == {'{outcome="applied"}': 1, '{outcome="refused"}': 2}
+
+
+def test_calls_need_the_token_and_it_can_be_changed(serve, directory):
+    path = directory / "token"
+    path.write_text(TOKEN + "\n")
+    port = free_port()
+    sidecar = serve(listen=[f"tcp://127.0.0.1:{port}?token-file={path}"])
+
+    def call(token: str | None):
+        metadata = [("authorization", f"Bearer {token}")] if token else []
+        return client.sessions.Create(v1.CreateRequest(), metadata=metadata, timeout=10)
+
+    with Client(f"127.0.0.1:{port}") as client:
+        call(TOKEN)
+        for wrong in (None, NEXT, TOKEN + "x", TOKEN[:-1]):
+            error = refused(lambda wrong=wrong: call(wrong))
+            assert (error.code(), reason(error)) == (Code.UNAUTHENTICATED, "CALLER_NOT_AUTHENTICATED")
+            assert "token" in error.details() and TOKEN not in error.details()
+        path.write_text(f"{TOKEN}\n{NEXT}\n")
+        eventually(lambda: metric(sidecar, "listener_file_reloads_total")['{outcome="applied"}'] == 1, "two tokens are valid")
+        call(TOKEN)
+        call(NEXT)
+        path.write_text("")
+        eventually(lambda: metric(sidecar, "listener_file_reloads_total")['{outcome="refused"}'] == 1, "an empty file is refused")
+        call(NEXT)
+        path.write_text(NEXT)
+        eventually(lambda: metric(sidecar, "listener_file_reloads_total")['{outcome="applied"}'] == 2, "the old one is taken away")
+        call(NEXT)
+        assert refused(lambda: call(TOKEN)).code() == Code.UNAUTHENTICATED
+    assert TOKEN not in sidecar.output() and NEXT not in sidecar.output()
+
+
+@pytest.mark.parametrize(
+    ("query", "told"),
+    [
+        ("", "--allow-plaintext"),
+        ("token-file={folder}/token", "clear text"),
+        ("tls-cert-file={folder}/tls.crt&tls-key-file={folder}/tls.key", "client-ca-file= or token-file="),
+        ("tls-cert-file={folder}/tls.crt&tls-key-file={folder}/ca.crt&token-file={folder}/token", "tls-key-file"),
+        ("tls-cert-file={folder}/token&tls-key-file={folder}/tls.key&token-file={folder}/token", "tls-cert-file"),
+        ("tls-cert-file={folder}/none&tls-key-file={folder}/tls.key&token-file={folder}/token", "{folder}/none cannot be read"),
+        ("tls-cert-file={folder}/tls.crt&tls-key-file={folder}/tls.key&client-ca-file={folder}/token", "client-ca-file"),
+        ("tls-cert-file={folder}/tls.crt&tls-key-file={folder}/tls.key&token-file={folder}/tls.crt", "token-file"),
+    ],
+)
+def test_a_routable_listener_says_beforehand_what_it_lacks(binary, place, query, told):
+    (place / "token").write_text(TOKEN)
+    checked = run(binary, "check-config", "--listen", "tcp://0.0.0.0:1?" + query.format(folder=place))
+    assert checked.returncode == 64
+    assert told.format(folder=place) in checked.stderr
+    assert TOKEN not in checked.stderr
+
+
+def test_a_routable_listener_with_tls_and_a_token_is_good(binary, place):
+    (place / "token").write_text(TOKEN)
+    query = f"tls-cert-file={place}/tls.crt&tls-key-file={place}/tls.key"
+    for last in (f"token-file={place}/token", f"client-ca-file={place}/ca.crt"):
+        assert run(binary, "check-config", "--listen", f"tcp://0.0.0.0:1?{query}&{last}").returncode == 0
