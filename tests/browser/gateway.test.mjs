@@ -12,7 +12,8 @@ import { Site, repository } from './site.mjs';
 async function ask(site, path, { id, mode = 'navigate', headers = {}, method = 'GET' } = {}) {
   const cookie = id ? { Cookie: `theme=dark; sid=${id}; lang=en` } : {};
   const all = { Host: `localhost:${site.web}`, 'Sec-Fetch-Mode': mode, ...cookie, ...headers };
-  const request = http.request({ port: site.web, path, method, headers: all }).end();
+  const request = http.request({ port: site.web, path, method, headers: all, timeout: 30_000 }).end();
+  request.on('timeout', () => request.destroy(new Error(`${method} ${path} was not answered`)));
   const [response] = await once(request, 'response');
   response.setEncoding('utf8');
   let body = '';

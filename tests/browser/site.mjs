@@ -129,11 +129,13 @@ export class Site {
 
   async startGateway() {
     this.proxy = this.gateway.spawn();
+    const until = performance.now() + 60_000;
     for (;;) {
       // It has no word for it: it serves when it answers.
-      const answer = await fetch(this.origin + this.application.login).catch(() => null);
-      if (answer?.ok) break;
+      const answer = await fetch(this.origin + this.application.login, { signal: AbortSignal.timeout(10_000) }).catch((error) => error);
+      if (answer.ok) break;
       if (this.proxy.exitCode !== null) throw new Error('the gateway ended');
+      if (performance.now() > until) throw new Error(`the gateway does not serve: ${answer.status ?? answer.cause ?? answer}`);
     }
   }
 
