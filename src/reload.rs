@@ -1,4 +1,5 @@
-//! Follows the policy file: a change is taken over while sessions live. See `docs/adr/0008-the-policy-file-is-polled.md`.
+//! Follows the policy file: a change is taken over while sessions live. See `docs/adr/0008-the-policy-file-is-polled.md`. Other files
+//! that are followed are looked at in the same rhythm: [`Settling`].
 
 use std::{
     collections::BTreeMap,
@@ -76,8 +77,7 @@ where
         apply,
         problem,
         meter,
-        settled: None,
-        candidate: None,
+        looks: Settling::new(None),
     };
     loop {
         let looked = look(path.clone()).await;
@@ -108,14 +108,44 @@ fn read(path: &Path) -> io::Result<String> {
     Ok(text)
 }
 
+/// Tells of looks at something that changes which are news: what is other than before, and the same at two looks.
+pub struct Settling<L> {
+    /// What was dealt with last.
+    settled: Option<L>,
+    /// Something else, seen once.
+    candidate: Option<L>,
+}
+
+impl<L: PartialEq> Settling<L> {
+    /// Nothing is news that is like this.
+    pub fn new(settled: Option<L>) -> Self {
+        Self {
+            settled,
+            candidate: None,
+        }
+    }
+
+    /// Whether a look is news, and when to look again.
+    pub fn saw(&mut self, look: L) -> (bool, Duration) {
+        if self.settled.as_ref() == Some(&look) {
+            self.candidate = None;
+            return (false, POLL);
+        }
+        if self.candidate.as_ref() != Some(&look) {
+            self.candidate = Some(look);
+            return (false, SETTLE);
+        }
+        self.candidate = None;
+        self.settled = Some(look);
+        (true, POLL)
+    }
+}
+
 struct Follower<A, P> {
     apply: A,
     problem: P,
     meter: ReloadMeter,
-    /// What was dealt with last.
-    settled: Option<Look>,
-    /// Something else, seen once.
-    candidate: Option<Look>,
+    looks: Settling<Look>,
 }
 
 impl<A, P> Follower<A, P>
@@ -125,15 +155,10 @@ where
 {
     /// Deals with a look, and answers when to look again.
     fn saw(&mut self, path: &Path, look: Look) -> Duration {
-        if self.settled.as_ref() == Some(&look) {
-            self.candidate = None;
-            return POLL;
-        }
-        if self.candidate.as_ref() != Some(&look) {
-            self.candidate = Some(look);
-            return SETTLE;
-        }
-        self.candidate = None;
+        let (news, nap) = self.looks.saw(look);
+        let Some(look) = self.looks.settled.as_ref().filter(|_| news).cloned() else {
+            return nap;
+        };
         match self.take_over(&look) {
             Ok(reloaded) => self.applied(path, &reloaded),
             Err(error) => {
@@ -143,8 +168,7 @@ where
                 (self.problem)(error);
             }
         }
-        self.settled = Some(look);
-        POLL
+        nap
     }
 
     fn take_over(&self, look: &Look) -> Result<Reloaded, String> {

@@ -8,10 +8,7 @@ use prometheus_client::{
 };
 use tracing::{info, warn};
 
-use crate::config::read_files;
-
-/// How often files are looked at, as the policy file is (docs/adr/0008-the-policy-file-is-polled.md).
-const POLL: Duration = Duration::from_secs(2);
+use crate::{config::read_files, reload::Settling};
 
 /// Counts changes of files.
 #[derive(Clone)]
@@ -38,8 +35,8 @@ type Apply = Box<dyn Fn(&[Vec<u8>]) -> Result<(), String> + Send>;
 /// Files that mean something together.
 pub(super) struct Files {
     paths: Vec<PathBuf>,
-    /// What was dealt with last: not itself, for it may be secret.
-    seen: Result<Vec<blake3::Hash>, String>,
+    /// Not what is in them, for that may be secret.
+    looks: Settling<Result<Vec<blake3::Hash>, String>>,
     apply: Apply,
 }
 
@@ -52,16 +49,18 @@ impl Files {
     ) -> Self {
         Self {
             paths,
-            seen: Ok(hashes(contents)),
+            looks: Settling::new(Some(Ok(hashes(contents)))),
             apply: Box::new(apply),
         }
     }
 
-    fn look(&mut self, meter: &FileMeter) {
+    /// Looks at them, and answers when to look again.
+    fn look(&mut self, meter: &FileMeter) -> Duration {
         let read = read_files(&self.paths);
         let now = read.as_ref().map(|contents| hashes(contents)).map_err(Clone::clone);
-        if now == self.seen {
-            return;
+        let (news, nap) = self.looks.saw(now);
+        if !news {
+            return nap;
         }
         let applied = read.and_then(|contents| (self.apply)(&contents));
         let (files, outcome) = (self.names(), if applied.is_ok() { "applied" } else { "refused" });
@@ -70,7 +69,7 @@ impl Files {
             Err(error) => warn!(%files, %error, "files of a listener are bad: what they said before stays in force"),
         }
         meter.0.get_or_create(&[("outcome", outcome)]).inc();
-        self.seen = now;
+        nap
     }
 
     fn names(&self) -> String {
@@ -90,25 +89,27 @@ pub(super) async fn follow(mut followed: Vec<Files>, meter: FileMeter, stop: imp
     }
     tokio::pin!(stop);
     loop {
-        tokio::select! {
-            () = &mut stop => return,
-            () = tokio::time::sleep(POLL) => {}
-        }
         let (files, counts) = (followed, meter.clone());
         // A file system may take long.
         let looked = tokio::task::spawn_blocking(move || {
             let mut files = files;
-            for file in &mut files {
-                file.look(&counts);
-            }
-            files
+            let naps = files.iter_mut().map(|file| file.look(&counts));
+            let nap = naps.min().unwrap_or_default();
+            (files, nap)
         });
-        match looked.await {
-            Ok(files) => followed = files,
+        let nap = match looked.await {
+            Ok((files, nap)) => {
+                followed = files;
+                nap
+            }
             Err(error) => {
                 warn!(%error, "the files of listeners are not followed any more; restart the sidecar");
                 return;
             }
+        };
+        tokio::select! {
+            () = &mut stop => return,
+            () = tokio::time::sleep(nap) => {}
         }
     }
 }

@@ -231,8 +231,7 @@ fn half_a_file_is_not_taken_over() {
         },
         problem: |_| {},
         meter: ReloadMeter::register(&mut registry),
-        settled: None,
-        candidate: None,
+        looks: Settling::new(None),
     };
     let mut saw = |text: &str| follower.saw(Path::new("policy.toml"), Ok(text.to_owned()));
     assert_eq!(saw("[policy.a]"), SETTLE);
