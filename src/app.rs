@@ -1,12 +1,13 @@
 //! The composition root: builds the rooms from the configuration, binds every address, runs, and drains.
 
+mod callers;
 mod files;
 mod listeners;
 mod sharing;
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use futures_util::future::BoxFuture;
 use prometheus_client::{
     metrics::{family::Family, gauge::Gauge},
@@ -23,7 +24,7 @@ use tracing::{error, info, warn};
 use crate::{
     admin::{self, Readiness},
     audit::{self, Audit, Output, SubjectForm},
-    config::{Config, Endpoint},
+    config::{Config, Endpoint, PolicyFile},
     door::{self, Door, DoorMeter, Doors},
     driver,
     reload::{self, ReloadMeter},
@@ -36,6 +37,7 @@ use crate::{
 
 pub use sharing::BadStore;
 
+use callers::KnownCallers;
 use files::{FileMeter, Files};
 use listeners::{Listeners, SocketFile, bind_tcp};
 use sharing::{Keeps, Sharing};
@@ -53,6 +55,7 @@ pub struct App {
     meter: Arc<RpcMeter>,
     registry: Registry,
     incoming: Incoming,
+    callers: KnownCallers,
     files: (Vec<Files>, FileMeter),
     admin: Option<TcpListener>,
     door: Option<TcpListener>,
@@ -140,8 +143,13 @@ impl App {
             .map(|path| (path, ReloadMeter::register(&mut registry)));
 
         let places = Arc::new(Semaphore::new(config.max_connections));
-        let listeners = Listeners::bind(config.listen, &places, &mut registry).await?;
-        let files = (listeners.files, FileMeter::register(&mut registry));
+        let callers = KnownCallers::new(config.callers).map_err(|error| anyhow!("--policy-file: {error}"))?;
+        let listeners = Listeners::bind(config.listen, &callers.table(), &places, &mut registry).await?;
+        let mut files = listeners.files;
+        if policy_file.is_some() {
+            files.push(callers.files());
+        }
+        let files = (files, FileMeter::register(&mut registry));
         let admin = match config.admin_listen {
             None => None,
             Some(address) => {
@@ -169,6 +177,7 @@ impl App {
             meter,
             registry,
             incoming: listeners.incoming,
+            callers,
             files,
             admin,
             drain_timeout: config.drain_timeout,
@@ -227,10 +236,15 @@ impl App {
             let sessions = Arc::clone(&sessions);
             let apply = {
                 let sessions = Arc::clone(&sessions);
-                let doors = doors.clone();
-                move |policies, settings| {
-                    let reloaded = sessions.reload(policies)?;
-                    if doors.tell(settings) {
+                let (doors, callers) = (doors.clone(), self.callers);
+                move |file: PolicyFile| {
+                    let (news, reloaded) = callers.tell(file.callers, || sessions.reload(file.policies))?;
+                    if news {
+                        info!(
+                            "the tables [[callers]] changed: calls follow them from now on, and open watches whose rights changed end"
+                        );
+                    }
+                    if doors.tell(file.door) {
                         info!("the table [door] changed: requests follow it from now on");
                     }
                     Ok(reloaded)

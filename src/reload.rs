@@ -2,7 +2,6 @@
 //! that are followed are looked at in the same rhythm: [`Settling`].
 
 use std::{
-    collections::BTreeMap,
     io::{self, Read as _},
     path::{Path, PathBuf},
     time::Duration,
@@ -14,7 +13,10 @@ use prometheus_client::{
 };
 use tracing::{info, warn};
 
-use crate::{config::parse_whole, door::Settings, sessions::Reloaded, state::Policy};
+use crate::{
+    config::{PolicyFile, parse_whole},
+    sessions::Reloaded,
+};
 
 /// How often the file is looked at.
 const POLL: Duration = Duration::from_secs(2);
@@ -68,7 +70,7 @@ impl ReloadMeter {
 /// The first look applies what is there, in case the file changed since the start: if it did not, that changes nothing.
 pub async fn follow<A, P, S>(path: PathBuf, apply: A, problem: P, meter: ReloadMeter, stop: S)
 where
-    A: Fn(BTreeMap<String, Policy>, Settings) -> Result<Reloaded, String>,
+    A: Fn(PolicyFile) -> Result<Reloaded, String>,
     P: Fn(String),
     S: Future<Output = ()>,
 {
@@ -150,7 +152,7 @@ struct Follower<A, P> {
 
 impl<A, P> Follower<A, P>
 where
-    A: Fn(BTreeMap<String, Policy>, Settings) -> Result<Reloaded, String>,
+    A: Fn(PolicyFile) -> Result<Reloaded, String>,
     P: Fn(String),
 {
     /// Deals with a look, and answers when to look again.
@@ -173,8 +175,7 @@ where
 
     fn take_over(&self, look: &Look) -> Result<Reloaded, String> {
         let text = look.as_ref().map_err(Clone::clone)?;
-        let (policies, door) = parse_whole(text).map_err(|error| format!("{error:#}"))?;
-        (self.apply)(policies, door)
+        (self.apply)(parse_whole(text).map_err(|error| format!("{error:#}"))?)
     }
 
     fn applied(&self, path: &Path, reloaded: &Reloaded) {

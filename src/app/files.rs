@@ -34,7 +34,7 @@ type Apply = Box<dyn Fn(&[Vec<u8>]) -> Result<(), String> + Send>;
 
 /// Files that mean something together.
 pub(super) struct Files {
-    paths: Vec<PathBuf>,
+    paths: Box<dyn Fn() -> Vec<PathBuf> + Send>,
     /// Not what is in them, for that may be secret.
     looks: Settling<Result<Vec<blake3::Hash>, String>>,
     apply: Apply,
@@ -43,12 +43,12 @@ pub(super) struct Files {
 impl Files {
     /// Files with what is in them, and what is to be done with other content.
     pub(super) fn new(
-        paths: Vec<PathBuf>,
+        paths: impl Fn() -> Vec<PathBuf> + Send + 'static,
         contents: &[Vec<u8>],
         apply: impl Fn(&[Vec<u8>]) -> Result<(), String> + Send + 'static,
     ) -> Self {
         Self {
-            paths,
+            paths: Box::new(paths),
             looks: Settling::new(Some(Ok(hashes(contents)))),
             apply: Box::new(apply),
         }
@@ -56,25 +56,22 @@ impl Files {
 
     /// Looks at them, and answers when to look again.
     fn look(&mut self, meter: &FileMeter) -> Duration {
-        let read = read_files(&self.paths);
+        let paths = (self.paths)();
+        let read = read_files(&paths);
         let now = read.as_ref().map(|contents| hashes(contents)).map_err(Clone::clone);
         let (news, nap) = self.looks.saw(now);
         if !news {
             return nap;
         }
         let applied = read.and_then(|contents| (self.apply)(&contents));
-        let (files, outcome) = (self.names(), if applied.is_ok() { "applied" } else { "refused" });
+        let names: Vec<_> = paths.iter().map(|path| path.display().to_string()).collect();
+        let (files, outcome) = (names.join(", "), if applied.is_ok() { "applied" } else { "refused" });
         match applied {
             Ok(()) => info!(%files, "files of a listener changed: connections and calls from now on follow them"),
             Err(error) => warn!(%files, %error, "files of a listener are bad: what they said before stays in force"),
         }
         meter.0.get_or_create(&[("outcome", outcome)]).inc();
         nap
-    }
-
-    fn names(&self) -> String {
-        let names: Vec<_> = self.paths.iter().map(|path| path.display().to_string()).collect();
-        names.join(", ")
     }
 }
 

@@ -28,7 +28,10 @@ use tracing::{debug, warn};
 use super::files::Files;
 use crate::{
     config::{Endpoint, Listen, Peers, TlsFiles, read_files, token_text},
-    rpc::{Admission, Connection, Incoming, Io, Tokens, tls::Tls},
+    rpc::{
+        Admission, Callers, Connection, Incoming, Io, Peer, Tokens,
+        tls::{self, Tls},
+    },
 };
 
 /// Listeners that are bound.
@@ -81,6 +84,7 @@ impl Listeners {
     /// Binds them. Each connection takes one of the places; further ones wait.
     pub(super) async fn bind(
         listens: Vec<Listen>,
+        callers: &Arc<Callers>,
         places: &Arc<Semaphore>,
         registry: &mut Registry,
     ) -> anyhow::Result<Self> {
@@ -90,7 +94,7 @@ impl Listeners {
         let mut endpoints = Vec::new();
         let mut sockets = Vec::new();
         for listen in listens {
-            let mut admission = Admission::from(Arc::new(listen.caller));
+            let mut admission = Admission::from(Arc::new(listen.caller)).with_callers(Arc::clone(callers));
             if let Some(path) = listen.token_file {
                 let loaded = load_tokens(path).map_err(|error| anyhow!("--listen {}: {error}", listen.endpoint));
                 let (tokens, followed) = loaded?;
@@ -163,7 +167,7 @@ fn load_tokens(path: PathBuf) -> Result<(Arc<Tokens>, Files), String> {
     let paths = vec![path];
     let contents = read_files(&paths)?;
     let tokens = Arc::new(Tokens::parse(token_text(&contents)?)?);
-    let followed = Files::new(paths, &contents, {
+    let followed = Files::new(move || paths.clone(), &contents, {
         let tokens = Arc::clone(&tokens);
         move |contents| tokens.replace(token_text(contents)?)
     });
@@ -177,7 +181,7 @@ fn load_tls(files: TlsFiles, expiry: Gauge) -> Result<(Tls, Files), String> {
     let configured = files.configure(&contents)?;
     expiry.set(configured.not_after);
     let tls = Tls::new(configured);
-    let followed = Files::new(paths, &contents, {
+    let followed = Files::new(move || paths.clone(), &contents, {
         let tls = tls.clone();
         move |contents| {
             let configured = files.configure(contents)?;
@@ -196,8 +200,8 @@ struct Terms {
 }
 
 impl Terms {
-    fn connection(&self, io: impl Io + 'static, place: OwnedSemaphorePermit) -> Connection {
-        let connection = Connection::new(io, self.admission.clone(), Some(place));
+    fn connection(&self, io: impl Io + 'static, peer: Peer, place: OwnedSemaphorePermit) -> Connection {
+        let connection = Connection::new(io, self.admission.of(peer), Some(place));
         if self.repair_authority {
             connection.with_authority_repaired()
         } else {
@@ -213,13 +217,15 @@ struct PeerCheck {
 }
 
 impl PeerCheck {
-    /// Whether the process at the other end may; a refusal is counted and told.
-    fn admits(&self, io: &UnixStream) -> bool {
-        if self.peers == Peers::default() {
-            return true;
-        }
+    /// The process at the other end, if it may; a refusal is counted and told.
+    fn admit(&self, io: &UnixStream) -> Option<Peer> {
         match io.peer_cred() {
-            Ok(peer) if self.peers.allow(peer.uid(), peer.gid()) => return true,
+            Ok(peer) if self.peers.allow(peer.uid(), peer.gid()) => {
+                return Some(Peer {
+                    uid: Some(peer.uid()),
+                    ..Peer::default()
+                });
+            }
             Ok(peer) => warn!(
                 uid = peer.uid(),
                 gid = peer.gid(),
@@ -228,7 +234,7 @@ impl PeerCheck {
             Err(error) => warn!(%error, "a connection is refused: the kernel does not tell whose it is"),
         }
         self.refused.inc();
-        false
+        None
     }
 }
 
@@ -241,7 +247,7 @@ fn accept_tcp(listener: TcpListener, terms: Terms, places: Arc<Semaphore>) -> In
             match listener.accept().await {
                 Ok((io, _)) => {
                     no_delay(&io);
-                    yield Ok(terms.connection(io, place));
+                    yield Ok(terms.connection(io, Peer::default(), place));
                 }
                 Err(error) => accept_failed(&error).await,
             }
@@ -276,7 +282,10 @@ fn accept_tls(listener: TcpListener, tls: Tls, terms: Terms, places: Arc<Semapho
                 Some(agreed) = handshakes.join_next() => agreed,
             };
             match agreed {
-                Ok((Ok(io), place)) => yield Ok(terms.connection(io, place)),
+                Ok((Ok(io), place)) => {
+                    let peer = tls::peer(&io);
+                    yield Ok(terms.connection(io, peer, place));
+                }
                 Ok((Err(error), _)) => {
                     failed.inc();
                     debug!(%error, "a client did not come to speak TLS");
@@ -298,8 +307,9 @@ fn accept_unix(listener: UnixListener, terms: Terms, peers: PeerCheck, places: A
     Box::pin(async_stream::stream! {
         while let Ok(place) = Arc::clone(&places).acquire_owned().await {
             match listener.accept().await {
-                Ok((io, _)) if peers.admits(&io) => yield Ok(terms.connection(io, place)),
-                Ok(_) => {}
+                Ok((io, _)) => if let Some(peer) = peers.admit(&io) {
+                    yield Ok(terms.connection(io, peer, place));
+                },
                 Err(error) => accept_failed(&error).await,
             }
         }

@@ -46,7 +46,7 @@ pub fn read_files(paths: &[PathBuf]) -> Result<Contents, String> {
 
 /// What the file of a listener's tokens says, as text.
 pub fn token_text(contents: &[Vec<u8>]) -> Result<&str, String> {
-    std::str::from_utf8(&contents[0]).map_err(|_| "token-file: it is no text".to_owned())
+    std::str::from_utf8(&contents[0]).map_err(|_| "the file of tokens is no text".to_owned())
 }
 
 impl Listen {
@@ -182,6 +182,7 @@ impl FromStr for Listen {
                 ("client-ca-file", Endpoint::Tcp(_)) => client_ca = Some(file(key, &value)?),
                 ("token-file", _) => token_file = Some(file(key, &value)?),
                 ("tenants", _) => caller.tenants = value.split(',').map(Arc::from).collect(),
+                ("verbs", _) if value == "none" => caller.verbs.clear(),
                 ("verbs", _) => caller.verbs = value.split(',').map(VerbGroup::from_str).collect::<Result<_, _>>()?,
                 _ => {
                     return Err(format!(

@@ -27,7 +27,8 @@ pub use args::{
 pub use listen::{Endpoint, Listen, Peers, TlsFiles, read_files, token_text};
 pub use options::options_markdown;
 pub use policy::{
-    parse as parse_policies, parse_door, parse_file as parse_policy_file, parse_whole, read as read_policies,
+    KnownCaller, PolicyFile, parse as parse_policies, parse_door, parse_file as parse_policy_file, parse_whole,
+    read as read_policies, read_callers,
 };
 pub use store::StoreConfig;
 pub use verb_args::{
@@ -55,6 +56,8 @@ pub struct Config {
     pub door: door::Settings,
     /// The policies by name.
     pub policies: BTreeMap<String, Policy>,
+    /// Who may do what, whichever listener they come by.
+    pub callers: Vec<KnownCaller>,
     /// Where they were read, to be followed.
     pub policy_file: Option<PathBuf>,
     /// The key of refs, ids and tokens; drawn at random if unset.
@@ -124,11 +127,16 @@ impl Config {
                 format!("--admin-listen {address:?} must be an address like 127.0.0.1:50152, or off")
             })?),
         };
-        let (policies, door) = match &args.policy_file {
+        let file = match &args.policy_file {
             Some(path) => policy::read_whole(path)?,
-            None if args.dev => (policy::demo()?, door::Settings::default()),
-            None => (policy::parse("")?, door::Settings::default()),
+            None => policy::without_file(args.dev)?,
         };
+        let PolicyFile {
+            policies,
+            door,
+            callers,
+        } = file;
+        read_callers(&callers).map_err(|error| anyhow!("--policy-file: {error}"))?;
         let mut warnings = Vec::new();
         if !policies.contains_key("default") {
             let names: Vec<_> = policies.keys().map(String::as_str).collect();
@@ -153,6 +161,7 @@ impl Config {
             door_listen: door_listen(args)?,
             door,
             policies,
+            callers,
             policy_file: args.policy_file.clone(),
             master_key: match (&store, &args.key_file) {
                 (Some(store), _) => Some(store.master_key.clone()),

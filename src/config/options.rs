@@ -55,6 +55,14 @@ pub fn options_markdown() -> String {
     for (key, default, help) in policy::ROUTE_KEYS {
         let _ = writeln!(page, "| `{key}` | {default} | {help} |");
     }
+    page.push_str(
+        "\n### Callers\n\nEach is a table `[[callers]]` of the same file: up to 256. The first that a call fits is its caller, and may do what its \
+         entry says in place of what the listener does: see [operating.md](operating.md#who-may-do-what).\n\n",
+    );
+    page.push_str("| Key | Default | What it says |\n|---|---|---|\n");
+    for (key, default, help) in policy::CALLER_KEYS {
+        let _ = writeln!(page, "| `{key}` | {default} | {help} |");
+    }
     page
 }
 

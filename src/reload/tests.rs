@@ -58,8 +58,8 @@ impl Following {
         let (stop, stopped) = oneshot::channel();
         let apply = {
             let (policies, told) = (Arc::clone(&policies), Arc::clone(&told));
-            move |new, _| {
-                let result = policies.reload(new);
+            move |file: PolicyFile| {
+                let result = policies.reload(file.policies);
                 told.lock().push(result.clone());
                 result
             }
@@ -225,7 +225,7 @@ fn half_a_file_is_not_taken_over() {
     let mut registry = Registry::default();
     let applied = Mutex::new(0);
     let mut follower = Follower {
-        apply: |_, _| {
+        apply: |_| {
             *applied.lock() += 1;
             Ok(Reloaded::default())
         },

@@ -3,23 +3,32 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use tokio::sync::watch;
 use tonic::metadata::MetadataMap;
 
 use super::{
-    Caller,
+    Caller, Callers, Peer,
     error::{CallError, Called},
 };
 
 /// What the requests of a connection may do, and what they must show for it.
 #[derive(Clone)]
 pub struct Admission {
+    /// What the listener lets those do who are not known by name.
     caller: Arc<Caller>,
     tokens: Option<Arc<Tokens>>,
+    callers: Arc<Callers>,
+    peer: Arc<Peer>,
 }
 
 impl From<Arc<Caller>> for Admission {
     fn from(caller: Arc<Caller>) -> Self {
-        Self { caller, tokens: None }
+        Self {
+            caller,
+            tokens: None,
+            callers: Arc::default(),
+            peer: Arc::default(),
+        }
     }
 }
 
@@ -31,17 +40,85 @@ impl Admission {
         self
     }
 
+    /// Lets those whom it knows do what they may, whatever the listener says.
+    #[must_use]
+    pub fn with_callers(mut self, callers: Arc<Callers>) -> Self {
+        self.callers = callers;
+        self
+    }
+
+    /// The same for a connection with this at its other end.
+    #[must_use]
+    pub fn of(&self, peer: Peer) -> Self {
+        let peer = Arc::new(peer);
+        Self { peer, ..self.clone() }
+    }
+
     /// What a request with these headers may do.
-    pub(super) fn admit(&self, headers: &MetadataMap) -> Called<&Arc<Caller>> {
-        if let Some(tokens) = &self.tokens {
-            tokens.check(headers)?;
+    pub(super) fn admit(&self, headers: &MetadataMap) -> Called<Arc<Caller>> {
+        self.decide(Shown::by(headers).as_ref())
+    }
+
+    fn decide(&self, shown: Option<&Shown>) -> Called<Arc<Caller>> {
+        let callers = self.callers.now();
+        let by_token = shown.and_then(|shown| callers.shows(&shown.0));
+        if let (Some(tokens), None) = (&self.tokens, by_token) {
+            tokens.check(shown)?;
         }
-        Ok(&self.caller)
+        let by_peer = callers.is(&self.peer);
+        // The first in the file.
+        let known = by_token.into_iter().chain(by_peer).min();
+        Ok(Arc::clone(known.map_or(&self.caller, |place| callers.may(place))))
+    }
+
+    /// Done when a request with these headers, which was let in to do that, would not be let in any more, or to do something else.
+    pub(super) fn withdrawn(&self, headers: &MetadataMap, was: Arc<Caller>) -> impl Future<Output = CallError> + use<> {
+        let (admission, shown) = (self.clone(), Shown::by(headers));
+        let mut callers = self.callers.changes();
+        let mut tokens = self.tokens.as_ref().map(|tokens| tokens.changed.subscribe());
+        async move {
+            loop {
+                match admission.decide(shown.as_ref()) {
+                    Ok(now) if now == was => {}
+                    Ok(_) => return CallError::CallerChanged,
+                    Err(error) => return error,
+                }
+                let tokens_changed = async {
+                    match &mut tokens {
+                        Some(changed) => changed.changed().await,
+                        None => std::future::pending().await,
+                    }
+                };
+                let changed = tokio::select! {
+                    changed = callers.changed() => changed,
+                    changed = tokens_changed => changed,
+                };
+                if changed.is_err() {
+                    // Nobody changes anything any more.
+                    return std::future::pending().await;
+                }
+            }
+        }
     }
 }
 
-/// The bearer tokens (RFC 6750) that a listener accepts: one, or two while it is changed.
-pub struct Tokens(ArcSwap<Vec<blake3::Hash>>);
+/// A bearer token that a request shows (RFC 6750).
+struct Shown(blake3::Hash);
+
+impl Shown {
+    fn by(headers: &MetadataMap) -> Option<Self> {
+        let value = headers.get("authorization")?.as_bytes();
+        let (scheme, token) = value.split_at_checked(7)?;
+        let bearer = scheme.eq_ignore_ascii_case(b"bearer ");
+        bearer.then(|| Self(blake3::hash(token.trim_ascii())))
+    }
+}
+
+/// The bearer tokens that a listener accepts: one, or two while it is changed.
+pub struct Tokens {
+    hashes: ArcSwap<Vec<blake3::Hash>>,
+    changed: watch::Sender<()>,
+}
 
 /// The shortest token: 16 characters of base64 are 96 bits.
 const SHORTEST: usize = 16;
@@ -51,26 +128,32 @@ const LONGEST: usize = 4096;
 impl Tokens {
     /// Reads a file's text: a token a line. The error says nothing of what a token is.
     pub fn parse(text: &str) -> Result<Self, String> {
-        Ok(Self(ArcSwap::from_pointee(hashes(text)?)))
+        Ok(Self {
+            hashes: ArcSwap::from_pointee(hashes(text).map_err(about_file)?),
+            changed: watch::Sender::default(),
+        })
     }
 
     /// Accepts what a file's new text says from now on; a bad one changes nothing.
     pub fn replace(&self, text: &str) -> Result<(), String> {
-        self.0.store(Arc::new(hashes(text)?));
+        self.hashes.store(Arc::new(hashes(text).map_err(about_file)?));
+        self.changed.send_replace(());
         Ok(())
     }
 
-    fn check(&self, headers: &MetadataMap) -> Called<()> {
-        let shown = headers.get("authorization").map(|value| value.as_bytes());
-        let Some((scheme, token)) = shown.and_then(|value| value.split_at_checked(7)) else {
+    fn check(&self, shown: Option<&Shown>) -> Called<()> {
+        let Some(Shown(shown)) = shown else {
             return Err(CallError::Unauthenticated(
                 "this listener demands a bearer token: send the metadata `authorization: Bearer TOKEN`",
             ));
         };
-        let shown = blake3::hash(token.trim_ascii());
         // Hashes are compared in constant time, and all of them.
-        let known = self.0.load().iter().fold(false, |known, hash| known | (*hash == shown));
-        if known && scheme.eq_ignore_ascii_case(b"bearer ") {
+        let known = self
+            .hashes
+            .load()
+            .iter()
+            .fold(false, |known, hash| known | (hash == shown));
+        if known {
             return Ok(());
         }
         Err(CallError::Unauthenticated(
@@ -79,11 +162,16 @@ impl Tokens {
     }
 }
 
-fn hashes(text: &str) -> Result<Vec<blake3::Hash>, String> {
+fn about_file(error: String) -> String {
+    format!("token-file: {error}")
+}
+
+/// What the tokens of a file's text are known by.
+pub(super) fn hashes(text: &str) -> Result<Vec<blake3::Hash>, String> {
     let tokens: Vec<_> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     if !(1..=2).contains(&tokens.len()) {
         return Err(format!(
-            "token-file: it must hold one token, or two on lines of their own while it is changed, not {}",
+            "it must hold one token, or two on lines of their own while it is changed, not {}",
             tokens.len()
         ));
     }
@@ -92,7 +180,7 @@ fn hashes(text: &str) -> Result<Vec<blake3::Hash>, String> {
         let good = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~+/=".contains(&byte);
         if !(SHORTEST..=LONGEST).contains(&token.len()) || !token.bytes().all(good) {
             return Err(format!(
-                "token-file: a token must be {SHORTEST} to {LONGEST} letters, digits or -._~+/= (head -c 32 /dev/urandom | base64)"
+                "a token must be {SHORTEST} to {LONGEST} letters, digits or -._~+/= (head -c 32 /dev/urandom | base64)"
             ));
         }
     }
@@ -117,9 +205,9 @@ mod tests {
     #[test]
     fn a_token_is_checked_and_changed_by_way_of_two() {
         let tokens = Tokens::parse(&format!("{TOKEN}\n")).unwrap();
-        let lets = |tokens: &Tokens, value: &str| tokens.check(&headers(Some(value))).is_ok();
+        let lets = |tokens: &Tokens, value: &str| tokens.check(Shown::by(&headers(Some(value))).as_ref()).is_ok();
         assert!(lets(&tokens, &format!("Bearer {TOKEN}")) && lets(&tokens, &format!("bearer {TOKEN}")));
-        assert!(tokens.check(&headers(None)).is_err());
+        assert!(tokens.check(None).is_err());
         for bad in [
             "",
             "Bearer",

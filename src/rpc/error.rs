@@ -34,6 +34,8 @@ pub(super) enum CallError {
     Denied(String),
     /// The caller does not show who it is.
     Unauthenticated(&'static str),
+    /// What the caller may do has changed while the call was under way.
+    CallerChanged,
     /// The core refused.
     Core(Error),
     /// The watch cannot begin or go on.
@@ -98,6 +100,7 @@ impl CallError {
             Self::Invalid { .. } => (Code::InvalidArgument, ""),
             Self::Denied(_) => (Code::PermissionDenied, "CALLER_NOT_ALLOWED"),
             Self::Unauthenticated(_) => (Code::Unauthenticated, "CALLER_NOT_AUTHENTICATED"),
+            Self::CallerChanged => (Code::Unavailable, "CALLER_CHANGED"),
             Self::Core(error) => match error {
                 Error::Ended(..) => (Code::FailedPrecondition, "SESSION_ENDED"),
                 Error::Unknown { .. } => (Code::NotFound, "SESSION_UNKNOWN"),
@@ -133,6 +136,7 @@ impl CallError {
             Self::Invalid { field, problem } => format!("{field}: {problem}"),
             Self::Denied(message) => message.clone(),
             Self::Unauthenticated(message) => (*message).to_owned(),
+            Self::CallerChanged => "what this caller may do has changed: watch again, with the resume token".to_owned(),
             Self::Core(error) => error.to_string(),
             Self::Watch(error) => error.to_string(),
         }

@@ -100,7 +100,7 @@ impl Service {
     }
 
     async fn do_touch(&self, request: Request<v1::TouchRequest>) -> Called<v1::TouchResponse> {
-        self.touch_one(caller(&request)?, request.get_ref()).await
+        self.touch_one(&*caller(&request)?, request.get_ref()).await
     }
 
     async fn touch_one(&self, caller: &Caller, touch: &v1::TouchRequest) -> Called<v1::TouchResponse> {
@@ -323,7 +323,9 @@ impl Service {
     }
 
     async fn do_watch(&self, request: Request<v1::WatchExpiryRequest>) -> Called<WatchStream> {
-        let (caller, request) = open(request)?;
+        let caller = caller(&request)?;
+        let withdrawn = admission(&request)?.withdrawn(request.metadata(), Arc::clone(&caller));
+        let request = request.into_inner();
         let scope = self.scope(&caller, request.scope).await?;
         let [warnings, cleared, ends] = read::kinds(&request.kinds)?;
         let token = request.resume_token;
@@ -349,7 +351,12 @@ impl Service {
             initial_state: request.include_initial_state,
         };
         let watch = self.sessions.watch(subscriber, self.draining.clone()).await?;
-        Ok(watch::stream(watch, self.writer.clone(), Arc::clone(&self.meter)))
+        Ok(watch::stream(
+            watch,
+            withdrawn,
+            self.writer.clone(),
+            Arc::clone(&self.meter),
+        ))
     }
 
     async fn scope(&self, caller: &Caller, scope: Option<v1::WatchScope>) -> Called<Scope> {
@@ -423,15 +430,18 @@ impl Service {
 
 /// What the caller of a request may do, and the request.
 pub(super) fn open<T>(request: Request<T>) -> Called<(Arc<Caller>, T)> {
-    let caller = Arc::clone(caller(&request)?);
+    let caller = caller(&request)?;
     Ok((caller, request.into_inner()))
 }
 
 /// What the caller of a request may do.
-fn caller<T>(request: &Request<T>) -> Called<&Arc<Caller>> {
+fn caller<T>(request: &Request<T>) -> Called<Arc<Caller>> {
+    admission(request)?.admit(request.metadata())
+}
+
+fn admission<T>(request: &Request<T>) -> Called<&Admission> {
     let missing = || CallError::Denied("this connection has no listener; call through one".to_owned());
-    let admission = request.extensions().get::<Admission>().ok_or_else(missing)?;
-    admission.admit(request.metadata())
+    request.extensions().get::<Admission>().ok_or_else(missing)
 }
 
 pub(super) fn allow(caller: &Caller, group: VerbGroup) -> Called<()> {
@@ -439,7 +449,7 @@ pub(super) fn allow(caller: &Caller, group: VerbGroup) -> Called<()> {
         return Ok(());
     }
     Err(CallError::Denied(format!(
-        "callers of this listener may not use verbs of the group `{group}`; its `verbs` decide that"
+        "this caller may not use verbs of the group `{group}`: the `verbs` of its listener, or of its entry in [[callers]], decide that"
     )))
 }
 
@@ -447,7 +457,7 @@ pub(super) fn own_tenant<'a>(caller: &'a Caller, field: &str, name: &str) -> Cal
     let name = read::tenant(field, name)?;
     caller.tenant(name).ok_or_else(|| {
         CallError::Denied(format!(
-            "{field}: callers of this listener may not name this tenant; its `tenants` decide that"
+            "{field}: this caller may not name this tenant: the `tenants` of its listener, or of its entry in [[callers]], decide that"
         ))
     })
 }

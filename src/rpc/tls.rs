@@ -14,6 +14,9 @@ use tokio_rustls::{
     },
     server::TlsStream,
 };
+use x509_parser::extensions::GeneralName;
+
+use super::Peer;
 
 /// How long a client may take to agree on TLS.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -49,6 +52,36 @@ impl Tls {
             Err(_) => Err(io::ErrorKind::TimedOut.into()),
         }
     }
+}
+
+/// Who is at the other end, by the certificate that it has shown, if any: by its subject alternative names, or, if it has none, its
+/// common name. Who signs a certificate vouches for its alternative names, and often for those alone (RFC 9525 section 2).
+pub fn peer(io: &TlsStream<TcpStream>) -> Peer {
+    let (_, connection) = io.get_ref();
+    let shown = connection.peer_certificates().and_then(|chain| chain.first());
+    Peer {
+        names: shown.map(|certificate| names(certificate)).unwrap_or_default(),
+        ..Peer::default()
+    }
+}
+
+fn names(certificate: &[u8]) -> Vec<Box<str>> {
+    let Ok((_, certificate)) = x509_parser::parse_x509_certificate(certificate) else {
+        return Vec::new();
+    };
+    if let Ok(Some(alternative)) = certificate.subject_alternative_name() {
+        let names = alternative.value.general_names.iter();
+        return names
+            .filter_map(|name| match name {
+                GeneralName::URI(name) | GeneralName::DNSName(name) | GeneralName::RFC822Name(name) => {
+                    Some((*name).into())
+                }
+                _ => None,
+            })
+            .collect();
+    }
+    let common = certificate.subject().iter_common_name();
+    common.filter_map(|name| name.as_str().ok()).map(Into::into).collect()
 }
 
 /// Makes a configuration of PEM files. The error names the option whose file is bad.

@@ -2,7 +2,7 @@
 
 use std::{pin::Pin, sync::Arc, time::Duration};
 
-use futures_util::Stream;
+use futures_util::{Stream, future::BoxFuture};
 use tokio::sync::mpsc;
 use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
 use tonic::{Code, Status};
@@ -34,15 +34,27 @@ const IN_STREAM: usize = 64;
 type Item = Box<Result<v1::WatchExpiryResponse, Status>>;
 
 /// Streams a watch until it ends. A task of its own takes the messages out of the watch: hyper does not poll a stream whose
-/// client gives it no window, so a watcher that never reads could not be cut off from within the stream (G13).
-pub(super) fn stream(watch: Watch, writer: Writer, meter: Arc<RpcMeter>) -> WatchStream {
+/// client gives it no window, so a watcher that never reads could not be cut off from within the stream (G13). So is one whose
+/// rights are `withdrawn`.
+pub(super) fn stream(
+    watch: Watch,
+    withdrawn: impl Future<Output = CallError> + Send + 'static,
+    writer: Writer,
+    meter: Arc<RpcMeter>,
+) -> WatchStream {
     // One place more is kept for the last words.
     let (messages, stream) = mpsc::channel(IN_STREAM + 1);
-    tokio::spawn(pump(watch, writer, meter, messages));
+    tokio::spawn(pump(watch, Box::pin(withdrawn), writer, meter, messages));
     Box::pin(ReceiverStream::new(stream).map(|item: Item| *item))
 }
 
-async fn pump(mut watch: Watch, writer: Writer, meter: Arc<RpcMeter>, messages: mpsc::Sender<Item>) {
+async fn pump(
+    mut watch: Watch,
+    mut withdrawn: BoxFuture<'static, CallError>,
+    writer: Writer,
+    meter: Arc<RpcMeter>,
+    messages: mpsc::Sender<Item>,
+) {
     let mut ending = Ending {
         meter,
         code: Code::Cancelled,
@@ -50,10 +62,11 @@ async fn pump(mut watch: Watch, writer: Writer, meter: Arc<RpcMeter>, messages: 
     let Ok(last_words) = messages.clone().reserve_owned().await else {
         return;
     };
-    let error = loop {
+    let error: CallError = loop {
         let next = tokio::select! {
             biased;
             () = messages.closed() => return,
+            error = &mut withdrawn => break error,
             next = watch.next() => next,
         };
         let message = match next {
@@ -61,16 +74,16 @@ async fn pump(mut watch: Watch, writer: Writer, meter: Arc<RpcMeter>, messages: 
                 ending.code = Code::Ok;
                 return;
             }
-            Some(Err(error)) => break error,
+            Some(Err(error)) => break error.into(),
             Some(Ok(message)) => Box::new(Ok(write(&writer, &watch.subscriber().scope, message))),
         };
         tokio::select! {
             biased;
             sent = messages.send(message) => if sent.is_err() { return },
-            () = unread(&watch), if !sabotage::on(Fault::SlowReaderKept) => break watch.cut_off(),
+            () = unread(&watch), if !sabotage::on(Fault::SlowReaderKept) => break watch.cut_off().into(),
         }
     };
-    let status = CallError::from(error).into_status(&writer);
+    let status = error.into_status(&writer);
     ending.code = status.code();
     last_words.send(Box::new(Err(status)));
 }

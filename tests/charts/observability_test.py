@@ -16,14 +16,12 @@ import yaml
 
 from charts import HELM, HERE, REPOSITORY, cases, render
 from support.process import Sidecar, eventually, free_port, run, tool
-from truth_test import AWAITED, certify, redis
+from truth_test import certify, redis
 
 ALERTS = HELM / "session-sidecar/files/alerts.yaml"
 DASHBOARD = HELM / "session-sidecar/files/dashboard.json"
 PREFIX = "session_sidecar_"
 
-# What only a listener with TLS has. The program's own metrics are compared with the page without it until it has such listeners.
-OF_TLS = {"certificate_expiry_seconds"}
 
 Rules = list[dict[str, Any]]
 
@@ -57,10 +55,9 @@ def served(binary: Path, tmp_path_factory: pytest.TempPathFactory) -> Served:
             place, door = home / str(number), f"127.0.0.1:{free_port()}"
             place.mkdir()
             listen = [f"tcp://127.0.0.1:{free_port()}"]
-            if "service-token" not in AWAITED:
-                certify(place)
-                files = f"tls-cert-file={place}/made.crt&tls-key-file={place}/made.key&client-ca-file={place}/made.crt"
-                listen.append(f"tcp://127.0.0.1:{free_port()}?{files}")
+            certify(place)
+            files = f"tls-cert-file={place}/made.crt&tls-key-file={place}/made.key&client-ca-file={place}/made.crt"
+            listen.append(f"tcp://127.0.0.1:{free_port()}?{files}")
             with Sidecar(binary, place, "--policy-file", str(policy), "--door-listen", door, *kind, listen=listen) as sidecar:
                 assert run(binary, "create", "--target", listen[0].replace("tcp", "http")).returncode == 0
                 with pytest.raises(HTTPError):
@@ -86,8 +83,7 @@ def page() -> dict[str, tuple[str, set[str], str]]:
 
 def test_the_page_is_what_is_served(served: Served) -> None:
     told = page()
-    missing = OF_TLS if "service-token" in AWAITED else set()
-    assert set(told) - missing == set(served.types)
+    assert set(told) == set(served.types)
     for name, kind in served.types.items():
         assert told[name][:2] == (kind, served.labels[name]), name
 
@@ -187,7 +183,7 @@ def test_every_expression_of_the_dashboard_parses(tmp_path: Path) -> None:
 def test_every_metric_that_is_asked_for_exists(source: str, served: Served) -> None:
     """With its labels and, where these are a closed set, their values."""
     expressions = list(dashboard_expressions()) if source == "dashboard" else [(rule["alert"], rule["expr"]) for rule in rules()]
-    known = set(served.types) | (OF_TLS if "service-token" in AWAITED else set())
+    known = set(served.types)
     asked = set()
     for where, expression in expressions:
         for name, selector in re.findall(rf"\b{PREFIX}(\w+)(?:\{{([^}}]*)\}})?", expression):

@@ -133,6 +133,10 @@ def test_the_alias_is_asked_for(tmp_path: Path, helm: str) -> None:
 def _documented(heading: str) -> set[str]:
     page = (REPOSITORY / "docs/options.md").read_text()
     section = page.split(f"\n{heading}\n")[1].split("\n#")[0]
+    return _keys(section)
+
+
+def _keys(section: str) -> set[str]:
     return {line.split("`")[1] for line in section.splitlines() if line.startswith("| `")}
 
 
@@ -144,6 +148,8 @@ def test_the_schema_knows_the_keys_of_a_policy_file() -> None:
     assert set(policy["rules"]["items"]["properties"]) == _documented("### Rules")
     door = known["door"]["properties"]
     page = (REPOSITORY / "docs/options.md").read_text()
-    first, second = page.split("\n### The HTTP door\n")[1].split("Each route is a table")
-    assert set(door) - {"routes"} == {line.split("`")[1] for line in first.splitlines() if line.startswith("| `")}
-    assert set(door["routes"]["items"]["properties"]) == {line.split("`")[1] for line in second.splitlines() if line.startswith("| `")}
+    first, second = page.split("\n### The HTTP door\n")[1].split("\n### ")[0].split("Each route is a table")
+    assert set(door) - {"routes"} == _keys(first)
+    assert set(door["routes"]["items"]["properties"]) == _keys(second)
+    # A token is a Secret here, and a file there.
+    assert set(known["caller"]["properties"]) - {"tokenSecret"} == _documented("### Callers") - {"token_file"}

@@ -16,12 +16,6 @@ from support.process import clean_environment, eventually, free_port, run, tool
 
 RUNS = [case for case in cases() if case.name != "platform"]
 
-# Flags and keys that the charts use and the program does not have yet. A case that the program takes must leave this list.
-AWAITED = {
-    "service-mtls-store": "[[callers]]",
-}
-
-
 @pytest.fixture
 def directory() -> Iterator[Path]:
     """Stands for the root of the container's file system. Short enough for a socket."""
@@ -33,11 +27,8 @@ def directory() -> Iterator[Path]:
 def test_the_program_takes_the_arguments(case: Case, binary: Path, directory: Path) -> None:
     rendered = render(case)
     done = run(binary, "check-config", *_laid_out(rendered, directory)[1:])
-    if case.name in AWAITED:
-        assert done.returncode == 64, f"the program has {AWAITED[case.name]} now: take {case.name} off AWAITED"
-    else:
-        assert done.returncode == 0, done.stderr
-        assert all(f"policy {name}" in done.stdout for name in _policies(case)), done.stdout
+    assert done.returncode == 0, done.stderr
+    assert all(f"policy {name}" in done.stdout for name in _policies(case)), done.stdout
 
 
 def test_a_policy_comes_out_as_it_went_in(binary: Path) -> None:

@@ -15,9 +15,10 @@ class Authority:
         self.certificate = folder / "ca.crt"
         self._openssl("req", "-x509", "-days", "3", "-subj", "/CN=Test authority", "-keyout", "ca.key", "-out", "ca.crt", *KEY)
 
-    def sign(self, name: str, *, days: int = 3, names: str = "DNS:localhost,IP:127.0.0.1") -> tuple[Path, Path]:
-        """A certificate that is good for some days from now, or ended so many days ago; and its key."""
-        (self.folder / f"{name}.names").write_text(f"basicConstraints=CA:FALSE\nsubjectAltName={names}\n")
+    def sign(self, name: str, *, days: int = 3, names: str | None = "DNS:localhost,IP:127.0.0.1") -> tuple[Path, Path]:
+        """A certificate that is good for some days from now, or ended so many days ago; and its key. Without names it has its common name only."""
+        alternative = f"subjectAltName={names}\n" if names else ""
+        (self.folder / f"{name}.names").write_text(f"basicConstraints=CA:FALSE\n{alternative}")
         self._openssl("req", "-subj", f"/CN={name}", "-keyout", f"{name}.key", "-out", f"{name}.csr", *KEY)
         period = ["-days", str(days)]
         self._openssl(

@@ -232,3 +232,32 @@ pub(crate) const ROUTE_KEYS: [Key; 5] = [
         "The policy of sessions that begin here, with `unknown = \"start\"`.",
     ),
 ];
+
+/// The keys of `[[callers]]`.
+pub(crate) const CALLER_KEYS: [Key; 5] = [
+    (
+        "certificate",
+        "one of three",
+        "The caller's client certificate has this name: a subject alternative name (URI, DNS or email), or, if it has none, its common name.",
+    ),
+    (
+        "token_file",
+        "one of three",
+        "The caller shows the bearer token in this file, an absolute path; two, on lines of their own, while it is changed. Followed.",
+    ),
+    (
+        "uid",
+        "one of three",
+        "The caller's process has this effective user, at a Unix socket.",
+    ),
+    (
+        "tenants",
+        "`[\"\"]`",
+        "The tenants that it may name, each at most 128 bytes of visible ASCII.",
+    ),
+    (
+        "verbs",
+        "required",
+        "The groups of verbs that it may use: `\"use\"`, `\"issue\"`, `\"end\"`, `\"watch-own\"`, `\"watch-all\"`, `\"admin\"`.",
+    ),
+];

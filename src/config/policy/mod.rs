@@ -1,5 +1,6 @@
 //! Policies, read from TOML. What is not known is refused with its line and, if something similar is known, that.
 
+mod callers;
 mod door;
 mod keys;
 mod place;
@@ -11,7 +12,8 @@ use std::{collections::BTreeMap, fs, path::Path, sync::Arc, time::Duration};
 use anyhow::{Context as _, anyhow, bail};
 use serde::Deserialize;
 
-pub(super) use keys::{DOOR_KEYS, KEYS, ROUTE_KEYS, RULE_KEYS};
+pub use callers::{KnownCaller, read_callers};
+pub(super) use keys::{CALLER_KEYS, DOOR_KEYS, KEYS, ROUTE_KEYS, RULE_KEYS};
 use rules::RuleTable;
 use values::{PresetName, Span, Switch};
 
@@ -45,6 +47,19 @@ struct File {
     #[serde(default)]
     policy: BTreeMap<String, Table>,
     door: Option<door::DoorTable>,
+    #[serde(default)]
+    callers: Vec<callers::KnownTable>,
+}
+
+/// What a policy file says.
+#[derive(Debug)]
+pub struct PolicyFile {
+    /// The policies, by name.
+    pub policies: BTreeMap<String, Policy>,
+    /// What the door is told.
+    pub door: Settings,
+    /// Who may do what, whichever listener they come by.
+    pub callers: Vec<KnownCaller>,
 }
 
 #[derive(Default, Deserialize)]
@@ -103,28 +118,29 @@ enum AtSubjectCapKey {
 
 /// Reads the policies of a file.
 pub fn read(path: &Path) -> anyhow::Result<BTreeMap<String, Policy>> {
-    Ok(read_whole(path)?.0)
+    Ok(read_whole(path)?.policies)
 }
 
-/// The same, with what the file says to the door.
-pub(super) fn read_whole(path: &Path) -> anyhow::Result<(BTreeMap<String, Policy>, Settings)> {
+/// Reads a file.
+pub(super) fn read_whole(path: &Path) -> anyhow::Result<PolicyFile> {
     let text = fs::read_to_string(path).with_context(|| format!("--policy-file {} cannot be read", path.display()))?;
     parse_whole(&text).with_context(|| format!("--policy-file {}", path.display()))
 }
 
-/// The policy of `serve --dev`.
-pub(super) fn demo() -> anyhow::Result<BTreeMap<String, Policy>> {
-    parse(DEMO)
+/// What `serve` is told without a file: with `--dev` a policy so short that a whole life can be watched.
+pub(super) fn without_file(dev: bool) -> anyhow::Result<PolicyFile> {
+    let text = if dev { DEMO } else { "" };
+    whole(text, tables(text)?)
 }
 
 /// Reads the policies of a file's text. A file without any is bad: it is empty for a moment while it is written, or for good on a
 /// full disk, and must not take the place of all policies.
 pub fn parse_file(text: &str) -> anyhow::Result<BTreeMap<String, Policy>> {
-    Ok(parse_whole(text)?.0)
+    Ok(parse_whole(text)?.policies)
 }
 
-/// The same, with what the file says to the door.
-pub fn parse_whole(text: &str) -> anyhow::Result<(BTreeMap<String, Policy>, Settings)> {
+/// The same, with all else that the file says.
+pub fn parse_whole(text: &str) -> anyhow::Result<PolicyFile> {
     let file = tables(text)?;
     if file.policy.is_empty() {
         bail!("it has no policy: write at least `[policy.default]`; that alone is the policy that a new user meets");
@@ -134,23 +150,27 @@ pub fn parse_whole(text: &str) -> anyhow::Result<(BTreeMap<String, Policy>, Sett
 
 /// Reads policies. Without any there is one, `default`.
 pub fn parse(text: &str) -> anyhow::Result<BTreeMap<String, Policy>> {
-    Ok(whole(text, tables(text)?)?.0)
+    Ok(whole(text, tables(text)?)?.policies)
 }
 
 /// Reads what a file's text says to the door.
 pub fn parse_door(text: &str) -> anyhow::Result<Settings> {
-    Ok(whole(text, tables(text)?)?.1)
+    Ok(whole(text, tables(text)?)?.door)
 }
 
 /// All that a file says: the door's table may speak of policies.
-fn whole(text: &str, mut file: File) -> anyhow::Result<(BTreeMap<String, Policy>, Settings)> {
+fn whole(text: &str, mut file: File) -> anyhow::Result<PolicyFile> {
     if file.policy.is_empty() {
         file.policy.insert("default".to_owned(), Table::default());
     }
     let door = file.door.take().unwrap_or_default();
+    let callers = callers::check(std::mem::take(&mut file.callers))?;
     let policies = policies(text, file)?;
-    let settings = door::check(door, &policies).context("[door]")?;
-    Ok((policies, settings))
+    Ok(PolicyFile {
+        door: door::check(door, &policies).context("[door]")?,
+        policies,
+        callers,
+    })
 }
 
 fn tables(text: &str) -> anyhow::Result<File> {

@@ -17,7 +17,7 @@ fn without_a_file_there_is_the_default_policy() {
     let limits = &policies["default"].limits;
     assert_eq!(limits.idle_timeout, mins(15));
     assert_eq!(*limits.idle_points, [mins(2), mins(1)]);
-    demo().unwrap();
+    without_file(true).unwrap();
 }
 
 #[test]
