@@ -31,7 +31,7 @@ use crate::{
     rpc::{Api, Incoming, RpcMeter},
     sessions::{Meter, Sessions, Setup, random_key},
     store::MemoryCaps,
-    telemetry::{Levels, PREFIX},
+    telemetry::{Levels, PREFIX, Tracing},
     time::Clock,
 };
 
@@ -53,6 +53,7 @@ pub struct App {
     sessions: Arc<Sessions>,
     sharing: Option<Sharing>,
     meter: Arc<RpcMeter>,
+    tracing: Option<Tracing>,
     registry: Registry,
     incoming: Incoming,
     callers: KnownCallers,
@@ -80,6 +81,8 @@ impl App {
         let build = Family::<[(&str, &str); 1], Gauge>::default();
         build.get_or_create(&[("version", env!("CARGO_PKG_VERSION"))]).set(1);
         registry.register("build_info", "The version that runs", build);
+        let traces = config.traces.map(|config| Tracing::start(config, &mut registry));
+        let tracing = traces.transpose()?;
         let meter = Arc::new(RpcMeter::register(&mut registry));
         let clock = Clock::system();
         for warning in &config.warnings {
@@ -175,6 +178,7 @@ impl App {
             sessions,
             sharing,
             meter,
+            tracing,
             registry,
             incoming: listeners.incoming,
             callers,
@@ -214,15 +218,18 @@ impl App {
         }
 
         let audit = sessions.audit().clone();
-        if audit.is_on() {
-            let mut hangup = signal(SignalKind::hangup())?;
+        // Without a log to open again it means nothing, and ends nobody.
+        let mut hangup = signal(SignalKind::hangup())?;
+        tokio::spawn({
             let audit = audit.clone();
-            tokio::spawn(async move {
+            async move {
                 while hangup.recv().await.is_some() {
-                    audit.reopen();
+                    if audit.is_on() {
+                        audit.reopen();
+                    }
                 }
-            });
-        }
+            }
+        });
         let draining = CancellationToken::new();
         let stopped = CancellationToken::new();
         let door = Door::new(
@@ -282,6 +289,7 @@ impl App {
             sessions,
             doors,
             meter: self.meter,
+            traces: self.tracing.as_ref().map(Tracing::of_calls),
             draining: draining.clone(),
             test_clock: self.dev,
         };
@@ -318,7 +326,14 @@ impl App {
             sharing.end().await;
         }
         // Whoever was answered is written down.
-        let written = tokio::task::spawn_blocking(move || audit.close(AUDIT_TIMEOUT)).await;
+        let tracing = self.tracing;
+        let written = tokio::task::spawn_blocking(move || {
+            audit.close(AUDIT_TIMEOUT);
+            if let Some(tracing) = tracing {
+                tracing.close();
+            }
+        })
+        .await;
         written.context("the audit log was not closed")?;
         match drained {
             Ok(ended) => ended.context("the server panicked")?.context("the server failed")?,

@@ -1,4 +1,6 @@
-//! Logs, and the metrics that belong to the process rather than to a room.
+//! Logs, traces, and the metrics that belong to the process rather than to a room.
+
+mod traces;
 
 use std::{io::IsTerminal as _, sync::Arc};
 
@@ -11,6 +13,8 @@ use prometheus_client::{
 use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
 use crate::sessions::Sessions;
+
+pub use traces::Tracing;
 
 /// The prefix of every metric.
 pub const PREFIX: &str = "session_sidecar";

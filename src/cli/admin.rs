@@ -16,7 +16,7 @@ const PAGE: usize = 1000;
 pub(super) async fn list(args: ListArgs) -> anyhow::Result<()> {
     let ListArgs { admin, filter, .. } = args;
     let filter = self::filter(&admin, filter)?;
-    let mut client = client::admin(&admin.client.target.target).await?;
+    let mut client = client::admin(&admin.client.target).await?;
     let mut all = v1::ListSessionsResponse {
         next_page_token: args.page_token,
         ..Default::default()
@@ -120,7 +120,7 @@ pub(super) async fn end_sessions(args: EndSessionsArgs) -> anyhow::Result<()> {
         note: args.note,
         whole_tenant: args.whole_tenant,
     };
-    let mut client = client::admin(&admin.client.target.target).await?;
+    let mut client = client::admin(&admin.client.target).await?;
     let answer = client
         .end_sessions(request)
         .await
@@ -171,7 +171,7 @@ pub(super) async fn explain(args: ExplainArgs) -> anyhow::Result<()> {
         target: Some(target),
         actor_id: args.admin.actor_id,
     };
-    let mut client = client::admin(&args.admin.client.target.target).await?;
+    let mut client = client::admin(&args.admin.client.target).await?;
     let answer = client
         .explain_session(request)
         .await
@@ -314,7 +314,7 @@ pub(super) async fn policies(args: PoliciesArgs) -> anyhow::Result<()> {
     let request = v1::ListPoliciesRequest {
         actor_id: args.admin.actor_id,
     };
-    let mut client = client::admin(&args.admin.client.target.target).await?;
+    let mut client = client::admin(&args.admin.client.target).await?;
     let answer = client
         .list_policies(request)
         .await
@@ -397,7 +397,7 @@ pub(super) async fn stats(args: AdminArgs) -> anyhow::Result<()> {
         tenant: args.client.tenant,
         actor_id: args.actor_id,
     };
-    let mut client = client::admin(&args.client.target.target).await?;
+    let mut client = client::admin(&args.client.target).await?;
     let answer = client.get_stats(request).await.map_err(client::explain)?.into_inner();
     if args.client.json {
         return out(&show::json_with_zeros(&answer, "sessionsidecar.v1.GetStatsResponse")?);

@@ -119,7 +119,7 @@ pub fn print_config(config: &Config) -> ExitCode {
 }
 
 async fn healthcheck(args: &TargetArgs) -> anyhow::Result<()> {
-    let mut health = client::health(&args.target).await?;
+    let mut health = client::health(args).await?;
     let answer = health
         .check(HealthCheckRequest::default())
         .await
@@ -131,7 +131,7 @@ async fn healthcheck(args: &TargetArgs) -> anyhow::Result<()> {
 }
 
 async fn advance(args: &AdvanceArgs) -> anyhow::Result<()> {
-    let mut clock = client::test_clock(&args.target.target).await?;
+    let mut clock = client::test_clock(&args.target).await?;
     let request = dev::AdvanceRequest {
         duration: Some(duration(args.duration)?),
     };

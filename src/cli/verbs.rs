@@ -27,7 +27,7 @@ pub(super) async fn create(args: CreateArgs) -> anyhow::Result<()> {
         request_id: read_request_id(&args.request, &own)?,
         authentication_level: args.authentication_level,
     };
-    let mut sessions = client::sessions(&args.client.target.target).await?;
+    let mut sessions = client::sessions(&args.client.target).await?;
     let answer = sessions.create(request).await.map_err(client::explain)?.into_inner();
     if args.client.json {
         return out(&show::json(&answer, "sessionsidecar.v1.CreateResponse")?);
@@ -51,7 +51,7 @@ pub(super) async fn touch(args: TouchArgs) -> anyhow::Result<()> {
         idle_for: args.idle_for.map(duration).transpose()?,
         hints: hints(args.hints),
     };
-    let mut sessions = client::sessions(&args.client.target.target).await?;
+    let mut sessions = client::sessions(&args.client.target).await?;
     let answer = sessions.touch(request).await.map_err(client::explain)?.into_inner();
     if args.client.json {
         return out(&show::json(&answer, "sessionsidecar.v1.TouchResponse")?);
@@ -75,7 +75,7 @@ pub(super) async fn check(args: CheckArgs) -> anyhow::Result<()> {
         name: Some(name),
         sessions: Vec::new(),
     };
-    let mut sessions = client::sessions(&args.client.target.target).await?;
+    let mut sessions = client::sessions(&args.client.target).await?;
     let answer = sessions.check(request).await.map_err(client::explain)?.into_inner();
     if args.client.json {
         return out(&show::json(&answer, "sessionsidecar.v1.CheckResponse")?);
@@ -90,7 +90,7 @@ pub(super) async fn extend(args: ExtendArgs) -> anyhow::Result<()> {
         wanted_duration: args.wanted.map(duration).transpose()?,
         request_id: read_request_id(&args.request, &[("--id-file", &args.id.id_file)])?,
     };
-    let mut sessions = client::sessions(&args.client.target.target).await?;
+    let mut sessions = client::sessions(&args.client.target).await?;
     let answer = sessions.extend(request).await.map_err(client::explain)?.into_inner();
     if args.client.json {
         return out(&show::json(&answer, "sessionsidecar.v1.ExtendResponse")?);
@@ -119,7 +119,7 @@ pub(super) async fn hold(args: HoldArgs) -> anyhow::Result<()> {
         ttl: Some(duration(args.ttl)?),
         purpose: args.purpose,
     };
-    let mut sessions = client::sessions(&client.target.target).await?;
+    let mut sessions = client::sessions(&client.target).await?;
     let answer = sessions.hold(request).await.map_err(client::explain)?.into_inner();
     if client.json {
         return out(&show::json(&answer, "sessionsidecar.v1.HoldResponse")?);
@@ -143,7 +143,7 @@ pub(super) async fn release(args: ReleaseArgs) -> anyhow::Result<()> {
         session_id: read_id(&id.id_file)?,
         hold_id,
     };
-    let mut sessions = client::sessions(&client.target.target).await?;
+    let mut sessions = client::sessions(&client.target).await?;
     let answer = sessions.release(request).await.map_err(client::explain)?.into_inner();
     if client.json {
         return out(&show::json(&answer, "sessionsidecar.v1.ReleaseResponse")?);
@@ -167,7 +167,7 @@ pub(super) async fn rotate(args: RotateArgs) -> anyhow::Result<()> {
         authentication_level: args.authentication_level,
         request_id,
     };
-    let mut sessions = client::sessions(&args.client.target.target).await?;
+    let mut sessions = client::sessions(&args.client.target).await?;
     let answer = sessions.rotate(request).await.map_err(client::explain)?.into_inner();
     if args.client.json {
         return out(&show::json(&answer, "sessionsidecar.v1.RotateResponse")?);
@@ -188,7 +188,7 @@ pub(super) async fn end(args: EndArgs) -> anyhow::Result<()> {
         note: args.note,
         request_id: read_request_id(&args.request, &[("--id-file", &args.id.id_file)])?,
     };
-    let mut sessions = client::sessions(&args.client.target.target).await?;
+    let mut sessions = client::sessions(&args.client.target).await?;
     let answer = sessions.end(request).await.map_err(client::explain)?.into_inner();
     if args.client.json {
         return out(&show::json(&answer, "sessionsidecar.v1.EndResponse")?);

@@ -42,7 +42,7 @@ pub(super) async fn watch(args: WatchArgs) -> anyhow::Result<()> {
         heartbeat_interval: args.heartbeat.map(duration).transpose()?,
         include_initial_state: args.initial_state,
     };
-    let mut sessions = client::sessions(&args.client.target.target).await?;
+    let mut sessions = client::sessions(&args.client.target).await?;
     let mut stream = sessions
         .watch_expiry(request)
         .await

@@ -6,6 +6,7 @@ mod listen;
 mod options;
 mod policy;
 mod store;
+mod traces;
 mod verb_args;
 
 use std::{
@@ -31,6 +32,7 @@ pub use policy::{
     read as read_policies, read_callers,
 };
 pub use store::StoreConfig;
+pub use traces::TraceConfig;
 pub use verb_args::{
     ActivityArg, ActorArg, AdvanceArgs, CheckArgs, ClientArgs, CreateArgs, EndArgs, ExtendArgs, HintArgs, HoldArgs,
     HoldKindArg, HoldNameArgs, IdArgs, ReasonArg, ReleaseArgs, RequestArgs, RotateArgs, TargetArgs, TouchArgs,
@@ -82,6 +84,8 @@ pub struct Config {
     pub audit_log: Target,
     /// How subjects are written into it.
     pub audit_subjects: SubjectForm,
+    /// Where spans of calls go, if they are made.
+    pub traces: Option<TraceConfig>,
     /// Whether this is `serve --dev`.
     pub dev: bool,
     /// What is allowed, and perhaps not meant.
@@ -177,6 +181,7 @@ impl Config {
             drain_timeout: args.drain_timeout.into(),
             audit_log: args.audit_log.clone(),
             audit_subjects: args.audit_subject.into(),
+            traces: TraceConfig::resolve(|name| std::env::var(name).ok())?,
             dev: args.dev,
             warnings,
         })

@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 /// Which sidecar to ask.
 #[derive(Debug, Clone, Args)]
 pub struct TargetArgs {
-    /// The sidecar: http://ADDRESS:PORT or unix:/PATH.
+    /// The sidecar: http://ADDRESS:PORT, https://NAME:PORT or unix:/PATH.
     #[arg(
         long,
         env = "SESSION_SIDECAR_TARGET",
@@ -15,6 +15,32 @@ pub struct TargetArgs {
         default_value = "http://127.0.0.1:50151"
     )]
     pub target: String,
+
+    /// With https: certificates, in PEM, of authorities to trust beside the system's.
+    #[arg(long, env = "SESSION_SIDECAR_TLS_CA_FILE", value_name = "PATH")]
+    pub tls_ca_file: Option<PathBuf>,
+
+    /// With https: the certificate, in PEM, to show.
+    #[arg(
+        long,
+        env = "SESSION_SIDECAR_TLS_CERT_FILE",
+        value_name = "PATH",
+        requires = "tls_key_file"
+    )]
+    pub tls_cert_file: Option<PathBuf>,
+
+    /// The private key of that certificate.
+    #[arg(
+        long,
+        env = "SESSION_SIDECAR_TLS_KEY_FILE",
+        value_name = "PATH",
+        requires = "tls_cert_file"
+    )]
+    pub tls_key_file: Option<PathBuf>,
+
+    /// The file of the bearer token to show; of two lines the first.
+    #[arg(long, env = "SESSION_SIDECAR_TOKEN_FILE", value_name = "PATH")]
+    pub token_file: Option<PathBuf>,
 }
 
 /// What all client commands take.

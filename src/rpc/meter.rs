@@ -85,6 +85,12 @@ impl RpcMeter {
         CODES[code as usize]
     }
 
+    /// Whether there is a method of this name.
+    pub(super) fn knows(method: &str) -> bool {
+        // That of `ext_authz` is called Check, too.
+        METHODS[..Method::ExtAuthz as usize].contains(&method)
+    }
+
     pub(super) fn count(&self, method: Method, code: Code) {
         self.0[method as usize][code as usize].inc();
     }

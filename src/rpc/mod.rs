@@ -16,6 +16,7 @@ mod read;
 mod service;
 mod test_clock;
 pub mod tls;
+mod traced;
 mod undecodable;
 mod watch;
 mod write;
@@ -26,7 +27,7 @@ use futures_util::{future::BoxFuture, stream::BoxStream};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 use tonic_health::{ServingStatus, server::HealthReporter};
-use tower::util::MapResponseLayer;
+use tower::util::{MapResponseLayer, option_layer};
 
 pub use admission::{Admission, Tokens};
 pub use authority::Repair;
@@ -35,6 +36,7 @@ pub use callers::{CallerTable, Callers, KnownBy, Peer};
 pub use connection::{Connection, Io};
 pub use error::DOMAIN;
 pub use meter::RpcMeter;
+pub use traced::Traces;
 
 use admin_service::AdminService;
 use error::{CallError, Called};
@@ -63,6 +65,8 @@ pub struct Api {
     pub doors: Doors,
     /// Counts calls.
     pub meter: Arc<RpcMeter>,
+    /// Gives calls spans, if they are traced.
+    pub traces: Option<Traces>,
     /// Ends every watch when it is cancelled.
     pub draining: CancellationToken,
     /// Whether the test clock is served.
@@ -138,6 +142,7 @@ impl Api {
             .test_clock
             .then(|| TestClockServiceServer::new(TestClock::new(self.sessions)));
         let server = hardened(max_watchers)
+            .layer(option_layer(self.traces))
             .layer(MapResponseLayer::new(undecodable::blame_the_caller))
             .add_service(service)
             .add_service(admin)

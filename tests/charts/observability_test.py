@@ -58,7 +58,9 @@ def served(binary: Path, tmp_path_factory: pytest.TempPathFactory) -> Served:
             certify(place)
             files = f"tls-cert-file={place}/made.crt&tls-key-file={place}/made.key&client-ca-file={place}/made.crt"
             listen.append(f"tcp://127.0.0.1:{free_port()}?{files}")
-            with Sidecar(binary, place, "--policy-file", str(policy), "--door-listen", door, *kind, listen=listen) as sidecar:
+            # Nobody is there.
+            traced = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{free_port()}", "OTEL_BSP_SCHEDULE_DELAY": "50"}
+            with Sidecar(binary, place, "--policy-file", str(policy), "--door-listen", door, *kind, listen=listen, env=traced) as sidecar:
                 assert run(binary, "create", "--target", listen[0].replace("tcp", "http")).returncode == 0
                 with pytest.raises(HTTPError):
                     urlopen(f"http://{door}/authz", timeout=10)

@@ -71,3 +71,11 @@ def test_an_idle_sidecar_stops_at_either_signal(serve, signal_name):
     sidecar = serve()
     sidecar.process.send_signal(getattr(signal, signal_name))
     assert sidecar.wait() == 0
+
+
+def test_sighup_ends_nobody(serve):
+    sidecar = serve()
+    with Client(sidecar.tcp) as client:
+        sidecar.process.send_signal(signal.SIGHUP)
+        client.create()
+        assert sidecar.stop() == 0

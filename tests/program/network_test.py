@@ -43,12 +43,6 @@ def dial(port: int, authority: Authority, pair: tuple[Path, Path] | None = None)
     return Client(f"127.0.0.1:{port}", credentials=credentials)
 
 
-def metric(sidecar, name: str) -> dict[str, float]:
-    """A metric's values, by their labels."""
-    lines = [line.rpartition(" ") for line in sidecar.http("/metrics")[1].splitlines() if line.startswith(f"session_sidecar_{name}")]
-    return {labels.removeprefix(f"session_sidecar_{name}"): float(value) for labels, _, value in lines}
-
-
 def refused(call) -> grpc.RpcError:
     with pytest.raises(grpc.RpcError) as error:
         call()
@@ -62,9 +56,9 @@ def test_tls_is_served_and_clear_text_refused(serve, authority, place):
         client.create()
     with Client(f"127.0.0.1:{port}") as plain:
         assert refused(plain.create).code() == Code.UNAVAILABLE
-    eventually(lambda: metric(sidecar, "tls_handshakes_failed_total")[""] > 0, "the failed handshake is counted")
+    eventually(lambda: sidecar.metrics("tls_handshakes_failed_total")[""] > 0, "the failed handshake is counted")
     ends = datetime.strptime(authority.not_after(place / "tls.crt"), "%b %d %H:%M:%S %Y GMT").replace(tzinfo=UTC)
-    assert metric(sidecar, "certificate_expiry_seconds") == {f'{{listener="tcp://127.0.0.1:{port}"}}': ends.timestamp()}
+    assert sidecar.metrics("certificate_expiry_seconds") == {f'{{listener="tcp://127.0.0.1:{port}"}}': ends.timestamp()}
 
 
 def test_clients_need_a_certificate_of_the_authority(serve, authority, place, directory):
@@ -83,7 +77,7 @@ def test_a_renewed_certificate_is_taken_over_under_load(serve, authority, place,
     sidecar = serve(listen=[listen])
     others = Authority(directory / "others")
     (certificate, key) = others.sign("server", days=9)
-    before = metric(sidecar, "certificate_expiry_seconds")
+    before = sidecar.metrics("certificate_expiry_seconds")
     with dial(port, authority) as client:
         client.create()
         # Half of a file, and a certificate without its key, change nothing.
@@ -91,18 +85,18 @@ def test_a_renewed_certificate_is_taken_over_under_load(serve, authority, place,
         eventually(lambda: client.create() and "it is no PEM, or half of one" in sidecar.output(), "half a file is told of")
         (place / "tls.crt").write_bytes(certificate.read_bytes())
         eventually(lambda: client.create() and "do not belong together" in sidecar.output(), "a wrong key is told of")
-        assert metric(sidecar, "certificate_expiry_seconds") == before
+        assert sidecar.metrics("certificate_expiry_seconds") == before
         with dial(port, authority) as another:
             another.create()
         (place / "tls.key").write_bytes(key.read_bytes())
-        eventually(lambda: client.create() and metric(sidecar, "certificate_expiry_seconds") != before, "the new one is taken over")
+        eventually(lambda: client.create() and sidecar.metrics("certificate_expiry_seconds") != before, "the new one is taken over")
         # Connections that are open stay; new ones meet the new certificate.
         client.create()
     with dial(port, others) as client:
         client.create()
     with dial(port, authority) as client:
         assert refused(client.create).code() == Code.UNAVAILABLE
-    assert metric(sidecar, "listener_file_reloads_total") == {'{outcome="applied"}': 1, '{outcome="refused"}': 2}
+    assert sidecar.metrics("listener_file_reloads_total") == {'{outcome="applied"}': 1, '{outcome="refused"}': 2}
 
 
 def test_calls_need_the_token_and_it_can_be_changed(serve, directory):
@@ -122,17 +116,49 @@ def test_calls_need_the_token_and_it_can_be_changed(serve, directory):
             assert (error.code(), reason(error)) == (Code.UNAUTHENTICATED, "CALLER_NOT_AUTHENTICATED")
             assert "token" in error.details() and TOKEN not in error.details()
         path.write_text(f"{TOKEN}\n{NEXT}\n")
-        eventually(lambda: metric(sidecar, "listener_file_reloads_total")['{outcome="applied"}'] == 1, "two tokens are valid")
+        eventually(lambda: sidecar.metrics("listener_file_reloads_total")['{outcome="applied"}'] == 1, "two tokens are valid")
         call(TOKEN)
         call(NEXT)
         path.write_text("")
-        eventually(lambda: metric(sidecar, "listener_file_reloads_total")['{outcome="refused"}'] == 1, "an empty file is refused")
+        eventually(lambda: sidecar.metrics("listener_file_reloads_total")['{outcome="refused"}'] == 1, "an empty file is refused")
         call(NEXT)
         path.write_text(NEXT)
-        eventually(lambda: metric(sidecar, "listener_file_reloads_total")['{outcome="applied"}'] == 2, "the old one is taken away")
+        eventually(lambda: sidecar.metrics("listener_file_reloads_total")['{outcome="applied"}'] == 2, "the old one is taken away")
         call(NEXT)
         assert refused(lambda: call(TOKEN)).code() == Code.UNAUTHENTICATED
     assert TOKEN not in sidecar.output() and NEXT not in sidecar.output()
+
+
+def test_the_command_line_speaks_tls_and_shows_what_it_has(serve, binary, authority, place, directory):
+    port, listen = tls(place, f"client-ca-file={place}/ca.crt", f"token-file={directory}/token")
+    (directory / "token").write_text(f"{TOKEN}\n{NEXT}\n")
+    sidecar = serve(listen=[listen])
+    certificate, key = authority.sign("client")
+    target = ["--target", f"https://localhost:{port}"]
+    known = [*target, "--tls-ca-file", str(authority.certificate)]
+    shown = [*known, "--tls-cert-file", str(certificate), "--tls-key-file", str(key)]
+    assert run(binary, "healthcheck", *shown).stdout == "serving\n"
+    created = run(binary, "create", *shown, "--token-file", str(directory / "token"))
+    assert created.returncode == 0, created.stderr
+    by_variables = {
+        "SESSION_SIDECAR_TARGET": target[1],
+        "SESSION_SIDECAR_TLS_CA_FILE": str(authority.certificate),
+        "SESSION_SIDECAR_TLS_CERT_FILE": str(certificate),
+        "SESSION_SIDECAR_TLS_KEY_FILE": str(key),
+        "SESSION_SIDECAR_TOKEN_FILE": str(directory / "token"),
+    }
+    assert run(binary, "create", env=by_variables).returncode == 0
+    for options, told in [
+        (target, "can be reached"),
+        (known, ""),
+        (shown, "CALLER_NOT_AUTHENTICATED"),
+        ([*shown, "--token-file", str(directory / "none")], "--token-file"),
+        ([*known, "--tls-cert-file", str(certificate)], "--tls-key-file"),
+        (["--target", "ftp://localhost:1"], "https://NAME:PORT"),
+    ]:
+        done = run(binary, "create", *options)
+        assert done.returncode != 0 and told in done.stderr, done.stderr
+    assert TOKEN not in sidecar.output()
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,7 @@ def free_port() -> int:
 
 def clean_environment(**added: str) -> dict[str, str]:
     """This process' environment without the variables that would configure a sidecar or a client of it."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(("SESSION_SIDECAR_", "RUST_LOG"))}
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("SESSION_SIDECAR_", "RUST_LOG", "OTEL_"))}
     return kept | added
 
 
@@ -127,12 +127,17 @@ class Sidecar:
         except OSError:
             return 0, ""
 
+    def metrics(self, name: str) -> dict[str, float]:
+        """A metric's values, by their labels as they are written."""
+        lines = [line.rpartition(" ") for line in self.http("/metrics")[1].splitlines() if not line.startswith("#")]
+        parts = [(*series.partition("{"), value) for series, _, value in lines]
+        return {brace + labels: float(value) for known, brace, labels, value in parts if known == f"session_sidecar_{name}"}
+
     def metric(self, name: str) -> float:
         """The sum of a metric over its labels."""
-        lines = [line.rpartition(" ") for line in self.http("/metrics")[1].splitlines() if not line.startswith("#")]
-        values = [float(value) for series, _, value in lines if series.partition("{")[0] == f"session_sidecar_{name}"]
+        values = self.metrics(name)
         assert values, f"there is no metric session_sidecar_{name}"
-        return sum(values)
+        return sum(values.values())
 
     def terminate(self) -> None:
         """Asks it to stop."""
