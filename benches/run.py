@@ -164,10 +164,10 @@ class Bench:
         say(f"  filled {sessions} sessions at {filled['per_second']:.0f}/s")
         return filled
 
-    def touch(self, server, ids, connections, streams, batch=1, target=None):
+    def touch(self, server, ids, connections, streams, batch=1, target=None, more=()):
         arguments = ["touch", "--target", target or server.target, "--pid", server.pid, "--ids", ids]
         arguments += ["--connections", connections, "--streams", streams, "--batch", batch]
-        return self.tool(*arguments, "--seconds", self.seconds)
+        return self.tool(*arguments, "--seconds", self.seconds, *more)
 
     def create_hot(self, server):
         command = [self.program, "create", "--target", f"http://{server.target}", "--id-file", "-"]
@@ -256,6 +256,24 @@ class Bench:
             a, b = self.compare([lambda: hot(floor), lambda: hot(ours[sizes[0]])])
             self.row("T2", "the same, one fixed id (cache-hot), by h2load 10 × 32", f"{median(a):,.0f}/s",
                      f"{median(b):,.0f}/s", f"{median_ratio(a, b):.2f}", "–", "–", None)
+
+    def authority(self):
+        """What it costs that an invalid `:authority` is repaired: good clients with and without it, and those that need it."""
+        size, strict = 10_000, f"127.0.0.1:{free_port()}"
+        with self.sidecar(120, "--listen", f"tcp://{strict}?authority=strict") as server:
+            self.fill(server, size)
+            invalid = ("--authority", "%2Frun%2Fsession-sidecar%2Fapi.sock")
+            off, good, bad = self.compare([
+                lambda: self.touch(server, size, 10, 32, target=strict), lambda: self.touch(server, size, 10, 32),
+                lambda: self.touch(server, size, 10, 32, more=invalid),
+            ])
+        for what, runs, goal in [("of good clients", good, 0.98), ("of clients that need the repair", bad, None)]:
+            ratio = median_ratio(*([run["per_second"] for run in each] for each in (off, runs)))
+            cpu = [median([run["cpu_us"] for run in each]) for each in (off, runs)]
+            self.row("authority", f"unary Touch, 10 × 32, {size:,} ids, {what}, with the repair / `authority=strict`; CPU of the server per touch",
+                     f"{median([run['per_second'] for run in off]):,.0f}/s; {cpu[0]:.2f} µs",
+                     f"{median([run['per_second'] for run in runs]):,.0f}/s; {cpu[1]:.2f} µs", f"{ratio:.2f}", "–",
+                     f"≥ {goal}" if goal else "–", goal and ratio >= goal)
 
     def redis_peer(self):
         keys = self.million
@@ -617,6 +635,7 @@ class Bench:
         for targets, measure in [
             (("T13", "T14"), self.idle),
             (("T1", "T2", "T3"), self.unary),
+            (("authority",), self.authority),
             (("T4", "T5", "T6"), self.redis_peer),
             (("T7", "T11"), self.memory),
             (("T12",), self.fan_out),

@@ -17,7 +17,7 @@ use tokio::{
 };
 
 use crate::{
-    http2::{self, Calls, OPEN, Options, Target},
+    http2::{self, Calls, LOCALHOST, OPEN, Options, Target},
     load::{Random, cpu_ticks, one_thread, write_id},
     report,
     watch::spread,
@@ -229,6 +229,7 @@ pub(crate) fn check(args: &CheckArgs) -> anyhow::Result<()> {
     let tally = Tally::default();
     let options = Options {
         path: "/envoy.service.auth.v3.Authorization/Check",
+        authority: LOCALHOST,
         in_flight: args.streams,
         window: OPEN,
     };

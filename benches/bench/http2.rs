@@ -52,11 +52,16 @@ pub(crate) trait Calls {
 pub(crate) struct Options<'a> {
     /// `/package.Service/Method`.
     pub(crate) path: &'a str,
+    /// The `:authority`: [`LOCALHOST`], or what a client makes of a socket's path.
+    pub(crate) authority: &'a str,
     /// How many calls at a time.
     pub(crate) in_flight: usize,
     /// How much the server may send on a stream before anybody reads: 0 is a client that never reads.
     pub(crate) window: u32,
 }
+
+/// A good authority.
+pub(crate) const LOCALHOST: &str = "localhost";
 
 /// The largest window that there is: nobody waits for us.
 pub(crate) const OPEN: u32 = i32::MAX as u32;
@@ -127,7 +132,7 @@ pub(crate) async fn call<C: Calls>(target: &Target, options: Options<'_>, calls:
             body.extend_from_slice(&[0; 5]);
             more = connection.calls.request(&mut body);
             if more {
-                connection.send(options.path, &mut body);
+                connection.send(&options, &mut body);
             }
         }
         io.write_all(&connection.out).await?;
@@ -152,13 +157,13 @@ pub(crate) async fn call<C: Calls>(target: &Target, options: Options<'_>, calls:
 }
 
 impl<C: Calls> Connection<'_, C> {
-    fn send(&mut self, path: &str, body: &mut [u8]) {
+    fn send(&mut self, options: &Options<'_>, body: &mut [u8]) {
         let stream = self.first + 2 * self.streams.len() as u32;
         let length = (body.len() - 5) as u32;
         body[1..5].copy_from_slice(&length.to_be_bytes());
         let end_headers = END_HEADERS;
         if stream == 1 {
-            frame(&mut self.out, HEADERS, end_headers, stream, &first_headers(path));
+            frame(&mut self.out, HEADERS, end_headers, stream, &first_headers(options));
         } else {
             // Method and scheme of the static table; path, authority, content-type and te of the dynamic one.
             let block = [0x83, 0x86, 0x80 | 65, 0x80 | 64, 0x80 | 63, 0x80 | 62];
@@ -265,7 +270,7 @@ fn frame_length(input: &[u8]) -> Option<usize> {
 }
 
 /// The header block of a connection's first call; it fills the dynamic table for the others.
-fn first_headers(path: &str) -> Vec<u8> {
+fn first_headers(options: &Options<'_>) -> Vec<u8> {
     let mut block = vec![0x83, 0x86];
     let mut literal = |name: Result<u8, &str>, value: &str| {
         match name {
@@ -278,8 +283,8 @@ fn first_headers(path: &str) -> Vec<u8> {
         block.push(value.len() as u8);
         block.extend_from_slice(value.as_bytes());
     };
-    literal(Ok(4), path);
-    literal(Ok(1), "localhost");
+    literal(Ok(4), options.path);
+    literal(Ok(1), options.authority);
     literal(Ok(31), "application/grpc");
     literal(Err("te"), "trailers");
     block

@@ -13,7 +13,7 @@ use session_sidecar::rpc::proto::v1;
 use tokio::task::LocalSet;
 
 use crate::{
-    http2::{self, Calls, OPEN, Options, Target},
+    http2::{self, Calls, LOCALHOST, OPEN, Options, Target},
     report,
 };
 
@@ -63,6 +63,9 @@ pub(crate) struct TouchArgs {
     /// Calls at a time on each connection.
     #[arg(long, default_value_t = 1)]
     streams: usize,
+    /// The `:authority` that the client sends.
+    #[arg(long, default_value = LOCALHOST)]
+    authority: String,
     #[arg(long, default_value_t = 5.0)]
     seconds: f64,
     #[arg(long, default_value_t = 0.5)]
@@ -130,6 +133,7 @@ pub(crate) fn touch(args: &TouchArgs) -> anyhow::Result<()> {
     let path = format!("{SERVICE}/{method}");
     let options = Options {
         path: &path,
+        authority: &args.authority,
         in_flight: args.streams,
         window: OPEN,
     };
@@ -243,6 +247,7 @@ pub(crate) fn fill(args: &FillArgs) -> anyhow::Result<()> {
     let path = format!("{SERVICE}/Create");
     let options = Options {
         path: &path,
+        authority: LOCALHOST,
         in_flight: 32,
         window: OPEN,
     };

@@ -9,7 +9,7 @@ use std::{
 use anyhow::bail;
 
 use crate::{
-    http2::{self, Calls, OPEN, Options, Target},
+    http2::{self, Calls, LOCALHOST, OPEN, Options, Target},
     load::one_thread,
     report,
 };
@@ -62,6 +62,7 @@ pub(crate) fn run(args: &StartArgs) -> anyhow::Result<()> {
             };
             let options = Options {
                 path: "/sessionsidecar.v1.SessionService/Touch",
+                authority: LOCALHOST,
                 in_flight: 1,
                 window: OPEN,
             };

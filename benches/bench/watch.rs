@@ -11,7 +11,7 @@ use prost::Message as _;
 use session_sidecar::rpc::proto::v1::{self, watch_expiry_response::Message, watch_scope::Scope};
 
 use crate::{
-    http2::{self, Calls, OPEN, Options, Target},
+    http2::{self, Calls, LOCALHOST, OPEN, Options, Target},
     load::{one_thread, unix_now},
     report,
 };
@@ -153,6 +153,7 @@ fn watch(scope: Scope) -> v1::WatchExpiryRequest {
 fn one(path: &str) -> Options<'_> {
     Options {
         path,
+        authority: LOCALHOST,
         in_flight: 1,
         window: OPEN,
     }
@@ -290,6 +291,7 @@ pub(crate) fn fan_out(args: &FanOutArgs) -> anyhow::Result<()> {
             };
             let options = Options {
                 path: &path,
+                authority: LOCALHOST,
                 in_flight: count,
                 window,
             };

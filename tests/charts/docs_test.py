@@ -47,7 +47,7 @@ def test_values_render(chart: str, block: str) -> None:
 
 
 def test_no_block_is_left_out() -> None:
-    assert len(values()) == 8
+    assert len(values()) == 9
     assert len(list(blocks("yaml"))) == len(values()) + 2, "the dependency and the templates are compared with the example"
 
 
