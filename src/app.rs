@@ -26,7 +26,7 @@ use crate::{
     audit::{self, Audit, Output, SubjectForm},
     config::{Config, Endpoint, PolicyFile},
     door::{self, Door, DoorMeter, Doors},
-    driver,
+    driver, net,
     reload::{self, ReloadMeter},
     rpc::{Api, Incoming, RpcMeter},
     sessions::{Meter, Sessions, Setup, random_key},
@@ -39,7 +39,7 @@ pub use sharing::BadStore;
 
 use callers::KnownCallers;
 use files::{FileMeter, Files};
-use listeners::{Listeners, SocketFile, bind_tcp};
+use listeners::{Listeners, SocketFile};
 use sharing::{Keeps, Sharing};
 
 /// A sidecar whose addresses are bound and which is not serving yet.
@@ -156,14 +156,14 @@ impl App {
         let admin = match config.admin_listen {
             None => None,
             Some(address) => {
-                let listener = bind_tcp(address).await;
+                let listener = net::bind(address).await;
                 Some(listener.with_context(|| format!("--admin-listen {address} cannot be bound"))?)
             }
         };
         let door = match config.door_listen {
             None => None,
             Some(address) => {
-                let listener = bind_tcp(address).await;
+                let listener = net::bind(address).await;
                 Some(listener.with_context(|| format!("--door-listen {address} cannot be bound"))?)
             }
         };

@@ -11,6 +11,7 @@ pub mod door;
 pub mod driver;
 pub mod event;
 pub mod huge_pages;
+mod net;
 pub mod reload;
 pub mod rpc;
 pub mod sabotage;

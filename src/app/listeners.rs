@@ -2,14 +2,12 @@
 
 use std::{
     fs, io,
-    net::SocketAddr,
     os::unix::{
         fs::{FileTypeExt as _, PermissionsExt as _},
         net::UnixStream as StdUnixStream,
     },
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
 };
 
 use anyhow::{Context as _, anyhow};
@@ -19,7 +17,7 @@ use prometheus_client::{
     registry::Registry,
 };
 use tokio::{
-    net::{TcpListener, TcpStream, UnixListener, UnixStream},
+    net::{TcpListener, UnixListener, UnixStream},
     sync::{OwnedSemaphorePermit, Semaphore},
     task::JoinSet,
 };
@@ -28,6 +26,7 @@ use tracing::{debug, warn};
 use super::files::Files;
 use crate::{
     config::{Endpoint, Listen, Peers, TlsFiles, read_files, token_text},
+    net,
     rpc::{
         Admission, Callers, Connection, Incoming, Io, Peer, Tokens,
         tls::{self, Tls},
@@ -107,7 +106,7 @@ impl Listeners {
             };
             match listen.endpoint {
                 Endpoint::Tcp(address) => {
-                    let listener = bind_tcp(address).await;
+                    let listener = net::bind(address).await;
                     let listener = listener.with_context(|| format!("--listen tcp://{address} cannot be bound"))?;
                     let bound = Endpoint::Tcp(listener.local_addr()?);
                     incoming.push(match listen.tls {
@@ -238,19 +237,11 @@ impl PeerCheck {
     }
 }
 
-/// How long to wait before accepting again after an error, which is most often that no file descriptor is free.
-const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
-
 fn accept_tcp(listener: TcpListener, terms: Terms, places: Arc<Semaphore>) -> Incoming {
     Box::pin(async_stream::stream! {
         while let Ok(place) = Arc::clone(&places).acquire_owned().await {
-            match listener.accept().await {
-                Ok((io, _)) => {
-                    no_delay(&io);
-                    yield Ok(terms.connection(io, Peer::default(), place));
-                }
-                Err(error) => accept_failed(&error).await,
-            }
+            let io = net::accept(&listener).await;
+            yield Ok(terms.connection(io, Peer::default(), place));
         }
     })
 }
@@ -258,27 +249,19 @@ fn accept_tcp(listener: TcpListener, terms: Terms, places: Arc<Semaphore>) -> In
 /// Accepts connections that agree on TLS. One that takes its time holds nobody up.
 fn accept_tls(listener: TcpListener, tls: Tls, terms: Terms, places: Arc<Semaphore>, failed: Counter) -> Incoming {
     let accept = async move || {
-        let place = Arc::clone(&places).acquire_owned().await;
-        let io = listener.accept().await.map(|(io, _)| io);
-        place.ok().map(|place| (io, place))
+        let place = Arc::clone(&places).acquire_owned().await.ok()?;
+        Some((net::accept(&listener).await, place))
     };
     Box::pin(async_stream::stream! {
         let mut handshakes = JoinSet::new();
         loop {
             let agreed = tokio::select! {
-                accepted = accept() => match accepted {
-                    None => return,
-                    Some((Ok(io), place)) => {
-                        no_delay(&io);
-                        let tls = tls.clone();
-                        handshakes.spawn(async move { (tls.accept(io).await, place) });
-                        continue;
-                    }
-                    Some((Err(error), _)) => {
-                        accept_failed(&error).await;
-                        continue;
-                    }
-                },
+                accepted = accept() => {
+                    let Some((io, place)) = accepted else { return };
+                    let tls = tls.clone();
+                    handshakes.spawn(async move { (tls.accept(io).await, place) });
+                    continue;
+                }
                 Some(agreed) = handshakes.join_next() => agreed,
             };
             match agreed {
@@ -296,13 +279,6 @@ fn accept_tls(listener: TcpListener, tls: Tls, terms: Terms, places: Arc<Semapho
     })
 }
 
-fn no_delay(io: &TcpStream) {
-    // Small answers must not wait for more to send.
-    if let Err(error) = io.set_nodelay(true) {
-        warn!(%error, "TCP_NODELAY cannot be set");
-    }
-}
-
 fn accept_unix(listener: UnixListener, terms: Terms, peers: PeerCheck, places: Arc<Semaphore>) -> Incoming {
     Box::pin(async_stream::stream! {
         while let Ok(place) = Arc::clone(&places).acquire_owned().await {
@@ -310,27 +286,9 @@ fn accept_unix(listener: UnixListener, terms: Terms, peers: PeerCheck, places: A
                 Ok((io, _)) => if let Some(peer) = peers.admit(&io) {
                     yield Ok(terms.connection(io, peer, place));
                 },
-                Err(error) => accept_failed(&error).await,
+                Err(error) => net::accept_failed(&error).await,
             }
         }
-    })
-}
-
-async fn accept_failed(error: &io::Error) {
-    warn!(%error, "a connection cannot be accepted");
-    tokio::time::sleep(ACCEPT_AGAIN).await;
-}
-
-/// Binds a port. One that is taken may be no listener's: the usual ports lie where Linux takes those of outgoing
-/// connections from.
-pub(super) async fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
-    TcpListener::bind(address).await.map_err(|error| match error.kind() {
-        io::ErrorKind::AddrInUse => io::Error::new(
-            error.kind(),
-            "the port is already in use, by a listener or as the local port of an outgoing connection: free it, choose \
-             another (below 32768 Linux gives none to connections), or reserve it with net.ipv4.ip_local_reserved_ports",
-        ),
-        _ => error,
     })
 }
 

@@ -34,7 +34,6 @@ use hyper_util::{
 use serde::{Deserialize, de::DeserializeOwned};
 use tokio::{net::TcpListener, sync::Semaphore};
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
 
 pub use answer::Refused;
 pub use authz::{Asked, EXPIRES_IN, FROM_HERE, Passes, STATE, Says, Verdict};
@@ -48,6 +47,7 @@ use pages::Pages;
 use request::{Named, OWN_HEADER, Sender, named, sender};
 
 use crate::{
+    net,
     sessions::{Error, Follow, Name, Report, Sessions},
     state::{Activity, Hints, HoldKind, HoldWish, Visibility},
 };
@@ -60,9 +60,6 @@ const LONGEST: Duration = Duration::from_secs(3653 * 24 * 3600);
 
 /// How long the head of a request may take: who sends it slower, or nothing at all, takes up a connection for no good.
 const SLOWEST_HEAD: Duration = Duration::from_secs(20);
-
-/// How long to wait before accepting again after an error, which is most often that no file descriptor is free.
-const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
 /// What stands before the ids of holds that pages begin: a page can let go of no other.
 const PAGES_HOLDS: &str = "page.";
@@ -237,21 +234,12 @@ impl Doors {
         loop {
             let connection = async {
                 let place = Arc::clone(&places).acquire_owned().await;
-                (place, listener.accept().await)
+                (place, net::accept(&listener).await)
             };
             let (place, io) = tokio::select! {
                 () = &mut stop => break,
-                (place, accepted) = connection => match accepted {
-                    Ok((io, _)) => (place, io),
-                    Err(error) => {
-                        warn!(%error, "a connection of the door cannot be accepted");
-                        tokio::time::sleep(ACCEPT_AGAIN).await;
-                        continue;
-                    }
-                },
+                connection = connection => connection,
             };
-            // Events must not wait for more to send.
-            let _ = io.set_nodelay(true);
             let connection = server.serve_connection(TokioIo::new(io), routes.clone());
             let connection = open.watch(connection.into_owned());
             tokio::spawn(async move {

@@ -179,6 +179,7 @@ impl Sidecar {
             sessions: Arc::clone(&sessions),
             doors: doors.clone(),
             meter,
+            traces: None,
             draining: draining.clone(),
             test_clock: false,
         };
