@@ -199,6 +199,16 @@ test('R1 a page that is loaded anew is another one: closed then, the browser end
   await endsAsClosed();
 });
 
+test('R1 a browser that is closed before its page has a stream ends the session after the same grace', async () => {
+  await visitor.logIn('pages');
+  const page = await visitor.context.newPage();
+  const asked = new Promise((resolve) => page.route('**/session/events?*', resolve)); // and never answered
+  await page.goto(`${site.origin}/app.html`);
+  await asked;
+  await page.close({ runBeforeUnload: true });
+  await endsAsClosed();
+});
+
 test('R1 a page that is closed before it has a stream leaves nothing open of the page before it', async () => {
   await visitor.logIn('pages');
   const page = await visitor.open();
