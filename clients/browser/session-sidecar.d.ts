@@ -69,7 +69,7 @@ export class Session extends EventTarget {
   extend(wanted?: number): Promise<SessionState | false | undefined>;
   /** The person was active `idleFor` seconds ago. Input on this page is reported without this. */
   activity(idleFor?: number): Promise<SessionState | false | undefined>;
-  /** Keeps the session alive until `release`, or until this page has been gone for `ttl` seconds (180 if unset). Null: refused. */
+  /** Keeps the session alive until `release`, or the page goes; `ttl` seconds (180 if unset) after it was lost. Null: refused. */
   hold(options?: { purpose?: string; ttl?: number; id?: string }): Promise<Hold | null>;
   addEventListener<K extends keyof SessionEventMap>(
     type: K,

@@ -24,6 +24,23 @@ async function asked(page, verb, act) {
   return (await answer).json();
 }
 
+/** Waits until the sidecar takes the browser for closed: the session ends after the grace. */
+async function endsAsClosed() {
+  await site.says(visitor.id, /ends in [^,]* \(PRESENCE\)/);
+  site.pass('31s');
+  assert.match(visitor.state(), /ENDED .* BROWSER_CLOSED/);
+}
+
+/** To the page without the module, where the person reads for a while, and back. */
+async function thereAndBack(page, reads = '5m') {
+  await page.getByRole('link', { name: 'A page without it' }).click();
+  await page.getByRole('heading', { name: 'A page without the module' }).waitFor();
+  site.pass(reads);
+  await page.getByRole('link', { name: 'Back' }).click();
+  await page.getByRole('heading', { name: 'Claim 1207' }).waitFor();
+  await visitor.knows(page);
+}
+
 test('R4 a person is warned before the end, and stays', async () => {
   const page = await visitor.open();
   await page.getByLabel('What happened').fill('It rained.');
@@ -72,10 +89,10 @@ test('R3 the cookie of an ended session is taken back, and the login page is no 
 
 test('two tabs have one stream: both are warned, one extends, both are cleared', async () => {
   const [first, second] = [await visitor.open(), await visitor.open()];
-  assert.equal(visitor.times(`events`), 1, 'one of them hears for both');
   site.pass('12m');
   await dialog(first).waitFor();
   await dialog(second).waitFor();
+  assert.equal(visitor.times('events'), 1, 'one of them hears for both');
   await stay(second).click();
   await dialog(first).waitFor({ state: 'hidden' });
   await dialog(second).waitFor({ state: 'hidden' });
@@ -162,41 +179,114 @@ test('R5 long work holds the session, until it is done', async () => {
 test('R1 a closed browser ends the session, after a grace', async () => {
   await visitor.logIn('pages');
   const page = await visitor.open();
-  await page.waitForFunction(() => document.querySelector('session-sidecar').session.state.presence);
-  const closed = page.waitForEvent('close');
+  await site.present(visitor.id);
   await page.close({ runBeforeUnload: true });
-  await closed;
-  await site.says(visitor.id, /ends in [^,]* \(PRESENCE\)/);
-  site.pass('31s');
-  assert.match(visitor.state(), /ENDED .* BROWSER_CLOSED/);
+  await endsAsClosed();
 });
 
 test('R1 a page that is loaded anew is another one: closed then, the browser ends the session after the same grace', async () => {
   await visitor.logIn('pages');
   const page = await visitor.open();
-  await site.says(visitor.id, /hold "tab/);
+  const first = await site.present(visitor.id);
   await page.reload();
-  await site.says(visitor.id, /^(?!.*hold "tab.*hold "tab).*hold "tab/);
+  const second = await site.present(visitor.id, first);
   // So is the one that a link leads to.
   await page.getByRole('link', { name: 'A page without it' }).click();
   await page.getByRole('heading', { name: 'A page without the module' }).waitFor();
-  await Promise.all([page.waitForResponse(/session\/events/), page.goBack()]);
+  await page.goBack();
+  await site.present(visitor.id, second);
   await page.close({ runBeforeUnload: true });
-  await site.says(visitor.id, /ends in [^,]* \(PRESENCE\)/);
-  site.pass('31s');
-  assert.match(visitor.state(), /ENDED .* BROWSER_CLOSED/);
+  await endsAsClosed();
+});
+
+test('R1 a browser that is closed before its page has a stream ends the session after the same grace', async () => {
+  await visitor.logIn('pages');
+  const page = await visitor.context.newPage();
+  const asked = new Promise((resolve) => page.route('**/session/events?*', resolve)); // and never answered
+  await page.goto(`${site.origin}/app.html`);
+  await asked;
+  await page.close({ runBeforeUnload: true });
+  await endsAsClosed();
+});
+
+test('R1 a page that is closed before it has a stream leaves nothing open of the page before it', async () => {
+  await visitor.logIn('pages');
+  const page = await visitor.open();
+  await site.present(visitor.id);
+  await page.getByRole('link', { name: 'A page without it' }).click();
+  await page.getByRole('heading', { name: 'A page without the module' }).waitFor();
+  const asked = new Promise((resolve) => page.route('**/session/events?*', resolve));
+  await page.getByRole('link', { name: 'Back' }).click();
+  await asked;
+  await page.close({ runBeforeUnload: true });
+  await endsAsClosed();
+});
+
+test('R1 a page that is left before it hears of its own stream is no longer taken for open once the next one has a stream', async () => {
+  await visitor.logIn('pages');
+  const page = await visitor.open();
+  const first = await site.present(visitor.id);
+  await page.getByRole('link', { name: 'A page without it' }).click();
+  await page.getByRole('heading', { name: 'A page without the module' }).waitFor();
+  const asked = new Promise((resolve) => page.route('**/session/events?*', resolve, { times: 1 }));
+  await page.getByRole('link', { name: 'Back' }).click();
+  // The sidecar has the request, and the page no answer.
+  const url = (await asked).request().url();
+  const stream = new AbortController();
+  await fetch(url, { headers: { Cookie: `sid=${visitor.id}` }, signal: stream.signal });
+  const second = new URL(url).searchParams.get('page');
+  await site.says(visitor.id, new RegExp(`hold "tab.${second}"`));
+  stream.abort();
+  await thereAndBack(page, '1s');
+  const third = await site.present(visitor.id, second);
+  assert.notEqual(third, first);
+});
+
+test('R1 of tabs that are closed together none has a stream afterwards', async () => {
+  await visitor.logIn('pages');
+  const first = await visitor.open();
+  const second = await visitor.open();
+  await site.present(visitor.id);
+  // It goes, and the first one's lead comes to it before it is gone.
+  const opens = second.waitForRequest(/session\/events/).then(() => 'a stream', () => 'none');
+  const passedOn = second.evaluate(() => {
+    dispatchEvent(new PageTransitionEvent('pagehide'));
+    return navigator.locks.request(`session-sidecar ${location.origin}/-/session/`, () => 'the lead is passed on');
+  });
+  await first.close({ runBeforeUnload: true });
+  assert.equal(await Promise.race([opens, passedOn]), 'the lead is passed on');
+  await second.close();
+  await endsAsClosed();
 });
 
 test('R1 from a page with the module to one without and back, nobody is thrown out', async () => {
   await visitor.logIn('pages');
   const page = await visitor.open();
-  await page.getByRole('link', { name: 'A page without it' }).click();
-  await page.getByRole('heading', { name: 'A page without the module' }).waitFor();
-  site.pass('5m');
-  await page.getByRole('link', { name: 'Back' }).click();
-  await page.waitForFunction(() => document.querySelector('session-sidecar').session.state.state === 'ACTIVE');
+  await site.present(visitor.id);
+  await thereAndBack(page);
   site.pass('5m');
   assert.match(visitor.state(), /ACTIVE/);
+});
+
+test('R1 nor is who goes on before the page has a stream', async () => {
+  await visitor.logIn('pages');
+  const page = await visitor.context.newPage();
+  const asked = new Promise((resolve) => page.route('**/session/events?*', resolve));
+  await page.goto(`${site.origin}/app.html`);
+  await asked;
+  await thereAndBack(page);
+  site.pass('5m');
+  assert.match(visitor.state(), /ACTIVE/);
+});
+
+test('work ends with its page', async () => {
+  const page = await visitor.open();
+  await asked(page, 'hold', () => page.evaluate(async () => {
+    await document.querySelector('session-sidecar').session.hold({ purpose: 'an export' });
+  }));
+  assert.match(visitor.state(), /hold "page/);
+  await page.close({ runBeforeUnload: true });
+  await site.says(visitor.id, /^(?!.*hold)/);
 });
 
 test('a laptop that sleeps through the end knows when it wakes', async () => {
@@ -241,7 +331,7 @@ test('where there are no locks a page asks now and then', async () => {
   const page = await visitor.context.newPage();
   await page.clock.install();
   await page.goto(`${site.origin}/app.html`);
-  await page.waitForFunction(() => document.querySelector('session-sidecar').session.state.state === 'ACTIVE');
+  await visitor.knows(page);
   assert.equal(visitor.times('events'), 0);
   site.pass('12m');
   await page.clock.fastForward('00:31');
@@ -252,7 +342,7 @@ test('a sidecar that is away at the end is not taken for the end, but the page i
   const page = await visitor.context.newPage();
   await page.clock.install();
   await page.goto(`${site.origin}/app.html`);
-  await page.waitForFunction(() => document.querySelector('session-sidecar').session.state.state === 'ACTIVE');
+  await visitor.knows(page);
   await site.killSidecar();
   try {
     await page.clock.fastForward('15:02');
@@ -270,7 +360,7 @@ test('a page hears of time that is left at two minutes, one and half a minute, n
   const page = await visitor.context.newPage();
   await page.clock.install();
   await page.goto(`${site.origin}/app.html`);
-  await page.waitForFunction(() => document.querySelector('session-sidecar').session.state.state === 'ACTIVE');
+  await visitor.knows(page);
   site.pass('12m');
   await dialog(page).waitFor();
   // What it would be told by the sidecar, whose clock stands still.

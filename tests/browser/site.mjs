@@ -182,7 +182,7 @@ export class Site {
     return this.run('check', '--id-file', this.remember(id));
   }
 
-  /** Waits until the sidecar says this of a session: that a page was closed, say, which nothing here is told of. */
+  /** Waits until the sidecar says this of a session: that a page was closed, say, which nothing here is told of. Answers what matched. */
   async says(id, what) {
     const until = performance.now() + 30_000;
     let said;
@@ -191,6 +191,13 @@ export class Site {
       await new Promise(setImmediate);
       said = this.check(id);
     } while (!what.test(said));
+    return said.match(what);
+  }
+
+  /** Waits until one page holds PRESENCE, and that is not `before`; answers which. */
+  async present(id, before = '-') {
+    const [, page] = await this.says(id, new RegExp(`^(?!.*hold "tab.*hold "tab).*hold "tab\\.(?!${before}")([^"]+)"`));
+    return page;
   }
 
   /** Time passes for the sidecar. */
@@ -229,15 +236,21 @@ export class Visitor {
     await this.context.addCookies([{ name: 'sid', value: this.id, url: this.site.origin, httpOnly: true, sameSite: 'Lax' }]);
   }
 
-  /** Opens a page, and waits until its module knows the session. */
+  /** Opens a page, and waits until its module knows the session, and has a stream if there is no other page to have it. */
   async open(path = '/app.html', { stopped = false } = {}) {
     const page = await this.context.newPage();
     // Its time stands still, so that what it says can be told in advance.
     if (stopped) await page.clock.install();
-    await page.goto(this.site.origin + path);
-    if (path !== '/plain.html') await page.waitForFunction(() => document.querySelector('session-sidecar').session.state.state === 'ACTIVE');
+    const leads = this.context.pages().length === 1;
+    const opened = leads ? page.waitForResponse((response) => response.url().includes('/-/session/events') && response.ok()) : null;
+    await Promise.all([opened, page.goto(this.site.origin + path).then(() => this.knows(page))]);
     if (stopped) await page.clock.pauseAt((await page.evaluate(() => Date.now())) + 1000);
     return page;
+  }
+
+  /** Waits until the page's module, which may not be there yet, knows the session. */
+  knows(page) {
+    return page.waitForFunction(() => document.querySelector('session-sidecar')?.session?.state.state === 'ACTIVE');
   }
 
   /** What the sidecar says of the session; that is no activity. */

@@ -14,6 +14,7 @@ const GOES_ON = 30_000; // how long it may take to get to another page
 const AWAY = 5_000; // between attempts to open the stream again
 
 const now = () => performance.now();
+const EVENTS = ['state', 'warning', 'cleared', 'ended', 'unsure'];
 const isLive = (state) => state === 'ACTIVE' || state === 'EXPIRING';
 
 /** The door's `session/` as this module's own address says, or `/-/session/`. */
@@ -34,6 +35,7 @@ export class Session extends EventTarget {
   #present = false; // it has had a stream, by which the sidecar takes this page for open
   #goesOn = -Infinity; // when the person last set out for another page of the site
   #letGo = null; // of the lead
+  #gone = false; // the lead comes too late
   #stop = null;
   #channel = null;
   #page = Array.from(crypto.getRandomValues(new Uint8Array(9)), (byte) => byte.toString(36)).join('');
@@ -120,12 +122,12 @@ export class Session extends EventTarget {
 
   /** The person was active `idleFor` seconds ago. Input on this page is reported without this. */
   async activity(idleFor = 0) {
-    return this.#change('activity', { idle_for: idleFor, visibility: document.hidden ? 'hidden' : 'visible' });
+    return this.#change('activity', { idle_for: idleFor, visibility: document.visibilityState });
   }
 
   /**
-   * Keeps the session alive for work that takes long (an upload, a report), until `release`, or until this page has been gone for
-   * `ttl` seconds. The page pulses by itself. Answers null if that is refused.
+   * Keeps the session alive for work that takes long (an upload, a report), until `release`, or the page goes; `ttl` seconds after
+   * it was lost. The page pulses by itself. Answers null if that is refused.
    */
   async hold({ purpose = '', ttl = HOLD, id = `work-${this.#page}-${this.#holds.size}-${Math.trunc(now())}` } = {}) {
     const hold = { timer: 0, release: () => this.#release(id, hold) };
@@ -145,7 +147,7 @@ export class Session extends EventTarget {
     if (this.#holds.delete(hold)) await this.#change('release', { id });
   }
 
-  #ask(method, path, body, keepalive = false) {
+  #ask(method, path, body) {
     return fetch(new URL(path, this.#base), {
       method,
       headers: OWN_HEADER,
@@ -153,15 +155,15 @@ export class Session extends EventTarget {
       credentials: 'same-origin',
       cache: 'no-store',
       redirect: 'error',
-      keepalive,
+      keepalive: method === 'POST',
       signal: AbortSignal.timeout(TIMEOUT),
     });
   }
 
   /** What is so now; false if it is refused, undefined if it cannot be known now. */
-  async #change(verb, body, keepalive = false) {
+  async #change(verb, body) {
     try {
-      const answer = await this.#ask('POST', verb, body, keepalive);
+      const answer = await this.#ask('POST', verb, body);
       const told = await answer.json();
       if (answer.ok) this.#learn(told, true);
       else if (answer.status === 401) this.refresh();
@@ -195,8 +197,7 @@ export class Session extends EventTarget {
     report.timer = 0;
     if (report.input <= report.at) return;
     report.at = now();
-    const idle_for = (report.at - report.input) / 1000;
-    this.#change('activity', { idle_for, visibility: document.hidden ? 'hidden' : 'visible' }, true);
+    this.activity((report.at - report.input) / 1000);
   }
 
   /** Another page of this browser has something to say. */
@@ -212,7 +213,7 @@ export class Session extends EventTarget {
     const same = known.session_ref === session.session_ref;
     if (same && (session.version < known.version || !isLive(known.state)) && isLive(session.state)) return;
     const at = (seconds) => (seconds === undefined ? undefined : now() + seconds * 1000);
-    const keep = same ? { idle_timeout: known.idle_timeout, presence: known.presence } : {};
+    const keep = same && { idle_timeout: known.idle_timeout };
     const state = { ...keep, ...session, endsAt: at(session.expires_in), warnsAt: at(session.next_warning_in) };
     if (same && !state.presence) state.presence = known.presence;
     this.#state = state;
@@ -260,8 +261,9 @@ export class Session extends EventTarget {
 
   /** Of all pages of this browser one has the stream. Where there are no locks every page asks now and then. */
   #lead() {
+    this.#gone = false;
     navigator.locks?.request(`session-sidecar ${this.#base}`, { signal: this.#stop?.signal }, () => {
-      if (!this.#stop) return undefined;
+      if (!this.#stop || this.#gone) return undefined;
       return new Promise((letGo) => {
         this.#letGo = () => {
           this.#letGo = null;
@@ -274,6 +276,7 @@ export class Session extends EventTarget {
 
   #open() {
     this.#present = true;
+    this.#succeeds(false);
     const stream = (this.#stream = new EventSource(new URL(`events?page=${this.#page}`, this.#base), { withCredentials: true }));
     const on = (type, listener) => stream.addEventListener(type, ({ data }) => listener(JSON.parse(data)));
     const session_ref = this.#state.session_ref;
@@ -294,7 +297,7 @@ export class Session extends EventTarget {
       this.#close();
       setTimeout(() => this.refresh(), LATE);
     });
-    stream.onopen = () => this.#succeeds();
+    stream.onopen = () => this.#succeeds(true);
     stream.onerror = () => {
       // It comes back by itself unless it was refused: then the door says why.
       if (stream.readyState !== EventSource.CLOSED) return;
@@ -310,32 +313,36 @@ export class Session extends EventTarget {
 
   /**
    * This page is open no longer, as the sidecar is to know: unless the person goes on to another page of the site, which may be one
-   * without this module. Then whichever page has a stream next says it of this one. A browser that does not tell is not taken for closed.
+   * without this module. Then the next one with a stream says it. A browser that does not tell is not taken for closed.
    */
   #leave() {
     this.#close();
-    if (this.#present && globalThis.navigation && now() - this.#goesOn > GOES_ON) this.#isGone(this.#page);
+    if (this.#present && globalThis.navigation && now() - this.#goesOn > GOES_ON) {
+      this.#succeeds(true);
+      this.#isGone(this.#page);
+    }
     this.#present = false;
   }
 
   #isGone(page) {
-    if (this.#state.presence) this.#ask('POST', `leave?page=${page}`, undefined, true).catch(() => {});
+    if (this.#state.presence) this.#ask('POST', `leave?page=${page}`).catch(() => {});
   }
 
-  /** This page has a stream now: the one that had it before is not open any more. */
-  #succeeds() {
+  /** The pages that led before are open no longer: `said` once this one has a stream, or goes. */
+  #succeeds(said) {
     try {
       const key = `session-sidecar ${this.#base}`;
-      const before = localStorage.getItem(key);
-      localStorage.setItem(key, this.#page);
-      if (before && before !== this.#page) this.#isGone(before);
+      const before = (localStorage.getItem(key)?.split(' ') ?? []).filter((page) => page !== this.#page);
+      localStorage.setItem(key, [...(said ? [] : before.slice(-3)), this.#page].join(' '));
+      if (said) before.forEach((page) => this.#isGone(page));
     } catch {
-      // There is no storage: what is not known to be gone lapses.
+      // No storage: what is not known to be gone lapses.
     }
   }
 
   /** This page goes. Another one leads from now on. */
   #left(persisted) {
+    this.#gone = true;
     this.#flush();
     this.#leave();
     this.#letGo?.();
@@ -420,13 +427,12 @@ export class SessionSidecar extends HTMLElement {
   }
 
   connectedCallback() {
-    for (const type of ['state', 'unsure']) this.session.addEventListener(type, this);
-    for (const type of ['warning', 'cleared', 'ended']) this.session.addEventListener(type, this);
+    for (const type of EVENTS) this.session.addEventListener(type, this);
     this.session.start();
   }
 
   disconnectedCallback() {
-    for (const type of ['state', 'unsure', 'warning', 'cleared', 'ended']) this.session.removeEventListener(type, this);
+    for (const type of EVENTS) this.session.removeEventListener(type, this);
     this.session.stop();
     this.#hide();
   }
