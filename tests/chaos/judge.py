@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from .chains import Chain, chains
-from .history import UNDRAWN, Call, Fault, History
+from .history import UNDRAWN, Call, Fault, History, Message
 from .lives import HEALING, TICK, Life, Lives
 
 # What an answer on another sidecar may lag behind an end (STORE.md §7).
@@ -242,10 +242,11 @@ def unavailable(judge: Judge, count: Count) -> Found:
 
 
 def resumable(judge: Judge, count: Count) -> Found:
-    """a token is refused only if the store lost its log; streams break only while something is broken"""
-    last: dict[str, float] = {}
+    """a token is refused only if the store lost its log; streams break only while something is broken, or after Draining"""
+    last: dict[str, Message] = {}
     for message in judge.history.messages:
-        heard = last.get(message.watch, message.at)
+        before = last.get(message.watch, message)
+        heard = before.at
         if message.kind == "expired":
             count()
             lost = [fault for fault in judge.history.faults if fault.epoch and fault.began <= message.at and fault.ended + 2 * HEALING >= heard]
@@ -255,9 +256,10 @@ def resumable(judge: Judge, count: Count) -> Found:
             yield "", message.at, f"{message.watch} was refused on sidecar {message.sidecar}: {message.code}"
         elif message.kind == "lost":
             count()
-            if not judge.troubled(heard, message.at):
+            goodbye = before.kind == "draining" and message.code == "ended"
+            if not goodbye and not judge.troubled(heard, message.at):
                 yield "", message.at, f"{message.watch} lost its stream on sidecar {message.sidecar}: {message.code}"
-        last[message.watch] = message.at
+        last[message.watch] = message
 
 
 def healed(judge: Judge, count: Count) -> Found:

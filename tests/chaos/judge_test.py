@@ -240,6 +240,10 @@ def test_resumable():
     assert broken([create(20)], [*ending(24.2), expired]) == {"resumable"}
     assert "resumable" in broken([create(20)], [*ending(24.2), Message("a", 0, 0, 30, "refused", code="INVALID_ARGUMENT")])
     assert "resumable" in broken([create(20)], [*ending(24.2), Message("a", 0, 0, 30, "lost", code="UNAVAILABLE")])
+    goodbye, over = Message("a", 0, 0, 30, "draining"), Message("a", 0, 0, 30.1, "lost", code="ended")
+    assert "resumable" not in broken([create(20)], [*ending(24.2), goodbye, over])
+    assert "resumable" in broken([create(20)], [*ending(24.2), over])
+    assert "resumable" in broken([create(20)], [*ending(24.2), goodbye, replace(over, code="UNAVAILABLE")])
 
 
 def test_healed():

@@ -18,9 +18,9 @@ LOOKS = 5
 
 
 class Machine:
-    """Watches it while a round lasts."""
+    """Watches it while a round lasts; its disk too if there is a file to try it with."""
 
-    def __init__(self, record: Callable[[Fault], None], probe: Path, processes: Callable[[], dict[str, int]]) -> None:
+    def __init__(self, record: Callable[[Fault], None], probe: Path | None, processes: Callable[[], dict[str, int]]) -> None:
         self.last = float("-inf")  # when it was last noticed
         self._record = record
         self._probe = probe
@@ -28,7 +28,8 @@ class Machine:
         self._tasks: list[asyncio.Task] = []
 
     def __enter__(self) -> "Machine":
-        self._tasks = [asyncio.create_task(notice) for notice in (self._everything(), self._disk(), self._each())]
+        notices = [self._everything(), self._each(), *([self._disk(self._probe)] if self._probe else [])]
+        self._tasks = [asyncio.create_task(notice) for notice in notices]
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -46,11 +47,11 @@ class Machine:
             if (late := time.monotonic() - began - 0.05) > STARVED:
                 self._starved(f"the machine was busy for {late:.2f} s", began)
 
-    async def _disk(self) -> None:
+    async def _disk(self, probe: Path) -> None:
         """The store answers when what it wrote is on the disk."""
 
         def write() -> None:
-            with self._probe.open("wb") as file:
+            with probe.open("wb") as file:
                 file.write(b"x" * 4096)
                 os.fsync(file.fileno())
 
