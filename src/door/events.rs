@@ -172,14 +172,9 @@ impl Pump {
 
     /// Holds PRESENCE for the page. Answers whether to go on with it.
     async fn hold_presence(&self) -> bool {
-        let wish = HoldWish {
-            id: self.page.hold.as_str().into(),
-            kind: HoldKind::Presence,
-            ttl: PRESENCE,
-            purpose: "an open page".into(),
-        };
         use crate::sessions::Error;
-        match self.door.sessions.hold(self.door.name(&self.session_id), wish).await {
+        let name = self.door.name(&self.session_id);
+        match self.door.sessions.hold(name, presence(&self.page.hold)).await {
             Ok(_) | Err(Error::Unavailable(_) | Error::HoldCap { .. }) => true,
             Err(_) => false,
         }
@@ -224,6 +219,16 @@ impl Pump {
             }
             _ => return None,
         })
+    }
+}
+
+/// What holds PRESENCE for a page.
+pub(super) fn presence(page: &str) -> HoldWish {
+    HoldWish {
+        id: page.into(),
+        kind: HoldKind::Presence,
+        ttl: PRESENCE,
+        purpose: "an open page".into(),
     }
 }
 

@@ -364,7 +364,16 @@ async fn leave(State(door): State<Arc<Door>>, headers: HeaderMap, uri: Uri) -> A
     let left = async {
         let reference = door.sessions.known_as(name).await?;
         door.pages.leave(reference, &page);
-        door.sessions.release(name, &page).await
+        let answer = door.sessions.release(name, &page).await?;
+        if answer.released {
+            return Ok(answer);
+        }
+        // It was left before its stream was here: it was open all the same.
+        match door.sessions.hold(name, events::presence(&page)).await {
+            Ok(_) => door.sessions.release(name, &page).await,
+            Err(Error::PresenceOff(_) | Error::HoldCap { .. }) => Ok(answer),
+            Err(error) => Err(error),
+        }
     };
     let answer = left.await.map_err(|error| writer.refused(&error))?;
     Ok(writer.about(&writer.status(&answer.status)))

@@ -168,6 +168,34 @@ async fn r1_an_open_page_keeps_presence_and_a_left_one_lets_it_end() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn r1_a_page_that_is_left_before_its_stream_came_was_open_too() {
+    let mut site = Site::new().await;
+    create(&mut site.client, "alice").await;
+    let cookie = cookie("alice");
+    let beacon = [("cookie", cookie.as_str()), ("sec-fetch-site", "same-origin")];
+    // Another page is open: nothing is over.
+    let mut other = Stream::open(&site, "alice", "two", "").await;
+    other.expect("state").await;
+    site.ask(Method::POST, "/session/leave?page=one", &beacon, "").await;
+    for _ in 0..4 {
+        pass(secs(20)).await;
+        other.read_on().await;
+    }
+    assert_eq!(state(&mut site.client, "alice").await, SessionState::Active);
+    create(&mut site.client, "bob").await;
+    let cookie = super::cookie("bob");
+    let beacon = [("cookie", cookie.as_str()), ("sec-fetch-site", "same-origin")];
+    site.ask(Method::POST, "/session/leave?page=one", &beacon, "").await;
+    pass(secs(29)).await;
+    assert_eq!(state(&mut site.client, "bob").await, SessionState::Active);
+    pass(secs(2)).await;
+    assert_eq!(
+        ended_after(&check(&mut site.client, "bob").await).1,
+        EndReason::BrowserClosed
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn r1_a_page_that_is_lost_has_the_longer_grace() {
     let mut site = Site::new().await;
     create(&mut site.client, "alice").await;
