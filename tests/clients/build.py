@@ -36,7 +36,7 @@ EXAMPLES = REPOSITORY / "examples"
 def kept(name: str, inputs: Iterable[Path], make: Callable[[Path], None]) -> Path:
     """The folder that `make` fills, made anew only if an input, the packages or the recipe changed."""
     if not PACKAGES.is_dir():
-        raise SystemExit(f"{PACKAGES} is missing: ./dev test clients sets it up (tests/setup-clients.sh)")
+        raise SystemExit(f"{PACKAGES} is missing: tests/setup-clients.sh sets it up")
     digest = hashlib.sha256(repr((inspect.getsource(make), CPP)).encode())
     for path in [*sorted(inputs), REPOSITORY / "tests/packages-clients.txt"]:
         digest.update(str(path).encode() + b"\0" + path.read_bytes())

@@ -30,7 +30,7 @@ CLIENTS = {
     "grpc of Ruby": lambda: [*build.ruby(HERE / "run.rb"), "{}"],
     "grpc++": lambda: [str(build.cpp("run", HERE / "run.cc")), "{}", str(HERE / "scenario.json")],
 }
-# They need tools that only `./dev test clients` sets up, and are built with their first run; run with --all, or --only.
+# They need tools of their own, and are built with their first run; run with --all, or --only.
 OPTIONAL = {"session-sidecar (Go)", "grpc-java", "grpc of Ruby", "grpc++"}
 # The clients that have a fake: it plays in its own process, and no sidecar runs. What fakes are not asked, and why; all else must be the
 # same.
@@ -113,7 +113,7 @@ def main() -> int:
     parser.add_argument(
         "--accept", action="store_true", help="write expected.txt from the first run; review the difference"
     )
-    parser.add_argument("--all", action="store_true", help="those clients too that `./dev test clients` builds")
+    parser.add_argument("--all", action="store_true", help="those clients too that need tools of their own")
     parser.add_argument("--only", metavar="TEXT", help="the clients whose name has this text, and nothing else")
     arguments = parser.parse_args()
     for needed in (arguments.binary, TOOLS / "venv/bin/python", HERE / "node_modules"):
