@@ -143,7 +143,8 @@ def world(serve: Callable[..., Process], directory: Path) -> Iterator[Callable[.
 
     yield start
     for each in made:
-        each.site.stop()
+        with each.process:  # It may have taken the place of the one that `serve` ends.
+            each.site.stop()
         told = each.site.output()
         print(told)  # Shown if the test failed.
         for browser in each.browsers:
