@@ -299,7 +299,7 @@ func (s *server) ownTenant(field, tenant string) error {
 	if err := b.err(); err != nil || slices.Contains(s.tenants, tenant) {
 		return err
 	}
-	problem := field + ": callers of this listener may not name this tenant; its `tenants` decide that"
+	problem := field + ": this caller may not name this tenant: the `tenants` of its listener, or of its entry in [[callers]], decide that"
 	return &failed{code: codes.PermissionDenied, message: problem, reason: "CALLER_NOT_ALLOWED"}
 }
 

@@ -208,7 +208,7 @@ export class Server {
   ownTenant(field: string, tenant: string): string {
     read.visible(field, tenant, 0, 128);
     if (this.tenants.includes(tenant)) return tenant;
-    throw new Failed(failure('PERMISSION_DENIED', `${field}: callers of this listener may not name this tenant; its \`tenants\` decide that`, 'CALLER_NOT_ALLOWED'));
+    throw new Failed(failure('PERMISSION_DENIED', `${field}: this caller may not name this tenant: the \`tenants\` of its listener, or of its entry in [[callers]], decide that`, 'CALLER_NOT_ALLOWED'));
   }
 
   /** The ref of a session that is named by its id or ref. */

@@ -212,7 +212,7 @@ class Server:
         """A tenant that is served."""
         read.visible(field, tenant, 0, 128)
         if tenant not in self.tenants:
-            problem = f"{field}: callers of this listener may not name this tenant; its `tenants` decide that"
+            problem = f"{field}: this caller may not name this tenant: the `tenants` of its listener, or of its entry in [[callers]], decide that"
             raise read.Failed(Failure("PERMISSION_DENIED", problem, "CALLER_NOT_ALLOWED"))
         return tenant
 
