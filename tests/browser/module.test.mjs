@@ -74,6 +74,16 @@ test('R3 the page says why the session is over, and keeps what was typed', async
   assert.equal(await page.getByLabel('What happened').inputValue(), 'It rained.');
 });
 
+test('R3 a page whose stream comes too late says why all the same', async () => {
+  const page = await visitor.context.newPage();
+  const asked = new Promise((resolve) => page.route('**/session/events?*', resolve));
+  await page.goto(`${site.origin}/app.html`);
+  const stream = await asked;
+  site.pass('16m');
+  await stream.continue();
+  await ended(page).getByText('Your session ended by inactivity.').waitFor();
+});
+
 test('R3 the cookie of an ended session is taken back, and the login page is no loop', async () => {
   const page = await visitor.open();
   site.pass('16m');

@@ -33,12 +33,13 @@ class Person {
     await page.getByRole('button', { name: 'Log in' }).click();
   }
 
-  /** A page of somebody who has logged in, and its module knows the session. */
+  /** The page of somebody who has logged in: its module knows the session, and hears of it. */
   async begin(path = '/') {
     const page = await this.context.newPage();
     await page.goto(this.site.origin + path);
     await this.logIn(page);
     await this.knows(page);
+    await this.site.present((await this.cookie()).value);
     return page;
   }
 

@@ -2,6 +2,7 @@
 // test's: it passes only when a test says so.
 
 import { spawn, execFileSync } from 'node:child_process';
+import { randomInt } from 'node:crypto';
 import { once } from 'node:events';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import * as http from 'node:http';
@@ -64,18 +65,21 @@ function pages(site) {
   return { login: '/login.html', stop };
 }
 
-/** This port if it is free, or any. */
-export async function freePort(wanted = 0) {
+const given = new Set();
+
+/** This port if it is free, or any; never one twice, and none that the system gives to whoever asks for any port before it is listened on here. */
+export async function freePort(wanted = randomInt(20_000, 32_768)) {
+  if (given.has(wanted)) return freePort();
+  given.add(wanted);
   const server = createServer().listen(wanted, '127.0.0.1');
   try {
     await once(server, 'listening');
   } catch {
     return freePort();
   }
-  const { port } = server.address();
   server.close();
   await once(server, 'close');
-  return port;
+  return wanted;
 }
 
 /** Waits until the process says a line like this; fails if it ends. */
