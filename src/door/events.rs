@@ -51,7 +51,9 @@ const LONGEST_TOKEN: usize = 1024;
 
 /// `GET /session/events`.
 pub(super) async fn stream(State(door): State<Arc<Door>>, headers: HeaderMap, uri: Uri) -> Answer {
-    let (name, writer) = door.named(&headers)?;
+    let (name, mut writer) = door.named(&headers)?;
+    // No page can read why its stream is refused. It asks, and the answer to that takes the cookie back.
+    writer.cookie = None;
     if sender(&door.settings, &headers) == Sender::Foreign {
         let message = "only a page of the site may open this stream, for it says that a page is open";
         return Err(writer.refuse(StatusCode::FORBIDDEN, "FOREIGN_ORIGIN", message));
