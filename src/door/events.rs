@@ -175,8 +175,14 @@ impl Pump {
     /// Holds PRESENCE for the page. Answers whether to go on with it.
     async fn hold_presence(&self) -> bool {
         use crate::sessions::Error;
-        let name = self.door.name(&self.session_id);
-        match self.door.sessions.hold(name, presence(&self.page.hold)).await {
+        let (name, hold) = (self.door.name(&self.session_id), &self.page.hold);
+        let held = self.door.sessions.hold(name, presence(hold)).await;
+        // Who said meanwhile that it is left has found no hold.
+        if self.page.left.is_cancelled() && held.is_ok() {
+            let _ = self.door.sessions.release(name, hold).await;
+            return false;
+        }
+        match held {
             Ok(_) | Err(Error::Unavailable(_) | Error::HoldCap { .. }) => true,
             Err(_) => false,
         }

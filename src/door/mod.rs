@@ -363,9 +363,9 @@ async fn leave(State(door): State<Arc<Door>>, headers: HeaderMap, uri: Uri) -> A
     let page = pages::page_of(&uri).map_err(|problem| writer.refuse(StatusCode::BAD_REQUEST, "INVALID", problem))?;
     let left = async {
         let reference = door.sessions.known_as(name).await?;
-        door.pages.leave(reference, &page);
+        let another = door.pages.leave(reference, &page);
         let answer = door.sessions.release(name, &page).await?;
-        if answer.released {
+        if answer.released || another {
             return Ok(answer);
         }
         // It was left before its stream was here: it was open all the same.

@@ -55,13 +55,14 @@ impl Pages {
         })
     }
 
-    /// A page is left: its stream, if it is still open, holds PRESENCE no longer.
-    pub(super) fn leave(&self, session: SessionRef, hold: &str) {
-        for page in self.0.lock().get(&session).into_iter().flatten() {
-            if page.hold == hold {
-                page.left.cancel();
-            }
+    /// A page is left: its stream, if it is still open, holds PRESENCE no longer. Answers whether another one is open.
+    pub(super) fn leave(&self, session: SessionRef, hold: &str) -> bool {
+        let all = self.0.lock();
+        let pages = all.get(&session).map_or(&[][..], Vec::as_slice);
+        for page in pages.iter().filter(|page| page.hold == hold) {
+            page.left.cancel();
         }
+        pages.iter().any(|page| !page.left.is_cancelled())
     }
 }
 

@@ -1,6 +1,6 @@
 /**
  * The session of the person at this browser: they are warned before it ends, can stay, and are told why it is over.
- * See README.md. Nothing here knows the session's id: the site's cookie does. All deadlines are on `performance.now()`.
+ * Nothing here knows the session's id: the site's cookie does. All deadlines are on `performance.now()`.
  */
 
 const OWN_HEADER = { 'X-Session-Sidecar': '1' };
@@ -126,8 +126,8 @@ export class Session extends EventTarget {
   }
 
   /**
-   * Keeps the session alive for work that takes long (an upload, a report), until `release`, or the page goes; `ttl` seconds after
-   * it was lost. The page pulses by itself. Answers null if that is refused.
+   * Keeps the session alive for long work (an upload), until `release`, or the page goes; `ttl` seconds after it was lost. Pulses by
+   * itself. Answers null if that is refused.
    */
   async hold({ purpose = '', ttl = HOLD, id = `work-${this.#page}-${this.#holds.size}-${Math.trunc(now())}` } = {}) {
     const hold = { timer: 0, release: () => this.#release(id, hold) };
@@ -173,7 +173,6 @@ export class Session extends EventTarget {
     }
   }
 
-  /** The person did something. */
   #input() {
     const report = this.#report;
     report.input = now();
@@ -190,7 +189,7 @@ export class Session extends EventTarget {
     }
   }
 
-  /** Reports the last input if that is not done. */
+  /** Reports the last input, once. */
   #flush() {
     const report = this.#report;
     clearTimeout(report.timer);
@@ -200,7 +199,6 @@ export class Session extends EventTarget {
     this.activity((report.at - report.input) / 1000);
   }
 
-  /** Another page of this browser has something to say. */
   #heard(session) {
     // One that is new here may be over before this message is read: the door knows.
     if (session.session_ref === this.#state.session_ref) this.#learn(session, false);
@@ -239,7 +237,6 @@ export class Session extends EventTarget {
     else if (this.#seen && isLive(known.state) && !isLive(state)) tell('ended');
   }
 
-  /** The sidecar, or the way to it, is away. */
   #unreachable() {
     const { state, endsAt } = this.#state;
     if (isLive(state) && endsAt <= now() && !this.#unsure) {
@@ -340,7 +337,7 @@ export class Session extends EventTarget {
     }
   }
 
-  /** This page goes. Another one leads from now on. */
+  /** This page goes; another one leads. */
   #left(persisted) {
     this.#gone = true;
     this.#flush();
@@ -384,7 +381,7 @@ const TEXTS = {
   unsure: 'The site cannot be reached, and your session may have ended meanwhile. It is asked again and again.',
   login: 'Log in again',
 };
-/** Screen readers are told of the time that is left at these seconds only. */
+/** When screen readers are told of the time that is left, in s. */
 const MARKS = [120, 60, 30];
 
 /** `<session-sidecar>`: a dialog over the page, where there is something to say. Attributes: see README.md. */
