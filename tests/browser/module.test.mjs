@@ -188,7 +188,7 @@ test('R5 long work holds the session, until it is done', async () => {
 
 /**
  * The page's streams are asked for from now on, and never there. Not by a route: while there is one, all that a page sends as it goes waits for us, and
- * some of it is lost with the page.
+ * some of it may be lost with the page.
  */
 const withoutStreams = (page) => page.addInitScript(() => {
   globalThis.EventSource = class extends EventTarget {
