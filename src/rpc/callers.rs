@@ -84,6 +84,11 @@ impl CallerTable {
         Ok(table)
     }
 
+    /// Whether anybody is known by a token.
+    pub(super) fn knows_tokens(&self) -> bool {
+        !self.tokens.is_empty()
+    }
+
     /// Who shows this token. All are compared, in constant time.
     pub(super) fn shows(&self, shown: &blake3::Hash) -> Option<usize> {
         let tokens = self.tokens.iter();
