@@ -3,6 +3,7 @@
 
 use std::{
     io::{self, Read as _},
+    panic::resume_unwind,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -11,6 +12,7 @@ use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge},
     registry::Registry,
 };
+use tokio::task::JoinError;
 use tracing::{info, warn};
 
 use crate::{
@@ -70,20 +72,34 @@ impl ReloadMeter {
 /// The first look applies what is there, in case the file changed since the start: if it did not, that changes nothing.
 pub async fn follow<A, P, S>(path: PathBuf, apply: A, problem: P, meter: ReloadMeter, stop: S)
 where
-    A: Fn(PolicyFile) -> Result<Reloaded, String>,
-    P: Fn(String),
+    A: Fn(PolicyFile) -> Result<Reloaded, String> + Send + 'static,
+    P: Fn(String) + Send + 'static,
     S: Future<Output = ()>,
 {
     tokio::pin!(stop);
     let mut follower = Follower {
+        path,
         apply,
         problem,
         meter,
         looks: Settling::new(None),
     };
     loop {
-        let looked = look(path.clone()).await;
-        let nap = follower.saw(&path, looked);
+        // In a thread that may hang with a file system: what is applied can name files as well.
+        let looked = tokio::task::spawn_blocking(move || {
+            let looked = read(&follower.path).map_err(|error| format!("cannot be read: {error}"));
+            let nap = follower.saw(looked);
+            (follower, nap)
+        });
+        let nap = match looked.await.map_err(JoinError::try_into_panic) {
+            Ok((back, nap)) => {
+                follower = back;
+                nap
+            }
+            Err(Ok(panic)) => resume_unwind(panic),
+            // The runtime ends.
+            Err(Err(_)) => return,
+        };
         tokio::select! {
             () = &mut stop => return,
             () = tokio::time::sleep(nap) => {}
@@ -94,16 +110,7 @@ where
 /// What a look at the file found: its content, or why there is none.
 type Look = Result<String, String>;
 
-/// Reads the whole file, whichever it is now: through all symlinks, and in a thread that may hang with a file system.
-async fn look(path: PathBuf) -> Look {
-    let read = tokio::task::spawn_blocking(move || read(&path)).await;
-    match read {
-        Ok(Ok(text)) => Ok(text),
-        Ok(Err(error)) => Err(format!("cannot be read: {error}")),
-        Err(error) => Err(format!("cannot be read: {error}")),
-    }
-}
-
+/// Reads the whole file, whichever it is now: through all symlinks.
 fn read(path: &Path) -> io::Result<String> {
     let mut text = String::new();
     std::fs::File::open(path)?.take(MOST_BYTES).read_to_string(&mut text)?;
@@ -144,6 +151,7 @@ impl<L: PartialEq> Settling<L> {
 }
 
 struct Follower<A, P> {
+    path: PathBuf,
     apply: A,
     problem: P,
     meter: ReloadMeter,
@@ -156,17 +164,17 @@ where
     P: Fn(String),
 {
     /// Deals with a look, and answers when to look again.
-    fn saw(&mut self, path: &Path, look: Look) -> Duration {
+    fn saw(&mut self, look: Look) -> Duration {
         let (news, nap) = self.looks.saw(look);
-        let Some(look) = self.looks.settled.as_ref().filter(|_| news).cloned() else {
+        let Some(look) = self.looks.settled.as_ref().filter(|_| news) else {
             return nap;
         };
-        match self.take_over(&look) {
-            Ok(reloaded) => self.applied(path, &reloaded),
+        match self.take_over(look) {
+            Ok(reloaded) => self.applied(&reloaded),
             Err(error) => {
                 self.meter.refused.inc();
                 self.meter.in_force.set(0);
-                warn!(file = %path.display(), %error, "the policy file is bad: the policies stay as they were");
+                warn!(file = %self.path.display(), %error, "the policy file is bad: the policies stay as they were");
                 (self.problem)(error);
             }
         }
@@ -178,7 +186,8 @@ where
         (self.apply)(parse_whole(text).map_err(|error| format!("{error:#}"))?)
     }
 
-    fn applied(&self, path: &Path, reloaded: &Reloaded) {
+    fn applied(&self, reloaded: &Reloaded) {
+        let path = &self.path;
         self.meter.in_force.set(1);
         let older = reloaded.kept_newer.iter();
         let older: Vec<_> = older

@@ -2,6 +2,7 @@
 
 use std::{
     fs, io,
+    net::SocketAddr,
     os::unix::{
         fs::{FileTypeExt as _, PermissionsExt as _},
         net::UnixStream as StdUnixStream,
@@ -10,7 +11,7 @@ use std::{
     sync::Arc,
 };
 
-use anyhow::{Context as _, anyhow};
+use anyhow::Context as _;
 use futures_util::{StreamExt as _, stream::SelectAll};
 use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge},
@@ -88,76 +89,86 @@ impl Listeners {
         registry: &mut Registry,
     ) -> anyhow::Result<Self> {
         let meter = ListenerMeter::register(registry);
-        let mut files = Vec::new();
         let mut incoming: SelectAll<Incoming> = SelectAll::new();
-        let mut endpoints = Vec::new();
-        let mut sockets = Vec::new();
+        let mut all = Self {
+            endpoints: Vec::new(),
+            incoming: futures_util::stream::empty().boxed(),
+            sockets: Vec::new(),
+            files: Vec::new(),
+        };
         for listen in listens {
-            let mut admission = Admission::from(Arc::new(listen.caller)).with_callers(Arc::clone(callers));
-            if let Some(path) = listen.token_file {
-                let loaded = load_tokens(path).map_err(|error| anyhow!("--listen {}: {error}", listen.endpoint));
-                let (tokens, followed) = loaded?;
-                admission = admission.with_tokens(tokens);
-                files.push(followed);
-            }
-            let terms = Terms {
-                admission,
-                repair_authority: listen.repair_authority,
-            };
-            match listen.endpoint {
-                Endpoint::Tcp(address) => {
-                    let listener = net::bind(address).await;
-                    let listener = listener.with_context(|| format!("--listen tcp://{address} cannot be bound"))?;
-                    let bound = Endpoint::Tcp(listener.local_addr()?);
-                    incoming.push(match listen.tls {
-                        None => accept_tcp(listener, terms, Arc::clone(places)),
-                        Some(paths) => {
-                            let expiry = meter.expiry.get_or_create_owned(&[("listener", bound.to_string())]);
-                            let loaded = load_tls(paths, expiry);
-                            let (tls, followed) =
-                                loaded.map_err(|error| anyhow!("--listen tcp://{address}: {error}"))?;
-                            files.push(followed);
-                            accept_tls(
-                                listener,
-                                tls,
-                                terms,
-                                Arc::clone(places),
-                                meter.handshakes_failed.clone(),
-                            )
-                        }
-                    });
-                    endpoints.push(bound);
-                }
-                Endpoint::Unix {
+            let name = listen.endpoint.to_string();
+            let bound = all.bind_one(listen, callers, places, &meter).await;
+            incoming.push(bound.with_context(|| format!("--listen {name}"))?);
+        }
+        all.incoming = incoming.boxed();
+        Ok(all)
+    }
+
+    /// Binds one, and answers what comes to it.
+    async fn bind_one(
+        &mut self,
+        listen: Listen,
+        callers: &Arc<Callers>,
+        places: &Arc<Semaphore>,
+        meter: &ListenerMeter,
+    ) -> anyhow::Result<Incoming> {
+        let mut admission = Admission::from(Arc::new(listen.caller)).with_callers(Arc::clone(callers));
+        if let Some(path) = listen.token_file {
+            let (tokens, followed) = load_tokens(path).map_err(anyhow::Error::msg)?;
+            admission = admission.with_tokens(tokens);
+            self.files.push(followed);
+        }
+        let terms = Terms {
+            admission,
+            repair_authority: listen.repair_authority,
+            places: Arc::clone(places),
+        };
+        match listen.endpoint {
+            Endpoint::Tcp(address) => self.bind_tcp(address, listen.tls, terms, meter).await,
+            Endpoint::Unix {
+                path,
+                mode,
+                group,
+                peers,
+            } => {
+                let listener = bind_socket(&path, mode, group).context("cannot be bound")?;
+                self.sockets.push(SocketFile(path.clone()));
+                let check = PeerCheck {
+                    peers: peers.clone(),
+                    refused: meter.refused.clone(),
+                };
+                self.endpoints.push(Endpoint::Unix {
                     path,
                     mode,
                     group,
                     peers,
-                } => {
-                    let listener = bind_socket(&path, mode, group);
-                    let listener =
-                        listener.with_context(|| format!("--listen unix://{} cannot be bound", path.display()))?;
-                    sockets.push(SocketFile(path.clone()));
-                    let check = PeerCheck {
-                        peers: peers.clone(),
-                        refused: meter.refused.clone(),
-                    };
-                    endpoints.push(Endpoint::Unix {
-                        path,
-                        mode,
-                        group,
-                        peers,
-                    });
-                    incoming.push(accept_unix(listener, terms, check, Arc::clone(places)));
-                }
+                });
+                Ok(accept_unix(listener, terms, check))
             }
         }
-        Ok(Self {
-            endpoints,
-            incoming: incoming.boxed(),
-            sockets,
-            files,
-        })
+    }
+
+    async fn bind_tcp(
+        &mut self,
+        address: SocketAddr,
+        tls: Option<TlsFiles>,
+        terms: Terms,
+        meter: &ListenerMeter,
+    ) -> anyhow::Result<Incoming> {
+        let listener = net::bind(address).await.context("cannot be bound")?;
+        let bound = Endpoint::Tcp(listener.local_addr()?);
+        let incoming = match tls {
+            None => accept_tcp(listener, terms),
+            Some(paths) => {
+                let expiry = meter.expiry.get_or_create_owned(&[("listener", bound.to_string())]);
+                let (tls, followed) = load_tls(paths, expiry).map_err(anyhow::Error::msg)?;
+                self.files.push(followed);
+                accept_tls(listener, tls, terms, meter.handshakes_failed.clone())
+            }
+        };
+        self.endpoints.push(bound);
+        Ok(incoming)
     }
 }
 
@@ -196,9 +207,16 @@ fn load_tls(files: TlsFiles, expiry: Gauge) -> Result<(Tls, Files), String> {
 struct Terms {
     admission: Admission,
     repair_authority: bool,
+    /// A place for each connection of all listeners.
+    places: Arc<Semaphore>,
 }
 
 impl Terms {
+    /// Waits for a place; none is given any more when the sidecar ends.
+    async fn place(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.places).acquire_owned().await.ok()
+    }
+
     fn connection(&self, io: impl Io + 'static, peer: Peer, place: OwnedSemaphorePermit) -> Connection {
         let connection = Connection::new(io, self.admission.of(peer), Some(place));
         if self.repair_authority {
@@ -237,9 +255,9 @@ impl PeerCheck {
     }
 }
 
-fn accept_tcp(listener: TcpListener, terms: Terms, places: Arc<Semaphore>) -> Incoming {
+fn accept_tcp(listener: TcpListener, terms: Terms) -> Incoming {
     Box::pin(async_stream::stream! {
-        while let Ok(place) = Arc::clone(&places).acquire_owned().await {
+        while let Some(place) = terms.place().await {
             let io = net::accept(&listener).await;
             yield Ok(terms.connection(io, Peer::default(), place));
         }
@@ -247,12 +265,12 @@ fn accept_tcp(listener: TcpListener, terms: Terms, places: Arc<Semaphore>) -> In
 }
 
 /// Accepts connections that agree on TLS. One that takes its time holds nobody up.
-fn accept_tls(listener: TcpListener, tls: Tls, terms: Terms, places: Arc<Semaphore>, failed: Counter) -> Incoming {
-    let accept = async move || {
-        let place = Arc::clone(&places).acquire_owned().await.ok()?;
-        Some((net::accept(&listener).await, place))
-    };
+fn accept_tls(listener: TcpListener, tls: Tls, terms: Terms, failed: Counter) -> Incoming {
     Box::pin(async_stream::stream! {
+        let accept = async || {
+            let place = terms.place().await?;
+            Some((net::accept(&listener).await, place))
+        };
         let mut handshakes = JoinSet::new();
         loop {
             let agreed = tokio::select! {
@@ -279,9 +297,9 @@ fn accept_tls(listener: TcpListener, tls: Tls, terms: Terms, places: Arc<Semapho
     })
 }
 
-fn accept_unix(listener: UnixListener, terms: Terms, peers: PeerCheck, places: Arc<Semaphore>) -> Incoming {
+fn accept_unix(listener: UnixListener, terms: Terms, peers: PeerCheck) -> Incoming {
     Box::pin(async_stream::stream! {
-        while let Ok(place) = Arc::clone(&places).acquire_owned().await {
+        while let Some(place) = terms.place().await {
             match listener.accept().await {
                 Ok((io, _)) => if let Some(peer) = peers.admit(&io) {
                     yield Ok(terms.connection(io, peer, place));

@@ -225,6 +225,7 @@ fn half_a_file_is_not_taken_over() {
     let mut registry = Registry::default();
     let applied = Mutex::new(0);
     let mut follower = Follower {
+        path: "policy.toml".into(),
         apply: |_| {
             *applied.lock() += 1;
             Ok(Reloaded::default())
@@ -233,7 +234,7 @@ fn half_a_file_is_not_taken_over() {
         meter: ReloadMeter::register(&mut registry),
         looks: Settling::new(None),
     };
-    let mut saw = |text: &str| follower.saw(Path::new("policy.toml"), Ok(text.to_owned()));
+    let mut saw = |text: &str| follower.saw(Ok(text.to_owned()));
     assert_eq!(saw("[policy.a]"), SETTLE);
     assert_eq!(saw("[policy.a]"), POLL);
     // Written in place: first a part that would be valid, then all of it.

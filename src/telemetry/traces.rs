@@ -26,7 +26,7 @@ use tracing::{info, warn};
 use crate::{config::TraceConfig, rpc::Traces};
 
 /// What instruments the sidecar: itself.
-const SCOPE: &str = "session-sidecar";
+const SCOPE: &str = env!("CARGO_PKG_NAME");
 
 /// How long the last spans may take to be sent at the end.
 const LAST_WORDS: Duration = Duration::from_secs(5);

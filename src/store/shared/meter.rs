@@ -207,7 +207,7 @@ fn span(operation: &'static str, outcome: &'static str, took: Duration) {
     if !parent.has_active_span() {
         return;
     }
-    let tracer = global::tracer("session-sidecar");
+    let tracer = global::tracer(env!("CARGO_PKG_NAME"));
     // By the wall's clock, as the library's own are.
     #[allow(clippy::disallowed_methods)]
     let ended = SystemTime::now();
