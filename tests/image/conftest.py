@@ -14,6 +14,7 @@ HERE = Path(__file__).parent
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--image", default="localhost/session-sidecar:test", help="the image to test")
     parser.addoption("--again", default="localhost/session-sidecar:again", help="the same, built a second time without a cache")
+    parser.addoption("--arm64", default="localhost/session-sidecar:arm64", help="the same, built for arm64")
     parser.addoption("--binary", type=Path, default=DEFAULT_BINARY, help="the session-sidecar that goes into the wheel")
     parser.addoption("--manifest", type=Path, default=HERE / "pod.yaml", help="Kubernetes manifests, one of which is a pod to run")
     parser.addoption("--app-container", help="which container of its pod is the application, if there are several beside the sidecar")
@@ -21,16 +22,26 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if {"image", "app", "machine"} & set(item.fixturenames):
+        if {"image", "arm64", "app", "machine"} & set(item.fixturenames):
             item.add_marker("full")
+
+
+def built(name: str, how: str = "") -> str:
+    """The name of an image that is there."""
+    assert containers.podman("image", "exists", name, check=False).returncode == 0, f"{name} is not built: {how}tests/image/build.sh {name}"
+    return name
 
 
 @pytest.fixture(scope="session")
 def image(request: pytest.FixtureRequest) -> str:
     """The image's name."""
-    name = request.config.getoption("--image")
-    assert containers.podman("image", "exists", name, check=False).returncode == 0, f"{name} is not built: tests/image/build.sh {name}"
-    return name
+    return built(request.config.getoption("--image"))
+
+
+@pytest.fixture(scope="session")
+def arm64(request: pytest.FixtureRequest) -> str:
+    """The name of the image for arm64."""
+    return built(request.config.getoption("--arm64"), "TARGETARCH=arm64 ")
 
 
 @pytest.fixture(scope="session")
