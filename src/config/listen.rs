@@ -1,7 +1,7 @@
 //! Listeners, as URLs: `tcp://127.0.0.1:50151` or `unix:///run/session-sidecar.sock?mode=0660&uids=1000`, both with optional
 //! `tenants=`, `verbs=` and `authority=`.
 
-use std::{fmt, fs, net::SocketAddr, path::PathBuf, str::FromStr, sync::Arc};
+use std::{borrow::Cow, fmt, fs, net::SocketAddr, path::PathBuf, str::FromStr, sync::Arc};
 
 use percent_encoding::percent_decode_str;
 
@@ -159,9 +159,9 @@ impl FromStr for Listen {
         let (mut certificate, mut key_file, mut client_ca, mut token_file) = (None, None, None, None);
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (key, value) = pair.split_once('=').ok_or_else(|| format!("{pair:?} has no value"))?;
-            let value = percent_decode_str(value)
-                .decode_utf8()
-                .map_err(|_| format!("{key} is not UTF-8"))?;
+            // A comma that is percent-encoded is part of a name, and separates none.
+            let raw = value;
+            let value = decode(key, raw)?;
             match (key, &mut endpoint) {
                 ("mode", Endpoint::Unix { mode, .. }) => {
                     let parsed = u32::from_str_radix(&value, 8).ok().filter(|mode| *mode <= 0o777);
@@ -181,7 +181,10 @@ impl FromStr for Listen {
                 ("tls-key-file", Endpoint::Tcp(_)) => key_file = Some(file(key, &value)?),
                 ("client-ca-file", Endpoint::Tcp(_)) => client_ca = Some(file(key, &value)?),
                 ("token-file", _) => token_file = Some(file(key, &value)?),
-                ("tenants", _) => caller.tenants = value.split(',').map(Arc::from).collect(),
+                ("tenants", _) => {
+                    let names = raw.split(',').map(|name| decode(key, name).map(Arc::from));
+                    caller.tenants = names.collect::<Result<_, _>>()?;
+                }
                 ("verbs", _) if value == "none" => caller.verbs.clear(),
                 ("verbs", _) => caller.verbs = value.split(',').map(VerbGroup::from_str).collect::<Result<_, _>>()?,
                 _ => {
@@ -210,6 +213,11 @@ impl FromStr for Listen {
             token_file,
         })
     }
+}
+
+fn decode<'a>(key: &str, value: &'a str) -> Result<Cow<'a, str>, String> {
+    let decoded = percent_decode_str(value).decode_utf8();
+    decoded.map_err(|_| format!("{key} is not UTF-8"))
 }
 
 fn file(key: &str, value: &str) -> Result<PathBuf, String> {
@@ -252,6 +260,8 @@ mod tests {
         assert!(listen.repair_authority);
         assert_eq!(*listen.caller.tenants, ["", "shop"].map(Arc::<str>::from));
         assert_eq!(listen.caller.verbs, [VerbGroup::Use, VerbGroup::WatchOwn]);
+        let listen: Listen = "tcp://127.0.0.1:1?tenants=a%2Cb,c%26d".parse().unwrap();
+        assert_eq!(*listen.caller.tenants, ["a,b", "c&d"].map(Arc::<str>::from));
     }
 
     #[test]

@@ -9,19 +9,17 @@ shift
 cd "$(dirname "$0")/../.."
 native=$(dpkg --print-architecture)
 TARGETARCH=${TARGETARCH:-$native}
-mounted=$(mktemp -d)
-trap 'rm -rf "$mounted"' EXIT
-printf '[build]\njobs = %s\n' "${CARGO_BUILD_JOBS:-$(nproc)}" >"$mounted/config.toml"
-printf '#!/bin/sh\n[ "$1 $2" = "target add" ] && [ -d "/usr/local/rust/lib/rustlib/$3" ]\n' >"$mounted/rustup"
-chmod +x "$mounted/rustup"
+cargo=$(mktemp -d)
+trap 'rm -rf "$cargo"' EXIT
+printf '[build]\njobs = %s\n' "${CARGO_BUILD_JOBS:-$(nproc)}" >"$cargo/config.toml"
 if [ "$TARGETARCH" != "$native" ]; then
     case $TARGETARCH in arm64) target=aarch64-unknown-linux-gnu ;; *) target=x86_64-unknown-linux-gnu ;; esac
     rustup --quiet target add "$target"
 fi
 when=$(git log -1 --format=%ct)
 .tools/image/bin/buildah bud --isolation chroot --pull-never --format docker --layers \
-    --volume "$(rustc --print sysroot):/usr/local/rust:ro" --volume "$mounted/config.toml:/usr/local/cargo/config.toml:ro" \
-    --volume "$mounted/rustup:/usr/local/bin/rustup:ro" \
+    --volume "$(rustc --print sysroot):/usr/local/rust:ro" --volume "$cargo/config.toml:/usr/local/cargo/config.toml:ro" \
+    --volume "$PWD/tests/image/rustup.sh:/usr/local/bin/rustup:ro" \
     --volume /etc/ssl/certs/ca-certificates.crt:/etc/ssl/certs/ca-certificates.crt:ro \
     --build-arg "TARGETARCH=$TARGETARCH" --build-arg "SOURCE_DATE_EPOCH=$when" --timestamp "$when" \
     --build-arg "REVISION=$(git rev-parse HEAD)" --tag "$name" "$@" .
