@@ -1,12 +1,8 @@
 //! The admin door: metrics and probes over plain HTTP. It changes nothing.
 
-use std::{
-    future::Future,
-    io,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
 };
 
 use axum::{
@@ -18,6 +14,11 @@ use axum::{
 };
 use prometheus_client::{encoding::text::encode, registry::Registry};
 use tokio::net::TcpListener;
+
+use crate::net;
+
+/// How many connections may be open: probes and scrapers are few, and strangers are not to take the process' file descriptors.
+const MOST_CONNECTIONS: usize = 256;
 
 /// Whether calls are welcome.
 #[derive(Debug, Clone, Default)]
@@ -35,15 +36,12 @@ impl Readiness {
 }
 
 /// Serves until `stop` is done.
-pub async fn serve<S>(listener: TcpListener, registry: Registry, readiness: Readiness, stop: S) -> io::Result<()>
-where
-    S: Future<Output = ()> + Send + 'static,
-{
+pub async fn serve(listener: TcpListener, registry: Registry, readiness: Readiness, stop: impl Future<Output = ()>) {
     let app = Router::new()
         .route("/livez", get(|| async { "alive\n" }))
         .route("/readyz", get(readyz).with_state(readiness))
         .route("/metrics", get(metrics).with_state(Arc::new(registry)));
-    axum::serve(listener, app).with_graceful_shutdown(stop).await
+    net::serve_http1(listener, app, MOST_CONNECTIONS, stop).await;
 }
 
 async fn readyz(State(readiness): State<Readiness>) -> impl IntoResponse {

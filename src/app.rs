@@ -16,7 +16,6 @@ use prometheus_client::{
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
-    sync::Semaphore,
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -145,9 +144,8 @@ impl App {
             .policy_file
             .map(|path| (path, ReloadMeter::register(&mut registry)));
 
-        let places = Arc::new(Semaphore::new(config.max_connections));
         let callers = KnownCallers::new(config.callers).map_err(|error| anyhow!("--policy-file: {error}"))?;
-        let listeners = Listeners::bind(config.listen, &callers.table(), &places, &mut registry).await?;
+        let listeners = Listeners::bind(config.listen, &callers.table(), config.max_connections, &mut registry).await?;
         let mut files = listeners.files;
         if policy_file.is_some() {
             files.push(callers.files());

@@ -1,9 +1,42 @@
-//! TCP listeners, whatever they serve: binding and accepting.
+//! What all servers have in common, whatever they serve: binding, accepting, and patience with those who are slow.
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
 
-use tokio::net::{TcpListener, TcpStream};
+use axum::{
+    BoxError, Router,
+    body::Body,
+    extract::Request,
+    middleware::{Next, from_fn},
+};
+use http_body::{Frame, SizeHint};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::{conn::auto::Builder, graceful::GracefulShutdown},
+    service::TowerToHyperService,
+};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+    time::{Sleep, sleep},
+};
 use tracing::warn;
+
+/// How long the head of a request may take.
+const SLOWEST_HEAD: Duration = Duration::from_secs(20);
+
+/// How long what was sent may go without a sign that it came, in ms: who vanished is not served for the quarter of an hour that Linux
+/// would go on (tcp(7)).
+const UNHEARD: u32 = 30_000;
+
+/// How long the rest of it may take.
+const SLOWEST_BODY: Duration = Duration::from_secs(10);
 
 /// How long to wait before accepting again after an error, which is most often that no file descriptor is free.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
@@ -41,4 +74,120 @@ pub(crate) async fn accept(listener: &TcpListener) -> TcpStream {
 pub(crate) async fn accept_failed(error: &io::Error) {
     warn!(%error, "a connection cannot be accepted");
     tokio::time::sleep(ACCEPT_AGAIN).await;
+}
+
+/// Serves HTTP/1 until `stop` is done, and then lets what is under way end. So many connections may be open: those that come then wait.
+pub(crate) async fn serve_http1(listener: TcpListener, routes: Router, most: usize, stop: impl Future<Output = ()>) {
+    let routes = routes.layer(from_fn(async |request: Request, next: Next| {
+        next.run(request.map(|body| Body::new(Patient::new(body, too_slow))))
+            .await
+    }));
+    let routes = TowerToHyperService::new(routes);
+    let mut server = Builder::new(TokioExecutor::new()).http1_only();
+    server
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(SLOWEST_HEAD);
+    let places = Arc::new(Semaphore::new(most));
+    let open = GracefulShutdown::new();
+    tokio::pin!(stop);
+    loop {
+        let connection = async {
+            let place = Arc::clone(&places).acquire_owned().await;
+            (place, accept(&listener).await)
+        };
+        let (place, io) = tokio::select! {
+            () = &mut stop => break,
+            connection = connection => connection,
+        };
+        if let Err(error) = rustix::net::sockopt::set_tcp_user_timeout(&io, UNHEARD) {
+            warn!(%error, "TCP_USER_TIMEOUT cannot be set");
+        }
+        let connection = server.serve_connection(TokioIo::new(io), routes.clone());
+        let connection = open.watch(connection.into_owned());
+        tokio::spawn(async move {
+            let _ = connection.await;
+            drop(place);
+        });
+    }
+    open.shutdown().await;
+}
+
+fn too_slow() -> BoxError {
+    "the request did not come whole within 10 s".into()
+}
+
+/// A request's body that must have come whole some time after it was first waited for.
+pub(crate) struct Patient<B> {
+    body: B,
+    too_slow: fn() -> BoxError,
+    /// Most requests come whole, and need none.
+    patience: Option<Pin<Box<Sleep>>>,
+}
+
+impl<B> Patient<B> {
+    pub(crate) fn new(body: B, too_slow: fn() -> BoxError) -> Self {
+        Self {
+            body,
+            too_slow,
+            patience: None,
+        }
+    }
+}
+
+impl<B: http_body::Body<Error: Into<BoxError>> + Unpin> http_body::Body for Patient<B> {
+    type Data = B::Data;
+    type Error = BoxError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, BoxError>>> {
+        if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) {
+            return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
+        }
+        let patience = self.patience.get_or_insert_with(|| Box::pin(sleep(SLOWEST_BODY)));
+        ready!(patience.as_mut().poll(cx));
+        Poll::Ready(Some(Err((self.too_slow)())))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use axum::body::Bytes;
+    use http_body::Body as _;
+    use tokio::time::Instant;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_does_not_come_whole_ends_in_time() {
+        let (more, pieces) = tokio::sync::mpsc::channel::<Result<Bytes, BoxError>>(1);
+        let pieces = tokio_stream::wrappers::ReceiverStream::new(pieces);
+        let mut body = Patient::new(Body::from_stream(pieces), too_slow);
+        // A byte now and then does not help.
+        tokio::spawn(async move {
+            while more.send(Ok(Bytes::from_static(b"x"))).await.is_ok() {
+                sleep(Duration::from_secs(3)).await;
+            }
+        });
+        let began = Instant::now();
+        let error = loop {
+            if let Err(error) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx))
+                .await
+                .expect("it goes on")
+            {
+                break error;
+            }
+        };
+        assert_eq!(error.to_string(), too_slow().to_string());
+        assert_eq!(began.elapsed(), SLOWEST_BODY);
+    }
 }

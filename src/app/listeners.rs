@@ -4,7 +4,7 @@ use std::{
     fs, io,
     net::SocketAddr,
     os::unix::{
-        fs::{FileTypeExt as _, PermissionsExt as _},
+        fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _},
         net::UnixStream as StdUnixStream,
     },
     path::{Path, PathBuf},
@@ -81,11 +81,11 @@ impl ListenerMeter {
 }
 
 impl Listeners {
-    /// Binds them. Each connection takes one of the places; further ones wait.
+    /// Binds them. So many connections may be open at each; further ones wait.
     pub(super) async fn bind(
         listens: Vec<Listen>,
         callers: &Arc<Callers>,
-        places: &Arc<Semaphore>,
+        max_connections: usize,
         registry: &mut Registry,
     ) -> anyhow::Result<Self> {
         let meter = ListenerMeter::register(registry);
@@ -98,7 +98,7 @@ impl Listeners {
         };
         for listen in listens {
             let name = listen.endpoint.to_string();
-            let bound = all.bind_one(listen, callers, places, &meter).await;
+            let bound = all.bind_one(listen, callers, max_connections, &meter).await;
             incoming.push(bound.with_context(|| format!("--listen {name}"))?);
         }
         all.incoming = incoming.boxed();
@@ -110,7 +110,7 @@ impl Listeners {
         &mut self,
         listen: Listen,
         callers: &Arc<Callers>,
-        places: &Arc<Semaphore>,
+        max_connections: usize,
         meter: &ListenerMeter,
     ) -> anyhow::Result<Incoming> {
         let mut admission = Admission::from(Arc::new(listen.caller)).with_callers(Arc::clone(callers));
@@ -122,7 +122,7 @@ impl Listeners {
         let terms = Terms {
             admission,
             repair_authority: listen.repair_authority,
-            places: Arc::clone(places),
+            places: Arc::new(Semaphore::new(max_connections)),
         };
         match listen.endpoint {
             Endpoint::Tcp(address) => self.bind_tcp(address, listen.tls, terms, meter).await,
@@ -133,7 +133,7 @@ impl Listeners {
                 peers,
             } => {
                 let listener = bind_socket(&path, mode, group).context("cannot be bound")?;
-                self.sockets.push(SocketFile(path.clone()));
+                self.sockets.push(SocketFile::of(&path).context("cannot be bound")?);
                 let check = PeerCheck {
                     peers: peers.clone(),
                     refused: meter.refused.clone(),
@@ -207,7 +207,7 @@ fn load_tls(files: TlsFiles, expiry: Gauge) -> Result<(Tls, Files), String> {
 struct Terms {
     admission: Admission,
     repair_authority: bool,
-    /// A place for each connection of all listeners.
+    /// A place for each connection: of this listener alone, so that strangers at one cannot keep others from another.
     places: Arc<Semaphore>,
 }
 
@@ -347,11 +347,32 @@ fn bind_socket(path: &Path, mode: u32, group: Option<u32>) -> io::Result<UnixLis
 }
 
 /// Removes a socket file when the sidecar is gone.
-pub(super) struct SocketFile(PathBuf);
+pub(super) struct SocketFile {
+    path: PathBuf,
+    /// Its device and number: a successor puts another one in its place.
+    identity: (u64, u64),
+}
+
+impl SocketFile {
+    fn of(path: &Path) -> io::Result<Self> {
+        Ok(Self {
+            path: path.to_owned(),
+            identity: identity(path)?,
+        })
+    }
+}
+
+fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    let metadata = path.symlink_metadata()?;
+    Ok((metadata.dev(), metadata.ino()))
+}
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        if let Err(error) = fs::remove_file(&self.0) {
+        if identity(&self.path).ok() != Some(self.identity) {
+            return;
+        }
+        if let Err(error) = fs::remove_file(&self.path) {
             warn!(%error, "the socket file cannot be removed");
         }
     }

@@ -88,10 +88,16 @@ async fn channel(args: &TargetArgs) -> anyhow::Result<Channel> {
         });
         endpoint.connect_with_connector(connector).await
     } else {
-        let endpoint = Endpoint::from_shared(target.to_owned()).ok();
+        // As the clients take it, too.
+        let url = match target.split_once("://") {
+            Some(("tcp", address)) => format!("http://{address}"),
+            Some(_) => target.to_owned(),
+            None => format!("http://{target}"),
+        };
+        let endpoint = Endpoint::from_shared(url).ok();
         let endpoint = endpoint.filter(|endpoint| matches!(endpoint.uri().scheme_str(), Some("http" | "https")));
         let mut endpoint = endpoint.with_context(|| {
-            format!("--target {target:?} must be http://ADDRESS:PORT, https://NAME:PORT or unix:/PATH")
+            format!("--target {target:?} must be ADDRESS:PORT, http://ADDRESS:PORT, https://NAME:PORT or unix:/PATH")
         })?;
         if endpoint.uri().scheme_str() == Some("https") {
             endpoint = endpoint.tls_config(tls(args)?).context("--tls-…-file")?;

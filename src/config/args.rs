@@ -217,7 +217,7 @@ pub struct ServeArgs {
     )]
     pub audit_subject: AuditSubject,
 
-    /// How many connections may be open; further ones wait.
+    /// How many connections may be open at each listener of the API, and at the door; further ones wait.
     #[arg(
         long,
         env = "SESSION_SIDECAR_MAX_CONNECTIONS",

@@ -1,7 +1,10 @@
 //! Listeners, as URLs: `tcp://127.0.0.1:50151` or `unix:///run/session-sidecar.sock?mode=0660&uids=1000`, both with optional
 //! `tenants=`, `verbs=` and `authority=`.
 
-use std::{borrow::Cow, fmt, fs, net::SocketAddr, path::PathBuf, str::FromStr, sync::Arc};
+use std::{
+    borrow::Cow, collections::HashSet, fmt, fs::File, io::Read as _, net::SocketAddr, path::PathBuf, str::FromStr,
+    sync::Arc,
+};
 
 use percent_encoding::percent_decode_str;
 
@@ -25,6 +28,14 @@ pub struct Listen {
     pub token_file: Option<PathBuf>,
 }
 
+/// The longest path of a socket: it is bound beside its place, with the process' number behind its name (unix(7): 108 bytes, with a zero).
+const LONGEST_SOCKET: usize = 99;
+
+/// Whether a tenant can have this name: at most 128 bytes of visible ASCII.
+pub(super) fn is_tenant(name: &str) -> bool {
+    name.len() <= 128 && name.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
 /// What is read of files of a listener.
 pub(super) type Contents = Vec<Vec<u8>>;
 
@@ -35,11 +46,18 @@ const MOST_BYTES: u64 = 1 << 20;
 pub fn read_files(paths: &[PathBuf]) -> Result<Contents, String> {
     let read_one = |path: &PathBuf| {
         let told = |error: String| format!("{} cannot be read: {error}", path.display());
-        let size = fs::metadata(path).map_err(|error| told(error.to_string()))?.len();
-        if size > MOST_BYTES {
+        // Some files have no size, and no end.
+        let read = |file: File| {
+            let mut content = Vec::new();
+            file.take(MOST_BYTES + 1).read_to_end(&mut content).map(|_| content)
+        };
+        let content = File::open(path)
+            .and_then(read)
+            .map_err(|error| told(error.to_string()))?;
+        if content.len() as u64 > MOST_BYTES {
             return Err(told(format!("it is longer than {MOST_BYTES} bytes")));
         }
-        fs::read(path).map_err(|error| told(error.to_string()))
+        Ok(content)
     };
     paths.iter().map(read_one).collect()
 }
@@ -145,6 +163,12 @@ impl FromStr for Listen {
             if !path.starts_with('/') {
                 return Err("unix:// needs an absolute path, like unix:///run/session-sidecar.sock".to_owned());
             }
+            if path.len() > LONGEST_SOCKET {
+                return Err(format!(
+                    "unix:// has a path of {} bytes; at most {LONGEST_SOCKET} fit",
+                    path.len()
+                ));
+            }
             Endpoint::Unix {
                 path: path.into(),
                 mode: 0o660,
@@ -157,8 +181,12 @@ impl FromStr for Listen {
         let mut caller = Caller::default();
         let mut repair_authority = true;
         let (mut certificate, mut key_file, mut client_ca, mut token_file) = (None, None, None, None);
+        let mut given = HashSet::new();
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (key, value) = pair.split_once('=').ok_or_else(|| format!("{pair:?} has no value"))?;
+            if !given.insert(key) {
+                return Err(format!("{key} is there twice: give it once"));
+            }
             // A comma that is percent-encoded is part of a name, and separates none.
             let raw = value;
             let value = decode(key, raw)?;
@@ -184,6 +212,9 @@ impl FromStr for Listen {
                 ("tenants", _) => {
                     let names = raw.split(',').map(|name| decode(key, name).map(Arc::from));
                     caller.tenants = names.collect::<Result<_, _>>()?;
+                    if let Some(bad) = caller.tenants.iter().find(|name| !is_tenant(name)) {
+                        return Err(format!("tenants: {bad:?} must be at most 128 bytes of visible ASCII"));
+                    }
                 }
                 ("verbs", _) if value == "none" => caller.verbs.clear(),
                 ("verbs", _) => caller.verbs = value.split(',').map(VerbGroup::from_str).collect::<Result<_, _>>()?,
@@ -284,6 +315,10 @@ mod tests {
             ("tcp://localhost:1", "IP address"),
             ("unix://relative", "absolute path"),
             ("unix:///a?mode=1777", "octal"),
+            (&format!("unix:///{}", "a".repeat(99)), "at most 99 fit"),
+            ("unix:///a?uids=0&uids=1000", "uids is there twice"),
+            ("tcp://127.0.0.1:1?tenants=caf%C3%A9", "visible ASCII"),
+            ("tcp://127.0.0.1:1?tenants=a,%00", "visible ASCII"),
             ("tcp://127.0.0.1:1?mode=0600", "no option \"mode\""),
             ("tcp://127.0.0.1:1?verbs=touch", "no verb group \"touch\""),
             ("tcp://127.0.0.1:1?uids=0", "no option \"uids\""),

@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 /// Which sidecar to ask.
 #[derive(Debug, Clone, Args)]
 pub struct TargetArgs {
-    /// The sidecar: http://ADDRESS:PORT, https://NAME:PORT or unix:/PATH.
+    /// The sidecar: ADDRESS:PORT or http://ADDRESS:PORT, https://NAME:PORT or unix:/PATH.
     #[arg(
         long,
         env = "SESSION_SIDECAR_TARGET",

@@ -115,14 +115,16 @@ pub struct Passes {
 impl<'a> Asked<'a> {
     /// As NGINX's users pass it (X-Original-URI), or as Traefik, Caddy and others do (X-Forwarded-Uri).
     fn of(headers: &'a HeaderMap, redirects: bool) -> Option<Self> {
-        let said = |names: [&'static str; 2]| {
-            let mut values = names.into_iter().filter_map(|name| headers.get(name)?.to_str().ok());
-            values.find(|value| !value.is_empty())
+        // The first that is there decides, also if it cannot be read: the other may be the client's own.
+        let said = |names: [&'static str; 2], default: &'static str| {
+            let mut values = names.into_iter().filter_map(|name| headers.get(name));
+            let value = values.find(|value| !value.is_empty());
+            value.map_or(Some(default), |value| value.to_str().ok())
         };
-        let target = said(["x-forwarded-uri", "x-original-uri"])?;
+        let target = said(["x-forwarded-uri", "x-original-uri"], "")?;
         Some(Self {
-            method: said(["x-forwarded-method", "x-original-method"]).unwrap_or("GET"),
-            host: said(["x-forwarded-host", "host"]).map_or("", without_port),
+            method: said(["x-forwarded-method", "x-original-method"], "GET")?,
+            host: without_port(said(["x-forwarded-host", "host"], "")?),
             target: target.starts_with('/').then_some(target)?,
             headers,
             route: Says {

@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     event::Event,
-    sessions::{Name, Scope, Subscriber, Watch, WatchContent, WatchError},
+    sessions::{Error, Name, Scope, Subscriber, Watch, WatchContent, WatchError},
     state::{Happening, HoldKind, HoldWish, SessionRef},
 };
 
@@ -66,6 +66,14 @@ pub(super) async fn stream(State(door): State<Arc<Door>>, headers: HeaderMap, ur
     }
     let known = door.not_over(name).await.map_err(|error| writer.refused(&error))?;
     let reference = known.status.reference;
+    // Anybody can make an id up, and a stream takes the place of a watcher.
+    if known.details.is_none() {
+        let unknown = Error::Unknown {
+            reference,
+            may_have_ended: known.status.may_have_ended,
+        };
+        return Err(writer.refused(&unknown));
+    }
     let Some(page) = door.pages.open(reference, hold) else {
         let message = format!("the session has {MOST_STREAMS} streams; let the pages of a browser share one");
         return Err(writer.refuse(StatusCode::TOO_MANY_REQUESTS, "STREAM_CAP", &message));
@@ -174,7 +182,6 @@ impl Pump {
 
     /// Holds PRESENCE for the page. Answers whether to go on with it.
     async fn hold_presence(&self) -> bool {
-        use crate::sessions::Error;
         let (name, hold) = (self.door.name(&self.session_id), &self.page.hold);
         let held = self.door.sessions.hold(name, presence(hold)).await;
         // Who said meanwhile that it is left has found no hold.

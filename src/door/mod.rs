@@ -26,13 +26,8 @@ use axum::{
     response::Response,
     routing::{any, get, post},
 };
-use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::{conn::auto::Builder, graceful::GracefulShutdown},
-    service::TowerToHyperService,
-};
 use serde::{Deserialize, de::DeserializeOwned};
-use tokio::{net::TcpListener, sync::Semaphore};
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 pub use answer::Refused;
@@ -57,9 +52,6 @@ const LONGEST_BODY: usize = 4096;
 
 /// The longest duration that is believed: ten years, as over gRPC.
 const LONGEST: Duration = Duration::from_secs(3653 * 24 * 3600);
-
-/// How long the head of a request may take: who sends it slower, or nothing at all, takes up a connection for no good.
-const SLOWEST_HEAD: Duration = Duration::from_secs(20);
 
 /// What stands before the ids of holds that pages begin: a page can let go of no other.
 const PAGES_HOLDS: &str = "page.";
@@ -222,32 +214,7 @@ impl Doors {
 
     /// Serves until `stop` is done, and then lets what is under way end. So many connections may be open: those that come then wait.
     pub async fn serve(self, listener: TcpListener, max_connections: usize, stop: impl Future<Output = ()>) {
-        let routes = TowerToHyperService::new(self.routes());
-        let mut server = Builder::new(TokioExecutor::new()).http1_only();
-        server
-            .http1()
-            .timer(TokioTimer::new())
-            .header_read_timeout(SLOWEST_HEAD);
-        let places = Arc::new(Semaphore::new(max_connections));
-        let open = GracefulShutdown::new();
-        tokio::pin!(stop);
-        loop {
-            let connection = async {
-                let place = Arc::clone(&places).acquire_owned().await;
-                (place, net::accept(&listener).await)
-            };
-            let (place, io) = tokio::select! {
-                () = &mut stop => break,
-                connection = connection => connection,
-            };
-            let connection = server.serve_connection(TokioIo::new(io), routes.clone());
-            let connection = open.watch(connection.into_owned());
-            tokio::spawn(async move {
-                let _ = connection.await;
-                drop(place);
-            });
-        }
-        open.shutdown().await;
+        net::serve_http1(listener, self.routes(), max_connections, stop).await;
     }
 }
 

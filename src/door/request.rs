@@ -2,6 +2,8 @@
 
 use axum::http::{HeaderMap, HeaderName, header};
 
+use percent_encoding::percent_decode;
+
 use super::settings::{Cookie, Settings, without_port};
 
 /// The header that a script must send with whatever changes something. A page of another site cannot, unless the browser asks the door
@@ -35,6 +37,11 @@ pub(super) fn named<'a>(settings: &'a Settings, headers: &'a HeaderMap) -> Named
         }
     }
     for cookie in &settings.cookies {
+        if pairs(headers).any(|pair| may_be_read_as(pair, &cookie.name)) {
+            return Named::Unclear(
+                "a cookie is not the one that names a session, and some applications would read it as that",
+            );
+        }
         let mut found: Option<&[u8]> = None;
         for value in pairs(headers).filter_map(|pair| value_of(pair, &cookie.name)) {
             if found.is_some_and(|known| known != value) {
@@ -52,9 +59,55 @@ pub(super) fn named<'a>(settings: &'a Settings, headers: &'a HeaderMap) -> Named
 fn checked<'a>(value: &'a [u8], cookie: Option<&'a Cookie>) -> Named<'a> {
     let is_id = (1..=LONGEST_ID).contains(&value.len()) && value.iter().all(u8::is_ascii_graphic);
     match std::str::from_utf8(value) {
+        Ok(_) if cookie.is_some() && has_another_form(value) => Named::Unclear(
+            "the cookie that names the session has quotes, backslashes, commas, or what needs no %: some applications would read another id",
+        ),
         Ok(id) if is_id => Named::Id(id, cookie),
         _ => Named::Unclear("what names the session is no id: 1 to 256 bytes of visible ASCII"),
     }
+}
+
+/// Whether applications that undo quotes or `%` would read something that has a plainer form: the id of an ended session in another
+/// guise. RFC 6265 section 4.1.1 has neither quotes, backslashes nor commas in a value; RFC 3986 section 2.3 says what needs no `%`,
+/// and section 2.1 that its digits are upper case.
+fn has_another_form(value: &[u8]) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    let digit = |byte: &u8| byte.is_ascii_hexdigit();
+    let encoded = value
+        .windows(3)
+        .filter(|window| window[0] == b'%' && window[1..].iter().all(digit));
+    let mut encoded = encoded.filter_map(|window| Some((window, percent_decode(window).next()?)));
+    value.iter().any(|byte| b"\"\\,".contains(byte))
+        || encoded.any(|(window, byte)| plain(byte) || window[1..].iter().any(u8::is_ascii_lowercase))
+}
+
+/// Whether another pair than that of this name could be read as it: by those who strip what is no letter (a no-break space in Django),
+/// separate pairs by white space or commas as well (Python's `http.cookies`, RFC 2109), undo `%` in names (Rack), or read `.`, a
+/// space and `[` as `_` (PHP).
+fn may_be_read_as(pair: &[u8], name: &str) -> bool {
+    if value_of(pair, name).is_some() {
+        return may_be_read_as_within(pair, name.as_bytes());
+    }
+    let end = pair.iter().position(|byte| *byte == b'=').unwrap_or(pair.len());
+    let key: Vec<u8> = percent_decode(&pair[..end]).collect();
+    let underscored = key.iter().map(|byte| if b".[ +".contains(byte) { b'_' } else { *byte });
+    underscored.eq(name.bytes()) || key == name.as_bytes() || may_be_read_as_within(pair, name.as_bytes())
+}
+
+/// Whether this name and `=` are somewhere behind what separates, but at the beginning.
+fn may_be_read_as_within(pair: &[u8], name: &[u8]) -> bool {
+    let separates = |byte: &u8| !byte.is_ascii_graphic() || *byte == b',';
+    let mut places = pair
+        .windows(name.len())
+        .enumerate()
+        .filter(|(_, window)| *window == name);
+    places.any(|(place, _)| {
+        let behind = &pair[place + name.len()..];
+        let gap = behind.iter().take_while(|byte| separates(byte)).count();
+        let is_first = place == 0 && behind[..gap].trim_ascii().is_empty();
+        let is_apart = place == 0 || separates(&pair[place - 1]);
+        !is_first && is_apart && behind.get(gap) == Some(&b'=')
+    })
 }
 
 /// The pairs of all cookies (RFC 6265 section 5.4: with `; ` between), as bytes: others than ours may have any.
@@ -175,6 +228,53 @@ mod tests {
         let long = format!("first={}", "a".repeat(257));
         for cookie in ["first=a; first=b", "first=a b; second=c", long.as_str()] {
             assert_eq!(id_in(&[("cookie", cookie)]), "unclear", "{cookie}");
+        }
+    }
+
+    #[test]
+    fn an_id_in_another_guise_is_not_passed_over() {
+        for cookie in [
+            "first=\"a\"",
+            "first=\\141",
+            "first=a,b",
+            "first=%61",
+            "first=a%2fb",
+            "first=s%3aa",
+            "%66irst=b; first=a",
+            "first=a; x=1 first=b",
+            "first=a; x=1, first=b",
+            "first=a; x=1,first =b",
+        ] {
+            assert_eq!(id_in(&[("cookie", cookie)]), "unclear", "{cookie}");
+        }
+        for (cookie, id) in [
+            ("first=s%3Aa%2Bb", "s%3Aa%2Bb in first"),
+            ("first=100%; x=?first=b&first=c", "100% in first"),
+            ("first=a; x=\"b\"; y=%61, firsts=1", "a in first"),
+        ] {
+            assert_eq!(id_in(&[("cookie", cookie)]), id);
+        }
+        for bytes in [
+            &b"first=a; \xc2\xa0first=b"[..],
+            b"first=a; first\xc2\xa0=b",
+            b"first=a; x\xa0first=b",
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::COOKIE, HeaderValue::from_bytes(bytes).unwrap());
+            assert!(matches!(named(&settings(), &headers), Named::Unclear(_)), "{bytes:?}");
+        }
+        let php = Settings {
+            cookies: vec![Cookie {
+                name: "my_sid".into(),
+                ..Cookie::default()
+            }],
+            ..Settings::default()
+        };
+        for cookie in ["my.sid=b; my_sid=a", "my[sid=b"] {
+            assert!(
+                matches!(named(&php, &headers(&[("cookie", cookie)])), Named::Unclear(_)),
+                "{cookie}"
+            );
         }
     }
 

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use http::HeaderMap;
 use tokio::sync::watch;
-use tonic::metadata::MetadataMap;
 
 use super::{
     Caller, Callers, Peer,
@@ -55,11 +55,25 @@ impl Admission {
     }
 
     /// What a request with these headers may do.
-    pub(super) fn admit(&self, headers: &MetadataMap) -> Called<Arc<Caller>> {
+    pub(super) fn admit(&self, headers: &HeaderMap) -> Called<Arc<Caller>> {
         // Where nobody is known by a token, what a request shows is its application's own business.
         let asked = self.tokens.is_some() || self.callers.now().knows_tokens();
         let shown = asked.then(|| Shown::by(headers)).flatten();
         self.decide(shown.as_ref())
+    }
+
+    /// Why a request with these headers is turned away whatever it asks for, if it is.
+    pub(super) fn turns_away(&self, headers: &HeaderMap) -> Option<CallError> {
+        if self.tokens.is_none() && !self.caller.verbs.is_empty() {
+            return None;
+        }
+        match self.admit(headers) {
+            Ok(caller) if caller.verbs.is_empty() => Some(CallError::Denied(
+                "this listener is for those whom [[callers]] in the policy file knows, and it does not know this caller".to_owned(),
+            )),
+            Ok(_) => None,
+            Err(error) => Some(error),
+        }
     }
 
     fn decide(&self, shown: Option<&Shown>) -> Called<Arc<Caller>> {
@@ -75,7 +89,7 @@ impl Admission {
     }
 
     /// Done when a request with these headers, which was let in to do that, would not be let in any more, or to do something else.
-    pub(super) fn withdrawn(&self, headers: &MetadataMap, was: Arc<Caller>) -> impl Future<Output = CallError> + use<> {
+    pub(super) fn withdrawn(&self, headers: &HeaderMap, was: Arc<Caller>) -> impl Future<Output = CallError> + use<> {
         let (admission, shown) = (self.clone(), Shown::by(headers));
         let mut callers = self.callers.changes();
         let mut tokens = self.tokens.as_ref().map(|tokens| tokens.changed.subscribe());
@@ -109,7 +123,7 @@ impl Admission {
 struct Shown(blake3::Hash);
 
 impl Shown {
-    fn by(headers: &MetadataMap) -> Option<Self> {
+    fn by(headers: &HeaderMap) -> Option<Self> {
         let value = headers.get("authorization")?.as_bytes();
         let (scheme, token) = value.split_at_checked(7)?;
         let bearer = scheme.eq_ignore_ascii_case(b"bearer ");
@@ -197,8 +211,8 @@ mod tests {
     const TOKEN: &str = "c2Vzc2lvbi1zaWRlY2Fy";
     const NEXT: &str = "bmV4dC1uZXh0LW5leHQ=";
 
-    fn headers(value: Option<&str>) -> MetadataMap {
-        let mut headers = MetadataMap::new();
+    fn headers(value: Option<&str>) -> HeaderMap {
+        let mut headers = HeaderMap::new();
         if let Some(value) = value {
             headers.insert("authorization", value.parse().unwrap());
         }

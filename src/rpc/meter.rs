@@ -6,6 +6,11 @@ use prometheus_client::{
 };
 use tonic::Code;
 
+use super::proto::{
+    envoy::authorization_server::SERVICE_NAME as EXT_AUTHZ,
+    v1::{session_admin_service_server::SERVICE_NAME as ADMIN, session_service_server::SERVICE_NAME as SESSIONS},
+};
+
 /// A method of the API.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Method {
@@ -26,6 +31,25 @@ pub(super) enum Method {
     GetStats,
     ExtAuthz,
 }
+
+const ALL: [Method; 16] = [
+    Method::Create,
+    Method::Touch,
+    Method::BatchTouch,
+    Method::Check,
+    Method::Extend,
+    Method::Hold,
+    Method::Release,
+    Method::Rotate,
+    Method::End,
+    Method::WatchExpiry,
+    Method::ListSessions,
+    Method::EndSessions,
+    Method::ExplainSession,
+    Method::ListPolicies,
+    Method::GetStats,
+    Method::ExtAuthz,
+];
 
 const METHODS: [&str; 16] = [
     "Create",
@@ -85,10 +109,16 @@ impl RpcMeter {
         CODES[code as usize]
     }
 
-    /// Whether there is a method of this name.
-    pub(super) fn knows(method: &str) -> bool {
+    /// The method that the path of a request names.
+    pub(super) fn method(path: &str) -> Option<Method> {
+        let (service, name) = path.strip_prefix('/')?.split_once('/')?;
+        if service == EXT_AUTHZ {
+            return (name == "Check").then_some(Method::ExtAuthz);
+        }
+        let known = service == SESSIONS || service == ADMIN;
         // That of `ext_authz` is called Check, too.
-        METHODS[..Method::ExtAuthz as usize].contains(&method)
+        ALL.into_iter()
+            .find(|method| known && METHODS[*method as usize] == name && !matches!(method, Method::ExtAuthz))
     }
 
     pub(super) fn count(&self, method: Method, code: Code) {

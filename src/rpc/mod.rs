@@ -13,6 +13,7 @@ mod meter;
 mod name;
 pub mod proto;
 mod read;
+mod reception;
 mod service;
 mod test_clock;
 pub mod tls;
@@ -27,7 +28,7 @@ use futures_util::{future::BoxFuture, stream::BoxStream};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 use tonic_health::{ServingStatus, server::HealthReporter};
-use tower::util::{MapResponseLayer, option_layer};
+use tower::util::option_layer;
 
 pub use admission::{Admission, Tokens};
 pub use authority::Repair;
@@ -49,8 +50,10 @@ use proto::{
         session_service_server::{SERVICE_NAME, SessionServiceServer},
     },
 };
+use reception::Reception;
 use service::Service;
 use test_clock::TestClock;
+use write::Writer;
 
 use crate::{door::Doors, sessions::Sessions};
 
@@ -123,6 +126,10 @@ impl Api {
             .max_encoding_message_size(16 * LARGEST_MESSAGE);
         let ext_authz = ExtAuthz::new(self.doors, &self.sessions, Arc::clone(&self.meter));
         let ext_authz = AuthorizationServer::new(ext_authz).max_decoding_message_size(LARGEST_MESSAGE);
+        let reception = Reception {
+            meter: Arc::clone(&self.meter),
+            writer: Writer::new(&self.sessions),
+        };
         let max_watchers = self.sessions.max_watchers();
         let service = Service::new(Arc::clone(&self.sessions), self.meter, self.draining);
         let service = SessionServiceServer::new(service)
@@ -143,7 +150,7 @@ impl Api {
             .then(|| TestClockServiceServer::new(TestClock::new(self.sessions)));
         let server = hardened(max_watchers)
             .layer(option_layer(self.traces))
-            .layer(MapResponseLayer::new(undecodable::blame_the_caller))
+            .layer(reception)
             .add_service(service)
             .add_service(admin)
             .add_service(ext_authz)

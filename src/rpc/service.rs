@@ -324,7 +324,7 @@ impl Service {
 
     async fn do_watch(&self, request: Request<v1::WatchExpiryRequest>) -> Called<WatchStream> {
         let caller = caller(&request)?;
-        let withdrawn = admission(&request)?.withdrawn(request.metadata(), Arc::clone(&caller));
+        let withdrawn = admission(&request)?.withdrawn(request.metadata().as_ref(), Arc::clone(&caller));
         let request = request.into_inner();
         let scope = self.scope(&caller, request.scope).await?;
         let [warnings, cleared, ends] = read::kinds(&request.kinds)?;
@@ -377,8 +377,8 @@ impl Service {
                 .all(|name| matches!(name.name, Some(v1::session_name::Name::SessionId(_)))),
             _ => false,
         };
-        if !own || !caller.may(VerbGroup::WatchOwn) {
-            allow(caller, VerbGroup::WatchAll)?;
+        if !caller.may(VerbGroup::WatchAll) {
+            allow(caller, if own { VerbGroup::WatchOwn } else { VerbGroup::WatchAll })?;
         }
         if let Wire::Everything(everything) = wanted {
             if !scope.tenant.is_empty() {
@@ -436,7 +436,7 @@ pub(super) fn open<T>(request: Request<T>) -> Called<(Arc<Caller>, T)> {
 
 /// What the caller of a request may do.
 fn caller<T>(request: &Request<T>) -> Called<Arc<Caller>> {
-    admission(request)?.admit(request.metadata())
+    admission(request)?.admit(request.metadata().as_ref())
 }
 
 fn admission<T>(request: &Request<T>) -> Called<&Admission> {

@@ -20,13 +20,7 @@ use opentelemetry_sdk::propagation::TraceContextPropagator;
 use tonic::{Code, body::Body, codegen::Bytes};
 use tower::{Layer, Service};
 
-use super::{
-    RpcMeter,
-    proto::{
-        envoy::authorization_server::SERVICE_NAME as EXT_AUTHZ,
-        v1::{session_admin_service_server::SERVICE_NAME as ADMIN, session_service_server::SERVICE_NAME as SESSIONS},
-    },
-};
+use super::RpcMeter;
 
 /// Gives calls spans.
 #[derive(Clone)]
@@ -40,11 +34,9 @@ pub struct Traces {
 impl Traces {
     /// The span of a call of a verb; what else is served is of no interest.
     fn begin(&self, request: &Request<Body>) -> Option<CallSpan> {
-        let path = request.uri().path().strip_prefix('/')?;
-        let (service, method) = path.split_once('/')?;
-        if ![SESSIONS, ADMIN, EXT_AUTHZ].contains(&service) || !RpcMeter::knows(method) {
-            return None;
-        }
+        let path = request.uri().path();
+        RpcMeter::method(path)?;
+        let path = path.trim_start_matches('/');
         let parent = if self.follow_callers {
             TraceContextPropagator::new().extract(&Metadata(request.headers()))
         } else {

@@ -1,41 +1,53 @@
-//! A request that cannot be decoded is the caller's fault, and is told so: tonic calls it INTERNAL.
+//! A request that cannot be read is the caller's fault, and is told so: tonic says INTERNAL, or OUT_OF_RANGE.
 
 use percent_encoding::percent_decode;
-use tonic::{
-    Code, Status,
-    codegen::http::{HeaderMap, Response},
-};
+use tonic::{Code, Status, codegen::http::HeaderMap};
 use tonic_types::{ErrorDetails, StatusExt as _};
+
+use super::{LARGEST_MESSAGE, error::DOMAIN};
 
 /// What prost's error begins with.
 const UNDECODABLE: &str = "failed to decode Protobuf message: ";
 
-/// Turns the answer to a request that could not be decoded into INVALID_ARGUMENT that names the field.
-pub(super) fn blame_the_caller<B>(mut response: Response<B>) -> Response<B> {
-    if let Some(status) = blamed(response.headers()) {
-        // The details of the one that it was are none.
-        let _ = status.add_header(response.headers_mut());
-    }
-    response
-}
+/// What tonic's begins with.
+const TOO_LARGE: &str = "Error, decoded message length too large: ";
 
-fn blamed(headers: &HeaderMap) -> Option<Status> {
+/// What is said of a request that does not come whole in time.
+pub(super) const TOO_SLOW: &str = "the request did not come whole within 10 s";
+
+/// What to answer to a request that could not be read, by the headers of tonic's answer: INVALID_ARGUMENT that names the field,
+/// RESOURCE_EXHAUSTED if it is too large.
+pub(super) fn blamed(headers: &HeaderMap) -> Option<Status> {
     // Only an error without an answer has its status in the headers.
-    let code = headers.get(Status::GRPC_STATUS)?;
-    if code.as_bytes() != b"13" {
+    let code = Code::from_bytes(headers.get(Status::GRPC_STATUS)?.as_bytes());
+    if !matches!(code, Code::Internal | Code::OutOfRange | Code::DeadlineExceeded) {
         return None;
     }
     let message = percent_decode(headers.get(Status::GRPC_MESSAGE)?.as_bytes())
         .decode_utf8()
         .ok()?;
-    let (field, problem) = split(message.strip_prefix(UNDECODABLE)?);
+    match code {
+        Code::OutOfRange if message.starts_with(TOO_LARGE) => {
+            let message = format!("the request is larger than {LARGEST_MESSAGE} bytes: send less at once");
+            let limit = [("limit".to_owned(), LARGEST_MESSAGE.to_string())];
+            let details = ErrorDetails::with_error_info("MESSAGE_TOO_LARGE", DOMAIN, limit);
+            Some(Status::with_error_details(Code::ResourceExhausted, message, details))
+        }
+        Code::DeadlineExceeded if message == TOO_SLOW => Some(Status::deadline_exceeded(TOO_SLOW)),
+        Code::Internal => Some(undecodable(message.strip_prefix(UNDECODABLE)?)),
+        _ => None,
+    }
+}
+
+fn undecodable(told: &str) -> Status {
+    let (field, problem) = split(told);
     if field.is_empty() {
         let message = format!("the request is no message of this method: {problem}");
-        return Some(Status::new(Code::InvalidArgument, message));
+        return Status::new(Code::InvalidArgument, message);
     }
     let details = ErrorDetails::with_bad_request_violation(&field, problem);
     let message = format!("{field}: {problem}");
-    Some(Status::with_error_details(Code::InvalidArgument, message, details))
+    Status::with_error_details(Code::InvalidArgument, message, details)
 }
 
 /// The path of the field and the problem in `Outer.field: Inner.field: problem`.

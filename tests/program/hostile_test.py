@@ -142,8 +142,9 @@ def test_a_message_over_the_limit_is_an_error_and_the_connection_goes_on(sidecar
         touches = [v1.TouchRequest(session_id="x" * 256)] * 5_000
         with pytest.raises(grpc.RpcError) as refused:
             client.sessions.BatchTouch(v1.BatchTouchRequest(touches=touches), timeout=10)
-        # gRPC's libraries do not agree: tonic says OUT_OF_RANGE.
-        assert refused.value.code() in (Code.RESOURCE_EXHAUSTED, Code.OUT_OF_RANGE)
+        assert refused.value.code() == Code.RESOURCE_EXHAUSTED and "1048576 bytes" in refused.value.details()
+        assert reason(refused.value) == "MESSAGE_TOO_LARGE"
+        assert sidecar.metrics("rpcs_total")['{method="BatchTouch",code="RESOURCE_EXHAUSTED"}'] == 1
         assert client.create().session_id
 
 

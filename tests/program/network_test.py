@@ -6,6 +6,8 @@ from pathlib import Path
 
 import grpc
 import pytest
+
+import http2
 from support.api import Client, Code, reason, v1
 from support.certificates import Authority
 from support.process import eventually, free_port, run
@@ -97,6 +99,22 @@ def test_a_renewed_certificate_is_taken_over_under_load(serve, authority, place,
     with dial(port, authority) as client:
         assert refused(client.create).code() == Code.UNAVAILABLE
     assert sidecar.metrics("listener_file_reloads_total") == {'{outcome="applied"}': 1, '{outcome="refused"}': 2}
+
+
+@pytest.mark.parametrize("query", ["token-file={path}", "verbs=none"])
+def test_who_may_do_nothing_is_turned_away_before_the_request_is_read(serve, directory, query):
+    """Else strangers fill the memory with requests that they do not finish."""
+    path = directory / "token"
+    path.write_text(TOKEN)
+    port = free_port()
+    sidecar = serve(listen=[f"tcp://127.0.0.1:{port}?{query.format(path=path)}"])
+    opening = http2.PREFACE + http2.settings() + http2.frame(http2.HEADERS, http2.END_HEADERS, 1, http2.header_block("Touch"))
+    with http2.RawConnection(port, opening) as connection:
+        kinds = (kind for kind, stream, _ in connection.frames() if stream == 1)
+        assert next(kinds) == http2.HEADERS, "an answer, to a request of which there is a head only"
+    counted = sidecar.metrics("rpcs_total")
+    code = "UNAUTHENTICATED" if "token" in query else "PERMISSION_DENIED"
+    assert counted[f'{{method="Touch",code="{code}"}}'] == 1
 
 
 def test_calls_need_the_token_and_it_can_be_changed(serve, directory):

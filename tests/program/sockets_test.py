@@ -6,8 +6,10 @@ import stat
 
 import grpc
 import pytest
+
+from http2 import RawConnection
 from support.api import Client, Code
-from support.process import run
+from support.process import free_port, run
 
 
 def test_the_mode_is_applied_and_the_socket_goes_with_the_process(serve, directory):
@@ -40,6 +42,27 @@ def test_a_live_socket_is_not_stolen(serve, directory, binary):
     assert str(path) in second.stderr
     with Client(f"unix:{path}") as client:
         client.create()
+
+
+def test_the_socket_of_a_successor_stays(serve, directory):
+    path = directory / "s.sock"
+    first = serve(listen=[f"unix://{path}"])
+    path.unlink()
+    serve(listen=[f"unix://{path}"])
+    assert first.stop() == 0
+    with Client(f"unix:{path}") as client:
+        client.create()
+
+
+def test_each_listener_has_places_of_its_own(serve, directory):
+    """A connection to one, or none, keeps nobody from another."""
+    port = free_port()
+    sidecar = serve("--max-connections", "1", listen=[f"tcp://127.0.0.1:{port}", f"unix://{directory}/s.sock"])
+    with RawConnection(port), Client(f"unix:{directory}/s.sock") as client:
+        client.create()
+    with Client(f"127.0.0.1:{port}") as client:
+        client.create()
+    assert sidecar.stop() == 0
 
 
 def test_a_file_that_is_no_socket_is_left_alone(directory, binary):

@@ -6,7 +6,7 @@ use anyhow::{Context as _, anyhow, bail};
 use serde::Deserialize;
 
 use crate::{
-    config::{read_files, token_text},
+    config::{listen::is_tenant, read_files, token_text},
     rpc::{Caller, CallerTable, KnownBy, VerbGroup},
 };
 
@@ -94,10 +94,7 @@ fn caller(table: KnownTable) -> anyhow::Result<KnownCaller> {
     if tenants.is_empty() {
         bail!("tenants is empty: leave it out for the tenant \"\", or name some");
     }
-    if let Some(bad) = tenants
-        .iter()
-        .find(|name| name.len() > 128 || !name.bytes().all(|byte| byte.is_ascii_graphic()))
-    {
+    if let Some(bad) = tenants.iter().find(|name| !is_tenant(name)) {
         bail!("tenants: {bad:?} must be at most 128 bytes of visible ASCII");
     }
     Ok(KnownCaller {

@@ -133,6 +133,28 @@ async fn who_is_unknown_is_refused_or_goes_untracked_as_the_file_says() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn r3_an_ended_session_does_not_come_back_in_another_guise() {
+    let mut site = Site::new().await;
+    create(&mut site.client, "alice").await;
+    pass(mins(15)).await;
+    create(&mut site.client, "mallory").await;
+    let (ended, own) = (id("alice"), id("mallory"));
+    let (first, rest) = ended.split_at(1);
+    for cookies in [
+        format!("sid=\"{ended}\""),
+        format!("sid=%{:x}{rest}", first.as_bytes()[0]),
+        format!("sid=\"\\{:o}{rest}\"", first.as_bytes()[0]),
+        format!("sid={own}; \u{a0}sid={ended}"),
+        format!("sid={own}; other=1 sid={ended}"),
+        format!("s%69d={ended}; sid={own}"),
+    ] {
+        let headers = [("x-original-uri", "/cart"), ("cookie", cookies.as_str())];
+        let told = site.ask(Method::GET, "/authz", &headers, "").await;
+        assert_eq!(told.code, StatusCode::UNAUTHORIZED, "{cookies}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_a_proxy_must_pass_is_said() {
     let mut site = Site::new().await;
     create(&mut site.client, "alice").await;
@@ -147,6 +169,10 @@ async fn what_a_proxy_must_pass_is_said() {
         let told = site.ask(Method::GET, "/authz", &headers, "").await;
         assert_eq!(told.code, code);
     }
+    // Where the proxy's own header cannot be read, that of the client's does not decide what it asks for.
+    let headers = [("x-forwarded-uri", "/cart?\u{ff}"), ("x-original-uri", "/static/a.css")];
+    let told = site.ask(Method::GET, "/authz", &headers, "").await;
+    assert_eq!(told.code, StatusCode::BAD_REQUEST);
     // Never to another site.
     pass(mins(15)).await;
     let told = site.authorize("alice", "GET", "//evil.example/", &NAVIGATION).await;

@@ -224,6 +224,14 @@ async fn streams_are_for_pages_of_the_site_and_not_too_many() {
             (StatusCode::FORBIDDEN, &"FOREIGN_ORIGIN".into())
         );
     }
+    // An id that somebody made up takes no watcher's place.
+    let made_up = [("cookie", format!("sid={}", "x".repeat(40)))];
+    let made_up = made_up.each_ref().map(|(name, value)| (*name, value.as_str()));
+    let told = site.ask(Method::GET, "/session/events", &made_up, "").await;
+    assert_eq!(
+        (told.code, &told.body["error"]),
+        (StatusCode::UNAUTHORIZED, &"SESSION_UNKNOWN".into())
+    );
     let mut open = Vec::new();
     for number in 0..16 {
         let mut stream = Stream::open(&site, "alice", &format!("tab-{number}"), "").await;
