@@ -14,6 +14,7 @@ import (
 	"errors"
 	"log/slog"
 	"os"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -21,7 +22,6 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
@@ -43,6 +43,7 @@ type settings struct {
 	deadline  time.Duration
 	logger    *slog.Logger
 	dial      []grpc.DialOption
+	files     credentialFiles
 	scheduler renew.Scheduler
 }
 
@@ -91,16 +92,22 @@ func (s *settings) check() error {
 // caller carries out calls over one connection.
 type caller struct {
 	settings
-	conn *grpc.ClientConn
-	away *atomic.Bool
+	credentials []grpc.DialOption
+	conn        *grpc.ClientConn
+	away        *atomic.Bool
 }
 
 func newCaller(target string, deadline time.Duration, options []Option) (*caller, error) {
 	c := &caller{settings: settings{target: targetOf(target), deadline: deadline, scheduler: renew.Timers{}}, away: new(atomic.Bool)}
+	c.files = filesOfEnvironment()
 	for _, option := range options {
 		option(&c.settings)
 	}
 	if err := c.check(); err != nil {
+		return nil, err
+	}
+	var err error
+	if c.credentials, err = c.files.credentials(c.target); err != nil {
 		return nil, err
 	}
 	conn, err := c.open()
@@ -119,7 +126,7 @@ func (c *caller) with(options []Option) (*caller, error) {
 	return &changed, changed.check()
 }
 
-// targetOf is where to connect, in gRPC's words.
+// targetOf is where to connect: in gRPC's words, or https://HOST:PORT.
 func targetOf(given string) string {
 	if given == "" {
 		given = os.Getenv("SESSION_SIDECAR_TARGET")
@@ -139,7 +146,6 @@ func targetOf(given string) string {
 // open makes a connection, which connects when it is first used.
 func (c *caller) open() (*grpc.ClientConn, error) {
 	options := []grpc.DialOption{
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		// The sidecar is beside us: http_proxy is not meant, its name has no TXT records, and it is back soon after a restart.
 		grpc.WithNoProxy(),
 		grpc.WithDisableServiceConfig(),
@@ -148,10 +154,10 @@ func (c *caller) open() (*grpc.ClientConn, error) {
 			MinConnectTimeout: time.Second,
 		}),
 	}
-	return grpc.NewClient(c.target, append(options, c.dial...)...)
+	return grpc.NewClient(strings.TrimPrefix(c.target, https), slices.Concat(options, c.credentials, c.dial)...)
 }
 
-// Target is where it connects to, in gRPC's words.
+// Target is where it connects to: in gRPC's words, or https://HOST:PORT.
 func (c *caller) Target() string { return c.target }
 
 // Conn is its connection, for the generated stubs: what this client has no words for. Such calls have the deadline of their context.
@@ -220,8 +226,9 @@ type Client struct {
 	sessions pb.SessionServiceClient
 }
 
-// New makes a client of the sidecar at `target`, such as "127.0.0.1:50151" or "unix:/run/session-sidecar.sock"; if it is empty, at
-// SESSION_SIDECAR_TARGET, else at DefaultTarget. It connects at its first call.
+// New makes a client of the sidecar at `target`, such as "127.0.0.1:50151", "unix:/run/session-sidecar.sock" or, for TLS,
+// "https://sidecar.example:50151"; if it is empty, at SESSION_SIDECAR_TARGET, else at DefaultTarget. It connects at its first call.
+// Errors: *InvalidRequestError, of options and of files that will not do.
 func New(target string, options ...Option) (*Client, error) {
 	c, err := newCaller(target, DefaultDeadline, options)
 	if err != nil {

@@ -96,7 +96,9 @@ func (c *course) beginAnew(reason string) *BeginAnew {
 // what no reconnecting can mend.
 func (c *course) broke(f *failure, stood time.Duration) (*BeginAnew, time.Duration, error) {
 	anew := c.anew(f)
-	if anew == nil {
+	// A stream that stood was cut off when its token was taken out of use: the next one shows the one of now.
+	outdated := c.connected && f.code == "UNAUTHENTICATED"
+	if anew == nil && !outdated {
 		switch err := f.asError().(type) {
 		case *InvalidRequestError, *NotPermittedError:
 			return nil, 0, err

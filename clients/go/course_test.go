@@ -150,3 +150,15 @@ func TestASuccessorAtTheStartOfAResumedStreamWaitsForWhatFollows(t *testing.T) {
 		t.Error(kinds(told), c.ask.ResumeToken)
 	}
 }
+
+func TestAStreamWhoseTokenWasTakenOutOfUseIsOpenedOnceMore(t *testing.T) {
+	outdated := &failure{code: "UNAUTHENTICATED", reason: "CALLER_NOT_AUTHENTICATED"}
+	c := aCourse("")
+	c.heard(message("t1", &pb.SnapshotEnd{}))
+	if anew, pause, err := c.broke(outdated, time.Second); anew != nil || pause != firstPause || err != nil {
+		t.Error(anew, pause, err)
+	}
+	if _, _, err := c.broke(outdated, 0); err == nil {
+		t.Error("it would go on for ever")
+	}
+}

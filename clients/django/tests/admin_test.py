@@ -3,6 +3,7 @@
 import pytest
 from conftest import POLICY, Browser, Site
 from django.contrib.auth.models import Permission, User
+from support.certificates import Authority
 from support.process import free_port
 
 from session_sidecar import EndReason, Sidecar
@@ -85,3 +86,27 @@ def test_without_admin_target_there_is_no_page(site, ada, staff, settings):
 def test_a_sidecar_that_is_away_is_said_to_be(site, ada, staff, settings):
     settings.SESSION_SIDECAR = settings.SESSION_SIDECAR | {"ADMIN_TARGET": f"127.0.0.1:{free_port()}"}
     assert "does not answer" in staff.visit(page_of(ada)).content.decode()
+
+
+@pytest.mark.parametrize("admin_has_tls", [True, False])
+def test_certificates_and_a_token_are_shown_to_both_listeners(serve, directory, settings, ada, admin_has_tls):
+    authority = Authority(directory / "authority")
+    (certificate, key), token = authority.sign("both"), directory / "token"
+    token.write_text("dG9rZW4tb2YtdGhlLXNpdGU=")
+    port, admin = free_port(), free_port()
+    query = f"token-file={token}"
+    tls = f"{query}&tls-cert-file={certificate}&tls-key-file={key}&client-ca-file={authority.certificate}"
+    serve("--dev", listen=[f"tcp://127.0.0.1:{port}?{tls}", f"tcp://127.0.0.1:{admin}?verbs=admin&{tls if admin_has_tls else query}"])
+    settings.SESSION_SIDECAR = settings.SESSION_SIDECAR | {
+        "TARGET": f"https://127.0.0.1:{port}",
+        "ADMIN_TARGET": f"{'https' if admin_has_tls else 'http'}://127.0.0.1:{admin}",
+        "TLS_CA_FILE": str(authority.certificate),
+        "TLS_CERT_FILE": str(certificate),
+        "TLS_KEY_FILE": str(key),
+        "TOKEN_FILE": str(token),
+        "DEADLINE": 20,
+    }
+    User.objects.create_superuser("root", password="a password")
+    root = Browser()
+    assert root.log_in("root").status_code == 302
+    assert "does not answer" not in (page := root.visit(page_of(ada))).content.decode() and page.status_code == 200

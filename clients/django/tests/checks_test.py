@@ -52,6 +52,23 @@ def test_without_a_sidecar_only_deploy_says_so(settings, capsys):
     assert "W004) The policy could not be compared" in said(capsys, deploy=True)
 
 
+def test_a_site_that_cannot_show_who_it_is_is_told_by_deploy(serve, settings, capsys, directory):
+    (directory / "token").write_text("dG9rZW4tb2YtdGhlLXNpdGU=")
+    (directory / "wrong").write_text("c29tZWJvZHktZWxzZSdzLXRva2Vu")
+    address = f"127.0.0.1:{free_port()}"
+    serve("--dev", listen=[f"tcp://{address}?token-file={directory}/token"])
+    right = {"TARGET": address, "TOKEN_FILE": str(directory / "token")}
+    settings.SESSION_SIDECAR = right
+    assert said(capsys, deploy=True) == ""
+    settings.SESSION_SIDECAR = right | {"TOKEN_FILE": str(directory / "wrong")}
+    assert "E009) The sidecar does not know this site: CALLER_NOT_AUTHENTICATED" in said(capsys, deploy=True)
+    settings.SESSION_SIDECAR = RIGHT | right | {"TOKEN_FILE": "/none/such"}
+    assert said(capsys) == ""
+    assert "E008) The sidecar cannot be asked: token_file: /none/such cannot be read" in said(capsys, deploy=True)
+    settings.SESSION_SIDECAR = right | {"TLS_CA_FILE": str(directory / "ca.crt")}
+    assert "E008) The sidecar cannot be asked: tls_ca_file" in said(capsys, deploy=True)
+
+
 @pytest.mark.parametrize("backend", ["fake", "off"])
 def test_a_site_that_runs_without_judgement_is_warned_of(settings, capsys, backend):
     settings.SESSION_SIDECAR = {"BACKEND": backend}

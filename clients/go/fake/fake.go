@@ -109,6 +109,7 @@ const target = "passthrough:///fake"
 func (f *Sidecar) options(own []sidecar.Option) []sidecar.Option {
 	return append([]sidecar.Option{
 		sidecar.WithDialOptions(grpc.WithContextDialer(f.dial)), sidecar.WithScheduler(f.server), sidecar.WithDeadline(20 * time.Second),
+		sidecar.WithTokenFile(""),
 	}, own...)
 }
 

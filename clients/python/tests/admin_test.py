@@ -1,11 +1,9 @@
 """SidecarAdmin, synchronous and asyncio, against a real sidecar with a listener for administrators."""
 
-import asyncio
-import inspect
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from helpers import NEVER_ISSUED, PATIENT, seconds
+from helpers import NEVER_ISSUED, PATIENT, Blocking, seconds
 
 from session_sidecar import (
     Activity,
@@ -26,30 +24,6 @@ from session_sidecar import (
 from session_sidecar.testing import advance
 
 
-class Blocking:
-    """An AsyncSidecarAdmin with the face of a SidecarAdmin."""
-
-    def __init__(self, target: str) -> None:
-        self._runner = asyncio.Runner()
-        self._admin = AsyncSidecarAdmin(target)
-
-    def __getattr__(self, verb):
-        def call(*arguments, **named):
-            answer = getattr(self._admin, verb)(*arguments, **named)
-            if inspect.isasyncgen(answer):
-                return iter(self._runner.run(self._all(answer)))
-            return self._runner.run(answer)
-
-        return call
-
-    async def _all(self, answers):
-        return [each async for each in answers]
-
-    def close(self) -> None:
-        self._runner.run(self._admin.close())
-        self._runner.close()
-
-
 @pytest.fixture
 def sidecar(serve):
     process = serve("--dev", query="?verbs=use,issue,end,admin")
@@ -57,7 +31,7 @@ def sidecar(serve):
         yield client
 
 
-@pytest.fixture(params=[SidecarAdmin, Blocking])
+@pytest.fixture(params=[SidecarAdmin, lambda target: Blocking(AsyncSidecarAdmin(target))], ids=["threads", "asyncio"])
 def desk(request, sidecar):
     client = request.param(sidecar.target)
     yield client

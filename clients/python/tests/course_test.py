@@ -57,6 +57,15 @@ def test_a_token_from_within_the_initial_state_is_not_used():
     assert watch.resume_token == "t2"
 
 
+def test_a_stream_whose_token_was_taken_out_of_use_is_opened_once_more():
+    outdated = Failure("UNAUTHENTICATED", "none of those", "CALLER_NOT_AUTHENTICATED")
+    watch = course(include_initial_state=True)
+    begin(watch)
+    assert watch.broke(outdated, 1) == (None, 0.1)
+    with pytest.raises(NotPermittedError):
+        watch.broke(outdated, 0)
+
+
 @pytest.mark.parametrize("failure", [EXPIRED, Failure("INVALID_ARGUMENT", "another's", fields=("resume_token",))])
 def test_a_token_of_no_use_begins_anew_with_the_state(failure):
     watch = course(resume_token="of yesterday")

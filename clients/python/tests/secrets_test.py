@@ -1,19 +1,11 @@
 """g15: a session id is in no repr, message, log line or exception."""
 
 import logging
-import traceback
 
-from helpers import NEVER_ISSUED, PATIENT, seconds
+from helpers import NEVER_ISSUED, PATIENT, seconds, shown
 from support.process import free_port
 
 from session_sidecar import Sidecar, SidecarError, Touch, events
-
-
-def shown(thing):
-    """Every way in which a thing is shown by accident. An exception with all that it came from."""
-    if isinstance(thing, BaseException):
-        return "".join(traceback.format_exception(thing)) + repr(thing) + repr(thing.args) + repr(vars(thing))
-    return f"{thing!r} {thing}"
 
 
 def test_g15_what_is_shown_and_logged_has_refs_and_no_ids(process, sidecar, caplog):

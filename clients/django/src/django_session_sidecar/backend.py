@@ -115,9 +115,9 @@ def _configured() -> Backend | None:
         return None
     if told.backend == "fake":
         return of_fake(fake())
-    sidecar = Sidecar(told.target, tenant=told.tenant, fail=Fail(told.fail), deadline=told.timeout)
-    asynchronous = AsyncSidecar(told.target, tenant=told.tenant, fail=Fail(told.fail), deadline=told.timeout)
-    admin = SidecarAdmin(told.admin_target, tenant=told.tenant) if told.admin_target else None
+    sidecar = Sidecar(told.target, tenant=told.tenant, fail=Fail(told.fail), deadline=told.timeout, **told.files)
+    asynchronous = AsyncSidecar(told.target, tenant=told.tenant, fail=Fail(told.fail), deadline=told.timeout, **told.files)
+    admin = SidecarAdmin(told.admin_target, tenant=told.tenant, **told.admin_files) if told.admin_target else None
     return Backend(sidecar, asynchronous, admin)
 
 

@@ -11,7 +11,7 @@ from django.conf import settings as django_settings
 from django.core.checks import CheckMessage, Error, Warning
 from django.urls import NoReverseMatch, reverse
 
-from session_sidecar import NotPermittedError, RefusedError, Session, Sidecar, SidecarError, SidecarUnreachableError
+from session_sidecar import InvalidRequestError, NotPermittedError, RefusedError, Session, Sidecar, SidecarError, SidecarUnreachableError
 
 from . import conf
 
@@ -74,7 +74,11 @@ def check_policy(app_configs: Sequence[AppConfig] | None, **_: Any) -> list[Chec
     if told.backend != "grpc" or (told.expire_after is None and told.warn_after is None):
         return []
     try:
-        return [*_compared(told, _limits(told))]
+        sidecar = _client(told)
+    except InvalidRequestError:
+        return []  # Nor has it the files. `--deploy` names them.
+    try:
+        return [*_compared(told, _limits(told, sidecar))]
     except SidecarUnreachableError:
         return []  # A build has no sidecar. `--deploy` says so.
     except (RefusedError, NotPermittedError) as error:
@@ -91,19 +95,29 @@ def check_reachable(app_configs: Sequence[AppConfig] | None, **_: Any) -> list[C
     if told.backend == "off":
         return [Warning("BACKEND is off: no session is judged.", id="session_sidecar.W003")]
     try:
-        with Sidecar(told.target, tenant=told.tenant, deadline=_PATIENCE) as sidecar:
+        client = _client(told)
+    except InvalidRequestError as error:
+        return [Error(f"The sidecar cannot be asked: {error}", id="session_sidecar.E008")]
+    try:
+        with client as sidecar:
             sidecar.end("0" * 32)
     except SidecarUnreachableError as error:
         hint = "Run this check where the site runs, or see to SESSION_SIDECAR['TARGET']."
         return [Warning(f"The policy could not be compared: {error}", hint=hint, id="session_sidecar.W004")]
-    except SidecarError:
-        pass  # It answers: it knows of no such session.
+    except SidecarError as error:
+        if isinstance(error, NotPermittedError) and error.code == "UNAUTHENTICATED":
+            return [Error(f"The sidecar does not know this site: {error}", id="session_sidecar.E009")]
+        # It answers: it knows of no such session.
     return []
 
 
-def _limits(told: conf.Settings) -> Session:
+def _client(told: conf.Settings) -> Sidecar:
+    return Sidecar(told.target, tenant=told.tenant, deadline=_PATIENCE, **told.files)
+
+
+def _limits(told: conf.Settings, client: Sidecar) -> Session:
     """The limits in force, told by a session that begins and ends here: to ask for policies takes rights that a site need not have."""
-    with Sidecar(told.target, tenant=told.tenant, deadline=_PATIENCE) as sidecar:
+    with client as sidecar:
         created = sidecar.create(policy=told.policy, labels={"purpose": "manage-py-check"})
         sidecar.end(created.session_id, note="manage.py check")
     return created.session

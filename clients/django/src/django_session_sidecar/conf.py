@@ -14,6 +14,8 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
 from django.shortcuts import resolve_url
 
+from session_sidecar import CredentialFiles
+
 # Without EXPIRE_AFTER nobody here knows the idle timeout; a short one is 5 minutes.
 _ASSUMED_TIMEOUT = 300
 # The last-seen time in the Django session is behind by this part of the idle timeout at most.
@@ -55,6 +57,14 @@ class Settings:
     """Origins whose pages may extend, hold and report, beside the site's own."""
     admin_target: str | None = None
     """A listener of the sidecar with the verbs `admin`, for the admin page of a user's sessions."""
+    tls_ca_file: str | None = None
+    """The authorities to trust at a TARGET with https://; else the variables of the Python client say this and the next three."""
+    tls_cert_file: str | None = None
+    """The client certificate to show there."""
+    tls_key_file: str | None = None
+    """Its key."""
+    token_file: str | None = None
+    """The bearer token of all calls."""
     policy_file: str | None = None
     """The sidecar's policy file, for `fake`; else its policy has EXPIRE_AFTER and WARN_AFTER."""
 
@@ -67,6 +77,21 @@ class Settings:
     def timeout(self) -> timedelta:
         """How long a call may take."""
         return timedelta(seconds=self.deadline)
+
+    @property
+    def files(self) -> CredentialFiles:
+        """What is trusted and shown at TARGET."""
+        return {
+            "tls_ca_file": self.tls_ca_file,
+            "tls_cert_file": self.tls_cert_file,
+            "tls_key_file": self.tls_key_file,
+            "token_file": self.token_file,
+        }
+
+    @property
+    def admin_files(self) -> CredentialFiles:
+        """The same at ADMIN_TARGET, which may be a socket while TARGET has TLS."""
+        return self.files if (self.admin_target or "").startswith("https://") else {"token_file": self.token_file}
 
     @property
     def login_url(self) -> str:

@@ -31,6 +31,7 @@ const NeverIssued sidecar.ID = "an-id-that-was-never-issued"
 // Process is a `session-sidecar serve --dev` with the short demo policy: 20 s of inactivity, warned of 10 s and 5 s before.
 type Process struct {
 	TCP, UDS string
+	Another  string // The address of a --listen tcp://… among the arguments.
 	admin    string
 	cmd      *exec.Cmd
 	exited   chan struct{}
@@ -93,7 +94,8 @@ func StartReal(t testing.TB, address string, arguments ...string) *Process {
 	if !<-ready {
 		t.Fatalf("the sidecar did not start:\n%s", &said)
 	}
-	p.TCP, p.admin = endpoint.FindStringSubmatch(said.String())[1], admin.FindStringSubmatch(said.String())[1]
+	listening := endpoint.FindAllStringSubmatch(said.String(), -1)
+	p.TCP, p.Another, p.admin = listening[0][1], listening[len(listening)-1][1], admin.FindStringSubmatch(said.String())[1]
 	t.Cleanup(p.Kill)
 	return p
 }

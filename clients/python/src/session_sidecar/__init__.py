@@ -13,6 +13,7 @@
 from . import admin, events
 from ._admin import AsyncSidecarAdmin, SidecarAdmin
 from ._client import AsyncSidecar, Sidecar
+from ._credentials import CredentialFiles
 from ._errors import (
     InvalidRequestError,
     NotPermittedError,
@@ -70,6 +71,7 @@ __all__ = [
     "AsyncWatch",
     "ClearedCause",
     "Created",
+    "CredentialFiles",
     "End",
     "EndAnswer",
     "EndReason",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
+from typing import Unpack
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -11,6 +12,7 @@ from . import _wire as wire
 from . import admin
 from ._calls import Call, Settings, raised
 from ._client import AsyncClient, SyncClient, async_verb, verb
+from ._credentials import CredentialFiles
 from ._errors import InvalidRequestError
 from ._proto import session_admin_service_pb2 as pb
 from ._proto import session_service_pb2 as v1
@@ -244,10 +246,12 @@ def _policy(message: pb.PolicyInfo) -> admin.PolicyInfo:
 
 class SidecarAdmin(SyncClient):
     """SessionAdminService of the sidecar at `target`, for operators and support staff, one tenant at a time: a listener must have
-    the verb group `admin`. Each call takes `actor_id`: who asks, for the audit log. All errors are exceptions."""
+    the verb group `admin`. Each call takes `actor_id`: who asks, for the audit log. All errors are exceptions. `files` are those of CredentialFiles."""
 
-    def __init__(self, target: str | None = None, *, tenant: str = "", deadline: timedelta = DEADLINE) -> None:
-        super().__init__(target, tenant=tenant, fail=Fail.CLOSED, deadline=deadline)
+    def __init__(
+        self, target: str | None = None, *, tenant: str = "", deadline: timedelta = DEADLINE, **files: Unpack[CredentialFiles]
+    ) -> None:
+        super().__init__(target, tenant=tenant, fail=Fail.CLOSED, deadline=deadline, **files)
 
     end_sessions = verb(_end_sessions)
     explain = verb(_explain)
@@ -274,10 +278,12 @@ class SidecarAdmin(SyncClient):
 
 class AsyncSidecarAdmin(AsyncClient):
     """SessionAdminService of the sidecar at `target`, for operators and support staff, one tenant at a time: a listener must have
-    the verb group `admin`. Each call takes `actor_id`: who asks, for the audit log. All errors are exceptions."""
+    the verb group `admin`. Each call takes `actor_id`: who asks, for the audit log. All errors are exceptions. `files` are those of CredentialFiles."""
 
-    def __init__(self, target: str | None = None, *, tenant: str = "", deadline: timedelta = DEADLINE) -> None:
-        super().__init__(target, tenant=tenant, fail=Fail.CLOSED, deadline=deadline)
+    def __init__(
+        self, target: str | None = None, *, tenant: str = "", deadline: timedelta = DEADLINE, **files: Unpack[CredentialFiles]
+    ) -> None:
+        super().__init__(target, tenant=tenant, fail=Fail.CLOSED, deadline=deadline, **files)
 
     end_sessions = async_verb(_end_sessions)
     explain = async_verb(_explain)

@@ -7,12 +7,13 @@ import os
 import threading
 import weakref
 from collections.abc import Callable
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar, Unpack
 
 import grpc
 import grpc.aio
 from google.protobuf.message import Message
 
+from ._credentials import HTTPS, CredentialFiles, Credentials
 from ._proto import session_admin_service_pb2 as admin_pb
 from ._proto import session_service_pb2 as pb
 
@@ -36,8 +37,6 @@ VERBS: dict[str, tuple[str, type[Message]]] = {
     "GetStats": (_ADMIN_SERVICE, admin_pb.GetStatsResponse),
 }
 _OPTIONS: list[tuple[str, Any]] = [
-    # For a `unix:` target gRPC makes an :authority out of the path, which is not a valid one.
-    ("grpc.default_authority", "localhost"),
     # Else channels of one process share connections: a forked child would go on with its parent's, and a watch whose connection
     # is silent would get the same one again.
     ("grpc.use_local_subchannel_pool", 1),
@@ -47,34 +46,46 @@ _OPTIONS: list[tuple[str, Any]] = [
     ("grpc.min_reconnect_backoff_ms", 1000),
     ("grpc.max_reconnect_backoff_ms", 1000),
 ]
+# For a `unix:` target gRPC makes an :authority out of the path, which is not a valid one. With TLS it is the name that is verified.
+_CLEAR_OPTIONS = [*_OPTIONS, ("grpc.default_authority", "localhost")]
 
 
-def target_of(given: str | None) -> str:
-    """Where to connect: `given`, or SESSION_SIDECAR_TARGET, or the default; in gRPC's words."""
+def _target(given: str | None) -> str:
     target = given or os.environ.get("SESSION_SIDECAR_TARGET") or DEFAULT_TARGET
     for scheme in ("http://", "tcp://"):
         target = target.removeprefix(scheme)
     return target.rstrip("/") if not target.startswith("unix:") else target
 
 
+class Endpoint:
+    """Where a client connects to, and as whom."""
+
+    def __init__(self, target: str | None, **files: Unpack[CredentialFiles]) -> None:
+        self.target = _target(target)
+        """What is given, or SESSION_SIDECAR_TARGET, or the default: in gRPC's words, or https://HOST:PORT."""
+        self._credentials = Credentials(self.target, **files)
+        self.metadata = self._credentials.metadata
+
+    def open(self) -> grpc.Channel:
+        """A channel for synchronous calls."""
+        if credentials := self._credentials.for_channel():
+            return grpc.secure_channel(self.target.removeprefix(HTTPS), credentials, options=_OPTIONS)
+        return grpc.insecure_channel(self.target, options=_CLEAR_OPTIONS)
+
+    def open_aio(self) -> grpc.aio.Channel:
+        """A channel for the running event loop."""
+        if credentials := self._credentials.for_channel():
+            return grpc.aio.secure_channel(self.target.removeprefix(HTTPS), credentials, options=_OPTIONS)
+        return grpc.aio.insecure_channel(self.target, options=_CLEAR_OPTIONS)
+
+    def watch(self, channel: Any, request: pb.WatchExpiryRequest) -> Any:
+        """Opens a stream over either kind of channel."""
+        stub = channel.unary_stream(_SERVICE + "WatchExpiry", request_serializer=_serialized, response_deserializer=pb.WatchExpiryResponse.FromString)
+        return stub(request, metadata=self.metadata())
+
+
 def _serialized(request: Message) -> bytes:
     return request.SerializeToString()
-
-
-def open_channel(target: str) -> grpc.Channel:
-    """A channel for synchronous calls."""
-    return grpc.insecure_channel(target, options=_OPTIONS)
-
-
-def open_aio_channel(target: str) -> grpc.aio.Channel:
-    """A channel for the running event loop."""
-    return grpc.aio.insecure_channel(target, options=_OPTIONS)
-
-
-def watch_call(channel: Any, request: pb.WatchExpiryRequest) -> Any:
-    """Opens a stream over either kind of channel."""
-    stub = channel.unary_stream(_SERVICE + "WatchExpiry", request_serializer=_serialized, response_deserializer=pb.WatchExpiryResponse.FromString)
-    return stub(request)
 
 
 def _stubs(channel: Any) -> dict[str, Any]:
@@ -115,14 +126,14 @@ class _Lazy(Generic[AnyChannel]):
 class Connection:
     """The channel of a synchronous client: one for each process, opened at its first call."""
 
-    def __init__(self, target: str) -> None:
-        self.target = target
+    def __init__(self, endpoint: Endpoint) -> None:
+        self.endpoint = endpoint
         self._after_fork()
         _connections.add(self)
 
     def _after_fork(self) -> None:
         self._lock = threading.Lock()
-        self._lazy: _Lazy[grpc.Channel] = _Lazy(lambda: open_channel(self.target))
+        self._lazy: _Lazy[grpc.Channel] = _Lazy(self.endpoint.open)
 
     def abandon(self) -> None:
         """Begins anew in a child process."""
@@ -145,8 +156,8 @@ class Connection:
 class AioConnection:
     """The channels of an asyncio client: one for each event loop, opened at its first call."""
 
-    def __init__(self, target: str) -> None:
-        self.target = target
+    def __init__(self, endpoint: Endpoint) -> None:
+        self.endpoint = endpoint
         self._after_fork()
         _connections.add(self)
 
@@ -162,7 +173,7 @@ class AioConnection:
         """The call of a verb on the running loop."""
         loop = asyncio.get_running_loop()
         if loop not in self._loops:
-            self._loops[loop] = _Lazy(lambda: open_aio_channel(self.target))
+            self._loops[loop] = _Lazy(self.endpoint.open_aio)
         return self._loops[loop].stub(verb)
 
     async def close(self) -> None:

@@ -12,14 +12,15 @@ from dataclasses import replace
 from datetime import timedelta
 from functools import wraps
 from types import TracebackType
-from typing import Any, Concatenate, Literal, ParamSpec, Self, TypeVar
+from typing import Any, Concatenate, Literal, ParamSpec, Self, TypeVar, Unpack
 
 import grpc
 
 from . import _calls as calls
 from . import _wire as wire
 from ._calls import Call, Settings
-from ._channel import AioConnection, Connection, target_of
+from ._channel import AioConnection, Connection, Endpoint
+from ._credentials import CredentialFiles
 from ._errors import Failure, InvalidRequestError, decode
 from ._holding import AsyncHolding, Holding
 from ._proto import session_service_pb2 as pb
@@ -78,18 +79,26 @@ class _Outage:
 class _Client:
     """What all clients have."""
 
-    def __init__(self, target: str | None, *, tenant: str, fail: Fail | Literal["closed", "open"], deadline: timedelta) -> None:
-        self._target = target_of(target)
+    def __init__(
+        self,
+        target: str | None,
+        *,
+        tenant: str,
+        fail: Fail | Literal["closed", "open"],
+        deadline: timedelta,
+        **files: Unpack[CredentialFiles],
+    ) -> None:
+        self._endpoint = Endpoint(target, **files)
         self._settings = Settings(wire.text("tenant", tenant), Fail(fail), deadline)
-        self._outage = _Outage(self._target)
+        self._outage = _Outage(self.target)
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self._target!r}, tenant={self._settings.tenant!r})"
+        return f"{type(self).__name__}({self.target!r}, tenant={self._settings.tenant!r})"
 
     @property
     def target(self) -> str:
-        """Where it connects to, in gRPC's words."""
-        return self._target
+        """Where it connects to: in gRPC's words, or https://HOST:PORT."""
+        return self._endpoint.target
 
 
 class SyncClient(_Client):
@@ -102,9 +111,10 @@ class SyncClient(_Client):
         tenant: str = "",
         fail: Fail | Literal["closed", "open"] = Fail.CLOSED,
         deadline: timedelta = DEADLINE,
+        **files: Unpack[CredentialFiles],
     ) -> None:
-        super().__init__(target, tenant=tenant, fail=fail, deadline=deadline)
-        self._connection = Connection(self._target)
+        super().__init__(target, tenant=tenant, fail=fail, deadline=deadline, **files)
+        self._connection = Connection(self._endpoint)
 
     def __enter__(self) -> Self:
         return self
@@ -121,7 +131,7 @@ class SyncClient(_Client):
         attempts = _Attempts(call, self._settings.deadline, self._outage.away)
         while True:
             try:
-                message = self._connection.stub(call.verb)(call.request, timeout=attempts.left())
+                message = self._connection.stub(call.verb)(call.request, timeout=attempts.left(), metadata=self._endpoint.metadata())
             except grpc.RpcError as error:
                 failure = decode(error)
                 if (pause := attempts.again(failure)) is not None:
@@ -143,9 +153,10 @@ class AsyncClient(_Client):
         tenant: str = "",
         fail: Fail | Literal["closed", "open"] = Fail.CLOSED,
         deadline: timedelta = DEADLINE,
+        **files: Unpack[CredentialFiles],
     ) -> None:
-        super().__init__(target, tenant=tenant, fail=fail, deadline=deadline)
-        self._connection = AioConnection(self._target)
+        super().__init__(target, tenant=tenant, fail=fail, deadline=deadline, **files)
+        self._connection = AioConnection(self._endpoint)
 
     async def __aenter__(self) -> Self:
         return self
@@ -162,7 +173,7 @@ class AsyncClient(_Client):
         attempts = _Attempts(call, self._settings.deadline, self._outage.away)
         while True:
             try:
-                message = await self._connection.stub(call.verb)(call.request, timeout=attempts.left())
+                message = await self._connection.stub(call.verb)(call.request, timeout=attempts.left(), metadata=self._endpoint.metadata())
             except grpc.RpcError as error:
                 failure = decode(error)
                 if (pause := attempts.again(failure)) is not None:
@@ -178,7 +189,7 @@ class _Sessions(_Client):
     """What the clients of SessionService have beside their verbs."""
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self._target!r}, tenant={self._settings.tenant!r}, fail={self._settings.fail.value!r})"
+        return f"{type(self).__name__}({self.target!r}, tenant={self._settings.tenant!r}, fail={self._settings.fail.value!r})"
 
     @property
     def fails_open(self) -> bool:
@@ -256,7 +267,8 @@ def async_verb(
 
 class Sidecar(SyncClient, _Sessions):
     """A client of the sidecar at `target` (default: SESSION_SIDECAR_TARGET, else 127.0.0.1:50151), for threads and prefork servers:
-    it connects at its first call, each process for itself. Make one, at import, share it, and make no call before a fork."""
+    it connects at its first call, each process for itself. Make one, at import, share it, and make no call before a fork.
+    `files` are those of CredentialFiles: with https://HOST:PORT certificates, and a token."""
 
     _holding: type[Holding] = Holding
 
@@ -304,13 +316,14 @@ class Sidecar(SyncClient, _Sessions):
         request = self._watch_request(
             sessions, subject, whole_tenant, everything, kinds, initial_state, heartbeat_interval, resume_token
         )
-        target = self._target  # Not self: the watch may outlive it.
-        return Watch(request, lambda course: WireStream(target, course))
+        endpoint = self._endpoint  # Not self: the watch may outlive it.
+        return Watch(request, lambda course: WireStream(endpoint, course))
 
 
 class AsyncSidecar(AsyncClient, _Sessions):
     """A client of the sidecar at `target` (default: SESSION_SIDECAR_TARGET, else 127.0.0.1:50151), for asyncio: it connects at its
-    first call, each event loop for itself. Make one, at import, and share it; use it only after a fork, not before."""
+    first call, each event loop for itself. Make one, at import, and share it; use it only after a fork, not before.
+    `files` are those of CredentialFiles: with https://HOST:PORT certificates, and a token."""
 
     _holding: type[AsyncHolding] = AsyncHolding
 
@@ -360,4 +373,4 @@ class AsyncSidecar(AsyncClient, _Sessions):
         return self._open_watch(request)
 
     def _open_watch(self, request: pb.WatchExpiryRequest) -> AsyncWatch:
-        return AsyncWatch(self._target, request)
+        return AsyncWatch(self._endpoint, request)

@@ -20,7 +20,7 @@ import grpc
 import grpc.aio
 
 from . import _wire as wire
-from ._channel import open_aio_channel, open_channel, watch_call
+from ._channel import Endpoint
 from ._errors import Failure, InvalidRequestError, NotPermittedError, SidecarError, decode, to_error
 from ._proto import session_service_pb2 as pb
 from .events import BeginAnew, Event, Snapshot, SnapshotEnd
@@ -94,7 +94,9 @@ class Course:
         """After the stream ended, having stood for so many seconds: what to tell, and how long to wait before the next one.
         Raises what no reconnecting can mend."""
         anew = self._anew(failure)
-        if anew is None and failure and isinstance(error := to_error(failure), InvalidRequestError | NotPermittedError):
+        # A stream that stood was cut off when its token was taken out of use: the next one shows the one of now.
+        outdated = self.connected and failure and failure.code == "UNAUTHENTICATED"
+        if anew is None and failure and not outdated and isinstance(error := to_error(failure), InvalidRequestError | NotPermittedError):
             raise error
         if self.connected:
             logger.warning("a watch was cut off (%s) and reconnects", failure.reason or failure.code if failure else "the stream ended")
@@ -173,9 +175,9 @@ class Stream(Protocol):
 class WireStream:
     """A stream on a connection of its own."""
 
-    def __init__(self, target: str, course: Course) -> None:
-        self._channel = open_channel(target)
-        self._call = watch_call(self._channel, course.request())
+    def __init__(self, endpoint: Endpoint, course: Course) -> None:
+        self._channel = endpoint.open()
+        self._call = endpoint.watch(self._channel, course.request())
         self._dog = _Watchdog(course.silence, self._call)
 
     def next(self) -> pb.WatchExpiryResponse | None:
@@ -288,8 +290,8 @@ def _close_all() -> None:
 class AsyncWatch(AsyncIterator[Event]):
     """The events of an `AsyncSidecar.watch`, for ever. `close()` ends the iteration."""
 
-    def __init__(self, target: str, request: pb.WatchExpiryRequest) -> None:
-        self._target = target
+    def __init__(self, endpoint: Endpoint, request: pb.WatchExpiryRequest) -> None:
+        self._endpoint = endpoint
         self._course = Course(request)
         self._closing = asyncio.Event()
         self._call: grpc.aio.Call | None = None
@@ -346,8 +348,8 @@ class AsyncWatch(AsyncIterator[Event]):
     async def _stream(self) -> AsyncGenerator[Event, None]:
         """One stream; leaves in `_failure` how it ended."""
         self._failure = None
-        channel = open_aio_channel(self._target)
-        call = self._call = watch_call(channel, self._course.request())
+        channel = self._endpoint.open_aio()
+        call = self._call = self._endpoint.watch(channel, self._course.request())
         try:
             while (message := await self._read(call)) is not None:
                 for event in self._course.heard(message):

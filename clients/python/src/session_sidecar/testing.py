@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 from . import _wire as wire
-from ._channel import open_channel
 from ._client import AsyncSidecar, Sidecar
 from ._proto import test_clock_service_pb2 as pb
 from .fake import FakeAsyncSidecar, FakeSidecar
@@ -16,11 +15,12 @@ def advance(sidecar: Sidecar | AsyncSidecar, duration: timedelta) -> datetime:
     if isinstance(sidecar, FakeSidecar | FakeAsyncSidecar):
         return sidecar.advance(duration)
     request = pb.AdvanceRequest(duration=wire.span("duration", duration))
-    with open_channel(sidecar.target) as channel:
+    endpoint = sidecar._endpoint
+    with endpoint.open() as channel:
         stub = channel.unary_unary(
             "/sessionsidecar.dev.v1.TestClockService/Advance",
             request_serializer=pb.AdvanceRequest.SerializeToString,
             response_deserializer=pb.AdvanceResponse.FromString,
         )
-        answer: pb.AdvanceResponse = stub(request, timeout=60)
+        answer: pb.AdvanceResponse = stub(request, timeout=60, metadata=endpoint.metadata())
     return answer.server_time.ToDatetime(UTC)

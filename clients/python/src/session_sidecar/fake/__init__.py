@@ -17,6 +17,7 @@ from typing import Literal, TypeVar, Unpack
 from .. import _calls as calls
 from .._admin import SidecarAdmin
 from .._calls import Call
+from .._channel import Endpoint
 from .._client import HEARTBEAT, AsyncSidecar, Sidecar
 from .._errors import SidecarError
 from .._holding import AsyncHolding, Holding
@@ -143,8 +144,8 @@ class FakeWatch(Watch):
 class _FakeAsyncWatch(AsyncWatch):
     """An AsyncWatch of a FakeAsyncSidecar."""
 
-    def __init__(self, server: Server, request: pb.WatchExpiryRequest) -> None:
-        super().__init__("fake", request)
+    def __init__(self, endpoint: Endpoint, server: Server, request: pb.WatchExpiryRequest) -> None:
+        super().__init__(endpoint, request)
         self._server = server
         self._changed = asyncio.Event()
 
@@ -197,7 +198,7 @@ class FakeSidecar(Sidecar):
         fail: Fail | Literal["closed", "open"] = Fail.CLOSED,
         **policy: Unpack[PolicyKeys],
     ) -> None:
-        super().__init__("fake", tenant=tenant, fail=fail)
+        super().__init__("fake", tenant=tenant, fail=fail, token_file="")
         self._server = Server(read(policy_file, policy), (tenant,) if tenants is None else tenants)
 
     def advance(self, duration: timedelta) -> datetime:
@@ -246,7 +247,7 @@ class FakeAsyncSidecar(AsyncSidecar):
     _holding = _FakeAsyncHolding
 
     def __init__(self, sidecar: FakeSidecar) -> None:
-        super().__init__("fake")
+        super().__init__("fake", token_file="")
         self._settings = sidecar._settings
         self._server = sidecar._server
 
@@ -267,7 +268,7 @@ class FakeAsyncSidecar(AsyncSidecar):
         return _carried_out(self._server, calls.hold(self._settings, session_id, hold_id, ttl=ttl, kind=kind, purpose=purpose))
 
     def _open_watch(self, request: pb.WatchExpiryRequest) -> AsyncWatch:
-        return _FakeAsyncWatch(self._server, request)
+        return _FakeAsyncWatch(self._endpoint, self._server, request)
 
 
 class FakeSidecarAdmin(SidecarAdmin):
@@ -275,7 +276,7 @@ class FakeSidecarAdmin(SidecarAdmin):
     histories and counts: the other verbs raise NotPermittedError."""
 
     def __init__(self, sidecar: FakeSidecar) -> None:
-        super().__init__("fake")
+        super().__init__("fake", token_file="")
         self._settings = sidecar._settings
         self._server = sidecar._server
 
