@@ -15,6 +15,7 @@ TOKEN = "dG9rZW4tb2YtdGhlLXNob3A="
 NEXT = "dGhlLW5leHQtdG9rZW4tcGxlYXNl"
 NOBODYS = "YS10b2tlbi1vZi1ub2JvZHk="
 DRIVERS = {
+    "cpp": lambda: [str(build.cpp("driver", build.HERE / "cpp/driver.cc")), "20000"],
     "java": lambda: build.java("AccessDriver", build.HERE / "java/AccessDriver.java"),
     "ruby": lambda: build.ruby(build.HERE / "ruby/access.rb"),
 }
