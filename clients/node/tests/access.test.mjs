@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { execFile, execFileSync } from 'node:child_process';
-import { mkdtempSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
@@ -87,6 +87,18 @@ test('a certificate that is not trusted, or for another name, is told as unreach
     assert.match(answer.message, reason);
     await assert.rejects(create(client), SidecarUnreachableError);
     assert.match(client.logged.join('\n'), /^session-sidecar at \S+ does not answer: UNAVAILABLE: ./);
+  }
+});
+
+test('the files of TLS are read when a connection is made; while they are of no use, those of before are meant', async (t) => {
+  const { https } = await serveTls(t);
+  const sidecar = connect(t, https, { tlsCaFile: written('trusted', readFileSync(file('other.crt'))) });
+  assert.equal((await sidecar.touch(NEVER_ISSUED)).kind, 'unreachable');
+  for (const content of [readFileSync(file('ca.crt')), 'half a file']) {
+    replaced('trusted', content);
+    sidecar.close();
+    assert.equal(await used(sidecar), 'live');
+    assert.equal(await watched(sidecar), 'snapshot');
   }
 });
 
