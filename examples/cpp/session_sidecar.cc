@@ -1,11 +1,11 @@
 #include "session_sidecar.h"
 
 #include <atomic>
-#include <cstdlib>
 #include <iostream>
 #include <random>
 #include <thread>
 
+#include "access.h"
 #include "failure.h"
 
 namespace session_sidecar {
@@ -14,19 +14,6 @@ using std::chrono::milliseconds;
 using Clock = std::chrono::system_clock;  // What gRPC takes for deadlines.
 
 namespace {
-
-constexpr const char* kDefaultTarget = "127.0.0.1:50151";
-
-std::string target_of(const std::string& given) {
-    const char* variable = std::getenv("SESSION_SIDECAR_TARGET");
-    std::string target = !given.empty() ? given : variable && *variable ? variable : kDefaultTarget;
-    if (target.rfind("unix:", 0) == 0) return target;
-    for (const std::string scheme : {"http://", "tcp://"}) {
-        if (target.rfind(scheme, 0) == 0) target.erase(0, scheme.size());
-    }
-    while (!target.empty() && target.back() == '/') target.pop_back();
-    return target;
-}
 
 // 144 bits: nobody guesses it.
 std::string fresh_request_id() {
@@ -52,20 +39,14 @@ RefusedError::RefusedError(std::string word, const std::string& message) : Error
 InvalidRequestError::InvalidRequestError(std::vector<std::string> wrong, const std::string& message) : Error(message), fields(std::move(wrong)) {}
 
 std::shared_ptr<grpc::Channel> connect(const std::string& target, bool lone) {
-    grpc::ChannelArguments arguments;
-    // The sidecar is beside us: http_proxy is not meant, and it is back soon after a restart.
-    arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
-    arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
-    arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 1000);
-    arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 1000);
-    // Else a watch whose connection is silent would get the same one again.
-    arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, lone ? 1 : 0);
-    return grpc::CreateCustomChannel(target, grpc::InsecureChannelCredentials(), arguments);
+    Options options;
+    options.target = target;
+    return Access(options).connect(lone);
 }
 
 struct Sidecar::State {
     explicit State(Options given)
-        : options(std::move(given)), target(target_of(options.target)), stub(api::SessionService::NewStub(connect(target))) {
+        : options(std::move(given)), access(std::make_shared<Access>(options)), stub(api::SessionService::NewStub(access->connect())) {
         if (!options.log) options.log = [](const std::string& line) { std::cerr << line << std::endl; };
     }
 
@@ -82,6 +63,7 @@ struct Sidecar::State {
         while (true) {
             grpc::ClientContext context;
             context.set_deadline(until);
+            access->authorize(&context);
             const grpc::Status status = (stub.get()->*verb)(&context, request, response);
             std::optional<Failure> failure;
             if (!status.ok()) failure.emplace(status);
@@ -113,11 +95,11 @@ struct Sidecar::State {
     void heard(const grpc::Status& status) {
         const bool gone = status.error_code() == grpc::UNAVAILABLE || status.error_code() == grpc::DEADLINE_EXCEEDED;
         if (away.exchange(gone) == gone) return;
-        options.log("session-sidecar at " + target + (gone ? " does not answer: " + status.error_message() : " answers again"));
+        options.log("session-sidecar at " + access->target() + (gone ? " does not answer: " + status.error_message() : " answers again"));
     }
 
     Options options;
-    const std::string target;
+    const std::shared_ptr<Access> access;
     const std::unique_ptr<api::SessionService::Stub> stub;
     std::atomic<bool> away{false};
 };
@@ -164,7 +146,7 @@ Answer Sidecar::check(const std::string& session_id) {
 
 Watch Sidecar::watch(api::WatchExpiryRequest request) {
     if (!request.scope().everything()) request.mutable_scope()->set_tenant(state_->options.tenant);
-    return Watch(state_->target, std::move(request));
+    return Watch(state_->access, std::move(request));
 }
 
 }  // namespace session_sidecar

@@ -1,4 +1,4 @@
-// A client of the session-sidecar beside this process. Copy session_sidecar.{h,cc}, and generate the API with protoc and grpc_cpp_plugin
+// A client of the session-sidecar beside this process. Copy this folder, and generate the API with protoc and grpc_cpp_plugin
 // from proto/ and clients/python/proto/errors.proto. C++17, gRPC 1.51 or newer.
 #pragma once
 
@@ -23,8 +23,13 @@ namespace api = sessionsidecar::v1;
 enum class Fail { kClosed, kOpen };
 
 struct Options {
-    // host:port or unix:/path. Empty: SESSION_SIDECAR_TARGET, else 127.0.0.1:50151.
+    // host:port, unix:/path or, for TLS, https://host:port. Empty: SESSION_SIDECAR_TARGET, else 127.0.0.1:50151.
     std::string target;
+    // With TLS only. PEM of the authorities to trust in place of gRPC's own; of the certificate to show; of its key. Empty:
+    // SESSION_SIDECAR_TLS_CA_FILE, …_TLS_CERT_FILE, …_TLS_KEY_FILE.
+    std::string tls_ca_file, tls_cert_file, tls_key_file;
+    // Its first line that is not empty is the bearer token of every call. Empty: SESSION_SIDECAR_TOKEN_FILE.
+    std::string token_file;
     // Of all sessions; most have none.
     std::string tenant;
     Fail fail = Fail::kClosed;
@@ -89,12 +94,14 @@ struct NotPermittedError : Error {
     using Error::Error;
 };
 
+class Access;
 class Watch;
 
 // The client. Make one, and share it among threads. Requests are the API's own messages; tenant, and a `request_id` that makes repeating
 // safe, are filled in.
 class Sidecar {
    public:
+    // Throws std::invalid_argument if an option or a variable is of no use.
     explicit Sidecar(Options options = {});
     ~Sidecar();
 
@@ -131,7 +138,7 @@ struct Event {
 // received, and takes a sidecar for gone from which nothing came for three heartbeats. Read in a thread of its own, and do no work there.
 class Watch {
    public:
-    Watch(const std::string& target, api::WatchExpiryRequest request);
+    Watch(std::shared_ptr<Access> access, api::WatchExpiryRequest request);
     Watch(Watch&&) noexcept;
     ~Watch();
 

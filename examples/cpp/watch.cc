@@ -8,6 +8,7 @@
 
 #include <google/protobuf/util/time_util.h>
 
+#include "access.h"
 #include "failure.h"
 #include "session_sidecar.h"
 
@@ -28,8 +29,10 @@ constexpr int kSilentHeartbeats = 3;  // without a message, and a stream is dead
 // One stream, on a connection of its own.
 class Stream {
    public:
-    Stream(const std::string& target, const api::WatchExpiryRequest& request)
-        : stub_(api::SessionService::NewStub(connect(target, true))), reader_(stub_->AsyncWatchExpiry(&context_, request, &queue_, nullptr)) {}
+    Stream(Access* access, const api::WatchExpiryRequest& request) : stub_(api::SessionService::NewStub(access->connect(true))) {
+        access->authorize(&context_);
+        reader_ = stub_->AsyncWatchExpiry(&context_, request, &queue_, nullptr);
+    }
 
     ~Stream() {
         context_.TryCancel();
@@ -95,10 +98,12 @@ class Course {
     void begin() {
         resumed_ = !request.resume_token().empty();
         held_.clear();
+        connected_ = false;
     }
 
     // Adds what a message tells to `told`.
     void heard(const Message& message, std::deque<Event>* told) {
+        connected_ = true;
         const bool snapshot = message.has_snapshot(), last = message.has_snapshot_end();
         sort(message, told);
         complete_ |= last;
@@ -119,7 +124,8 @@ class Course {
             begin_anew("RESUME_TOKEN_INVALID", told);
         } else if (!complete_ && told_some_) {
             begin_anew("INITIAL_STATE_INCOMPLETE", told);
-        } else if (!status.ok()) {
+        } else if (!status.ok() && !(connected_ && status.error_code() == grpc::UNAUTHENTICATED)) {
+            // But a stream that was let in has outlived its token: the next one shows that of now.
             failure.raise_if_hopeless();
         }
         if (stood >= kLongestPause) failures_ = 0;
@@ -157,6 +163,7 @@ class Course {
     bool told_some_ = false;
     bool resumed_ = false;    // Whether what comes next may still turn out to be the initial state again.
     std::deque<Event> held_;  // What a resumed stream began with, until that is known.
+    bool connected_ = false;  // Whether something came by this stream.
     int failures_ = 0;
     std::mt19937 random_{std::random_device{}()};
 };
@@ -164,7 +171,7 @@ class Course {
 }  // namespace
 
 struct Watch::State {
-    State(std::string where, api::WatchExpiryRequest request) : target(std::move(where)), course(std::move(request)) {}
+    State(std::shared_ptr<Access> given, api::WatchExpiryRequest request) : access(std::move(given)), course(std::move(request)) {}
 
     bool is_closing() {
         std::unique_lock<std::mutex> guard(lock);
@@ -176,7 +183,7 @@ struct Watch::State {
         std::unique_lock<std::mutex> guard(lock);
         if (closed.wait_for(guard, std::chrono::duration<double>(pause), [this] { return closing; })) return false;
         course.begin();
-        stream = std::make_unique<Stream>(target, course.request);
+        stream = std::make_unique<Stream>(access.get(), course.request);
         began = steady_clock::now();
         return true;
     }
@@ -198,7 +205,7 @@ struct Watch::State {
         closing = false;
     }
 
-    const std::string target;
+    const std::shared_ptr<Access> access;
     Course course;
     std::deque<Event> told;
     double pause = 0;
@@ -210,7 +217,7 @@ struct Watch::State {
     std::unique_ptr<Stream> stream;
 };
 
-Watch::Watch(const std::string& target, api::WatchExpiryRequest request) : state_(std::make_unique<State>(target, std::move(request))) {}
+Watch::Watch(std::shared_ptr<Access> access, api::WatchExpiryRequest request) : state_(std::make_unique<State>(std::move(access), std::move(request))) {}
 Watch::Watch(Watch&&) noexcept = default;
 Watch::~Watch() = default;
 

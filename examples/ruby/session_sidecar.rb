@@ -8,6 +8,7 @@ require 'google/protobuf/well_known_types'
 require 'google/rpc/error_details_pb'
 require 'google/rpc/status_pb'
 require 'logger'
+require 'openssl'
 require 'securerandom'
 require 'time'
 require 'sessionsidecar/v1/session_service_services_pb'
@@ -81,13 +82,12 @@ module SessionSidecar
       'grpc.max_reconnect_backoff_ms' => 1000
     }.freeze
 
-    # `target`: host:port or unix:/path; default: SESSION_SIDECAR_TARGET, else 127.0.0.1:50151. `fail`: what Unreachable answers say,
-    # :closed or :open. `deadline`: seconds that a call may take, connecting included.
-    def initialize(target: nil, tenant: '', fail: :closed, deadline: 0.25, logger: Logger.new($stderr))
+    # `target`: host:port, unix:/path or, for TLS, https://host:port; default: SESSION_SIDECAR_TARGET, else 127.0.0.1:50151. `fail`: what
+    # Unreachable answers say, :closed or :open. `deadline`: seconds that a call may take, connecting included. `files`: those of Access.
+    def initialize(target: nil, tenant: '', fail: :closed, deadline: 0.25, logger: Logger.new($stderr), **files)
       raise ArgumentError, "fail is :closed or :open, not #{fail.inspect}" unless %i[closed open].include?(fail)
 
-      target ||= [ENV['SESSION_SIDECAR_TARGET'], DEFAULT_TARGET].find { |each| !each.to_s.empty? }
-      @target = target.start_with?('unix:') ? target : target.sub(%r{\A(http|tcp)://}, '').sub(%r{/+\z}, '')
+      @access = Access.new(target, **files)
       @tenant, @deadline, @logger, @allowed = tenant, deadline, logger, fail == :open
       @away = false
       @stubs = {}
@@ -153,7 +153,7 @@ module SessionSidecar
       # A connection that broke may be taken for whole for a moment more. Of a sidecar that is away nobody expects an answer.
       pauses = @away ? [] : [0.005, 0.02]
       begin
-        answer = stub.public_send(verb, request, deadline: by)
+        answer = stub.public_send(verb, request, deadline: by, metadata: @access.metadata)
       rescue GRPC::BadStatus => e
         failure = Failure.new(e)
         if failure.lost_connection? && pauses.any? && Time.now + pauses.first < by
@@ -169,7 +169,7 @@ module SessionSidecar
 
     def stub
       @stubs[Process.pid] ||
-        @lock.synchronize { @stubs[Process.pid] ||= V1::SessionService::Stub.new(@target, :this_channel_is_insecure, channel_args: CHANNEL) }
+        @lock.synchronize { @stubs[Process.pid] ||= V1::SessionService::Stub.new(@access.target, @access.credentials, channel_args: CHANNEL) }
     end
 
     # Says once that the sidecar is away, and once that it is back. Refusals are answers.
@@ -177,7 +177,7 @@ module SessionSidecar
       away = !failure.nil? && %w[UNAVAILABLE DEADLINE_EXCEEDED].include?(failure.code)
       return if @lock.synchronize { @away == away || (@away = away; false) }
 
-      @logger.warn("session-sidecar at #{@target} #{away ? "does not answer: #{failure.code}: #{failure.message}" : 'answers again'}")
+      @logger.warn("session-sidecar at #{@access.target} #{away ? "does not answer: #{failure.code}: #{failure.message}" : 'answers again'}")
     end
 
     def word(name) = name.to_s.sub(/\A(END_REASON|ACTOR)_/, '')
@@ -198,6 +198,86 @@ module SessionSidecar
       when 'RESOURCE_EXHAUSTED' then raise RefusedError.new(failure.reason, failure.message) unless failure.reason.empty?
       end
       Unreachable.new(@allowed, failure.code, failure.message, failure.retry_after)
+    end
+  end
+
+  # Where a client connects to, whom it trusts there, and as whom it comes. No error tells what is in a file.
+  class Access
+    # Each is an option, else a variable; those of TLS are for a target https://. CA: the authorities to trust in place of gRPC's own.
+    # CERT and KEY: the certificate to show. TOKEN: its first line that is not empty is the bearer token of every call.
+    VARIABLES = {
+      tls_ca_file: 'SESSION_SIDECAR_TLS_CA_FILE', tls_cert_file: 'SESSION_SIDECAR_TLS_CERT_FILE',
+      tls_key_file: 'SESSION_SIDECAR_TLS_KEY_FILE', token_file: 'SESSION_SIDECAR_TOKEN_FILE'
+    }.freeze
+
+    attr_reader :target
+
+    def initialize(target, tls_ca_file: nil, tls_cert_file: nil, tls_key_file: nil, token_file: nil)
+      target ||= [ENV['SESSION_SIDECAR_TARGET'], DEFAULT_TARGET].find { |each| !each.to_s.empty? }
+      @target = target.start_with?('unix:') ? target : target.sub(%r{\A(https?|tcp)://}, '').sub(%r{/+\z}, '')
+      @tls = target.start_with?('https://')
+      given = { tls_ca_file: tls_ca_file, tls_cert_file: tls_cert_file, tls_key_file: tls_key_file, token_file: token_file }.reject { |_, path| path.to_s.empty? }
+      vain = (given.keys - [:token_file]).first unless @tls
+      raise ArgumentError, "#{vain} is for TLS: give a target https://host:port" if vain
+
+      # What each is called, and its path.
+      @files = VARIABLES.to_h { |option, variable| [option, given[option] ? [option, given[option]] : [variable, ENV[variable]]] }
+      @files.reject! { |_, (_, path)| path.to_s.empty? }
+      pems if @tls
+      @token = token if @files[:token_file]
+    end
+
+    # For a new connection: the files are read now.
+    def credentials = @tls ? GRPC::Core::ChannelCredentials.new(*pems) : :this_channel_is_insecure
+
+    # What goes with a call. The token is read again when its file changed; while there is none it stays what it was.
+    def metadata
+      return {} unless @token
+
+      begin
+        stat = File.stat(@files[:token_file].last)
+        seen = [stat.ino, stat.size, stat.mtime, stat.ctime]
+        @token, @seen = token, seen unless seen == @seen
+      rescue SystemCallError, ArgumentError
+        nil
+      end
+      { 'authorization' => "Bearer #{@token}" }
+    end
+
+    def inspect = "#<#{self.class} #{@target}>"
+
+    private
+
+    # Authorities, key and certificate.
+    def pems
+      ca, key, certificate = %i[tls_ca_file tls_key_file tls_cert_file].map { |option| @files[option] && read(option) }
+      if key.nil? != certificate.nil?
+        has, lacks = key ? %i[tls_key_file tls_cert_file] : %i[tls_cert_file tls_key_file]
+        raise ArgumentError, "#{@files[has].first} is of no use without #{@files[has].first == has ? lacks : VARIABLES[lacks]}"
+      end
+      parse(:tls_ca_file, 'certificate in PEM') { OpenSSL::X509::Certificate.load(ca) } if ca
+      if certificate
+        first, = parse(:tls_cert_file, 'certificate in PEM') { OpenSSL::X509::Certificate.load(certificate) }
+        parse(:tls_key_file, 'key in PEM that is the certificate\'s') { first.check_private_key(OpenSSL::PKey.read(key, '')) || nil }
+      end
+      [ca, key, certificate]
+    end
+
+    # What no header can hold is none.
+    def token
+      parse(:token_file, 'token') { read(:token_file).lines.map(&:strip).find { |line| !line.empty? }&.slice(/\A[ -~]+\z/) }
+    end
+
+    def read(option)
+      File.binread(@files[option].last)
+    rescue SystemCallError => e
+      raise ArgumentError, "#{@files[option].join(' ')} cannot be read: #{e.class.name}"
+    end
+
+    def parse(option, what)
+      yield or raise OpenSSL::OpenSSLError
+    rescue OpenSSL::OpenSSLError
+      raise ArgumentError, "#{@files[option].join(' ')} has no #{what}", cause: nil
     end
   end
 

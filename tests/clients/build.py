@@ -99,6 +99,7 @@ NETTY = ["buffer", "codec", "codec-http", "codec-http2", "common", "handler", "r
 JARS = [
     *("grpc-api", "grpc-context", "grpc-core", "grpc-netty", "grpc-protobuf", "grpc-protobuf-lite", "grpc-stub"),
     *(f"netty-{part}" for part in NETTY),
+    "netty-tcnative",
     *("protobuf", "protobuf-util", "guava", "gson", "geronimo-annotation-1.3-spec", "jctools-core", "perfmark-api"),
 ]
 TOMCAT = [
@@ -123,10 +124,12 @@ def classes(name: str, sources: list[Path], on: str, *options: str) -> Path:
 
 @cache
 def netty_native() -> Path:
-    """The native part of Netty, from its source: the library that people get from Maven Central inside a jar."""
+    """The native parts of Netty: that of sockets from its source, and that of TLS by the name that Netty looks for. People get them from
+    Maven Central, inside jars; with its Netty they need none for TLS."""
     epoll, common = (PACKAGES / f"src/netty/transport-native-{part}/src/main/c" for part in ("epoll", "unix-common"))
     sources = [*epoll.glob("*.[ch]"), *common.glob("*.[ch]")]
     home = Path(shutil.which("javac") or "").resolve().parents[1]
+    tcnative = LIBRARIES / "jni/libnetty-tcnative.so"
 
     def make(out: Path) -> None:
         run(
@@ -135,8 +138,9 @@ def netty_native() -> Path:
             *("-o", out / "libnetty_transport_native_epoll_x86_64.so"),
             *(source for source in sources if source.suffix == ".c"),
         )
+        shutil.copy(tcnative, out / "libnetty_tcnative.so")
 
-    return kept("netty", sources, make)
+    return kept("netty", [*sources, tcnative], make)
 
 
 @cache
@@ -147,7 +151,7 @@ def java(main: str, *sources: Path) -> list[str]:
     api = classes("java-api", sorted(out.rglob("*.java")), libraries, "-nowarn")
     example = classes("java-example", sorted((EXAMPLES / "java/src").rglob("*.java")), f"{api}:{libraries}", "-Xlint:all,-classfile,-path,-processing", "-Werror")
     program = classes(f"java-{main}", list(sources), f"{example}:{api}:{libraries}", "-Xlint:all,-classfile,-path,-processing", "-Werror")
-    return ["java", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", f"-Djava.library.path={netty_native()}", "-cp", f"{program}:{example}:{api}:{libraries}", main]
+    return ["env", f"LD_LIBRARY_PATH={LIBRARIES}", "java", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", f"-Djava.library.path={netty_native()}", "-cp", f"{program}:{example}:{api}:{libraries}", main]
 
 
 # ---- Ruby ----

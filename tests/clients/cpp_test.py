@@ -190,6 +190,28 @@ def test_a_watch_that_is_cut_off_resumes_without_a_gap(world):
     client.reads("ended ada END_REASON_LOGOUT")
 
 
+def test_a_watch_that_has_outlived_its_token_goes_on_with_the_new_one(serve, directory):
+    known, own, old = (directory / name for name in ("known", "own", "old"))
+    for path in (known, own, old):
+        path.write_text("dG9rZW4tb2YtdGhlLXNob3A=")
+    process = serve("--dev", query=f"{ALL_VERBS}&token-file={known}")
+    watches, other = (Driver(process.tcp, "20000", log=directory / name) for name in ("watches.log", "other.log"))
+    for driver, path in ((watches, own), (other, old)):
+        assert driver(f"client token_file={path}") == "client"
+    watches("create ada own-id-of-ada-0123456789")
+    watches("watch ada")
+    watches.reads("snapshot ada", "snapshot end 1")
+    for path in (own, known):
+        path.write_text("dGhlLW5leHQtdG9rZW4tcGxlYXNl")
+    until(other, "touch nobody", "not permitted")
+    old.write_text(own.read_text())
+    assert other("end own-id-of-ada-0123456789") == "ended END_REASON_LOGOUT"
+    watches.reads("ended ada END_REASON_LOGOUT")
+    for driver in (watches, other):
+        driver.process.stdin.close()
+        assert driver.process.wait(30) == 0, driver.log()
+
+
 def test_a_watch_says_what_no_reconnecting_can_mend(world):
     _, client = world()
     client("watch " + "a" * 300)

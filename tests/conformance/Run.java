@@ -34,7 +34,7 @@ import java.util.Set;
 import java.util.concurrent.TimeUnit;
 import java.util.regex.Matcher;
 import java.util.regex.Pattern;
-import sessionsidecar.Sidecar;
+import sessionsidecar.Access;
 import sessionsidecar.client.v1.Errors;
 import sessionsidecar.dev.v1.TestClockServiceGrpc;
 import sessionsidecar.v1.SessionAdminServiceGrpc;
@@ -251,7 +251,7 @@ public final class Run {
         }
 
         ManagedChannel connect() {
-            return Sidecar.channel(target, threads);
+            return Access.to(target).channel(threads);
         }
 
         List<String> step(JsonObject step) throws Exception {

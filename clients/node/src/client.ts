@@ -3,12 +3,13 @@
 import { randomBytes } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { inspect } from 'node:util';
+import { Access, type ConnectionOptions } from './access.js';
 import * as calls from './calls.js';
 import type { Call, Settings } from './calls.js';
 import { type Failure, InvalidRequestError, lostConnection, SidecarUnreachableError } from './errors.js';
 import { Holding } from './holding.js';
 import { type WatchExpiryRequest, WatchExpiryRequestSchema, WatchScopeSchema } from './proto/sessionsidecar/v1/session_service_pb.js';
-import { Failed, targetOf, type Transport, Wire } from './transport.js';
+import { Failed, type Transport, Wire } from './transport.js';
 import { Watch } from './watch.js';
 import { message } from './wire.js';
 import type {
@@ -25,9 +26,7 @@ export interface Logger {
   warn(message: string): void;
 }
 
-export interface ClientOptions {
-  /** Where the sidecar is. Default: SESSION_SIDECAR_TARGET, else 127.0.0.1:50151. `unix:/run/session-sidecar.sock` too. */
-  target?: string | undefined;
+export interface ClientOptions extends ConnectionOptions {
   /** Default: the one that has no name. */
   tenant?: string;
   /** How long a call may take, connecting included. Default: 250. */
@@ -94,12 +93,12 @@ export abstract class BaseClient {
   readonly outage: Outage;
 
   /** @internal */
-  constructor({ target, tenant = '', deadline = DEADLINE, fail = 'closed', logger = console }: SidecarOptions, transport?: Transport) {
+  constructor({ tenant = '', deadline = DEADLINE, fail = 'closed', logger = console, ...connection }: SidecarOptions, transport?: Transport) {
     if (fail !== 'closed' && fail !== 'open') throw new TypeError("fail must be 'closed' or 'open'");
     if (!(deadline > 0)) throw new TypeError('deadline must be a number of milliseconds over 0');
-    this.target = transport ? 'fake' : targetOf(target);
+    this.transport = transport ?? new Wire(new Access(connection));
+    this.target = this.transport instanceof Wire ? this.transport.access.target : 'fake';
     this.settings = { tenant, deadline, allowed: fail === 'open' };
-    this.transport = transport ?? new Wire(this.target);
     this.outage = new Outage(this.target, logger);
   }
 

@@ -13,6 +13,7 @@
  * @packageDocumentation
  */
 
+export type { ConnectionOptions } from './access.js';
 export * from './admin.js';
 export { type ClientOptions, type HoldingOptions, type Logger, Sidecar, type SidecarOptions, type WatchOptions } from './client.js';
 export {

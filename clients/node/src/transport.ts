@@ -1,7 +1,8 @@
-// Connections: to where, with which options; and what a client asks of whatever stands behind it, a sidecar or the fake.
+// Connections, and what a client asks of whatever stands behind it, a sidecar or the fake.
 
 import { type DescMessage, type DescMethod, type Message, fromBinary, toBinary } from '@bufbuild/protobuf';
-import { Client, type ClientReadableStream, credentials, Metadata, type ServiceError } from '@grpc/grpc-js';
+import type { Client, ClientReadableStream, ServiceError } from '@grpc/grpc-js';
+import type { Access } from './access.js';
 import type { Call } from './calls.js';
 import { decode, type Failure, failure } from './errors.js';
 import { SessionService, type WatchExpiryRequest, type WatchExpiryResponse } from './proto/sessionsidecar/v1/session_service_pb.js';
@@ -31,43 +32,23 @@ export interface Stream {
   close(): void;
 }
 
-export const DEFAULT_TARGET = '127.0.0.1:50151';
-
-const OPTIONS = {
-  // A path is no valid :authority, and any other is of no use to a sidecar.
-  'grpc.default_authority': 'localhost',
-  // Else a watch whose connection is silent would get the same one again.
-  'grpc.use_local_subchannel_pool': 1,
-  // The sidecar is beside us: http_proxy is not meant, and it is back soon after a restart.
-  'grpc.enable_http_proxy': 0,
-  'grpc.initial_reconnect_backoff_ms': 100,
-  'grpc.max_reconnect_backoff_ms': 1000,
-};
-
-/** Where to connect: `given`, or SESSION_SIDECAR_TARGET, or the default; in gRPC's words. */
-export function targetOf(given: string | undefined): string {
-  const target = (given || process.env['SESSION_SIDECAR_TARGET'] || DEFAULT_TARGET).replace(/^(http|tcp):\/\//, '');
-  return target.startsWith('unix:') ? target : target.replace(/\/+$/, '');
-}
-
 const pathOf = (method: DescMethod) => `/${method.parent.typeName}/${method.name}`;
 const serialize = (desc: DescMessage) => (message: Message) => Buffer.from(toBinary(desc, message));
 const deserialize = (desc: DescMessage) => (bytes: Buffer) => fromBinary(desc, bytes);
-const connect = (target: string) => new Client(target, credentials.createInsecure(), OPTIONS);
 const SILENT = failure('UNAVAILABLE', 'no heartbeat came in time', 'SILENT');
 
 /** A sidecar. It connects at its first call. */
 export class Wire implements Transport {
   #client: Client | undefined;
 
-  constructor(readonly target: string) {}
+  constructor(readonly access: Access) {}
 
   call({ method, request }: Pick<Call<unknown>, 'method' | 'request'>, deadline: Milliseconds): Promise<Message> {
-    this.#client ??= connect(this.target);
+    this.#client ??= this.access.connect();
     return new Promise((resolve, reject) => {
       let late = false;
       const call = this.#client!.makeUnaryRequest(
-        pathOf(method), serialize(method.input), deserialize(method.output), request, new Metadata(), {},
+        pathOf(method), serialize(method.input), deserialize(method.output), request, this.access.metadata(), {},
         (error: ServiceError | null, answer?: Message) => {
           clearTimeout(timer);
           if (!error) resolve(answer!);
@@ -83,7 +64,7 @@ export class Wire implements Transport {
   }
 
   open(request: WatchExpiryRequest): Stream {
-    return new WireStream(this.target, request);
+    return new WireStream(this.access, request);
   }
 
   alarm(after: Milliseconds, ring: () => Promise<Milliseconds | undefined>): () => Promise<void> {
@@ -114,11 +95,11 @@ class WireStream implements Stream {
   #call: ClientReadableStream<WatchExpiryResponse>;
   #messages: AsyncIterator<WatchExpiryResponse>;
 
-  constructor(target: string, request: WatchExpiryRequest) {
+  constructor(access: Access, request: WatchExpiryRequest) {
     const method = SessionService.method.watchExpiry;
-    this.#client = connect(target);
+    this.#client = access.connect();
     this.#call = this.#client.makeServerStreamRequest(
-      pathOf(method), serialize(method.input), deserialize(method.output) as (bytes: Buffer) => WatchExpiryResponse, request, new Metadata(),
+      pathOf(method), serialize(method.input), deserialize(method.output) as (bytes: Buffer) => WatchExpiryResponse, request, access.metadata(),
     );
     this.#call.on('error', () => {}); // One that comes after the last `next` concerns nobody.
     this.#messages = this.#call[Symbol.asyncIterator]();

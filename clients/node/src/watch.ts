@@ -88,7 +88,9 @@ export class Course {
     const anew = this.#anew(failure);
     if (!anew && failure) {
       const error = toError(failure);
-      if (error instanceof InvalidRequestError || error instanceof NotPermittedError) throw error;
+      // A stream that was let in has outlived its token: the next one shows that of now.
+      const outlived = this.connected && failure.code === 'UNAUTHENTICATED';
+      if (error instanceof InvalidRequestError || (error instanceof NotPermittedError && !outlived)) throw error;
     }
     if (this.connected) this.#warn(`a watch was cut off (${failure ? failure.reason || failure.code : 'the stream ended'}) and reconnects`);
     this.connected = false;

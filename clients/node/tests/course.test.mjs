@@ -90,7 +90,14 @@ test('it does not give up, but for mistakes', () => {
     for (let time = 0; time < 2_000; time += 1) watch.broke(failure(code, ''), 0);
   }
   assert.throws(() => course().broke(failure('INVALID_ARGUMENT', '', '', { fields: ['scope'] }), 0), InvalidRequestError);
-  for (const code of ['PERMISSION_DENIED', 'UNIMPLEMENTED']) assert.throws(() => course().broke(failure(code, ''), 0), NotPermittedError);
+  for (const code of ['PERMISSION_DENIED', 'UNAUTHENTICATED', 'UNIMPLEMENTED']) assert.throws(() => course().broke(failure(code, ''), 0), NotPermittedError);
+});
+
+test('a stream that has outlived its token is followed by one with that of now, whose refusal is the last word', () => {
+  const watch = begun();
+  assert.equal(watch.broke(failure('UNAUTHENTICATED', ''), 1)[0], undefined);
+  assert.equal(watch.request().resumeToken, 't2');
+  assert.throws(() => watch.broke(failure('UNAUTHENTICATED', ''), 1), NotPermittedError);
 });
 
 test('what a newer sidecar says is passed over, or OTHER', () => {

@@ -42,11 +42,11 @@ export async function freePort() {
 
 const environment = Object.fromEntries(Object.entries(process.env).filter(([name]) => !/^(SESSION_SIDECAR_|RUST_LOG)/.test(name)));
 
-/** `session-sidecar serve`, on a TCP port and a socket; it is killed when the test `t` is over. */
-export async function serve(t, { query = '', port = 0, args = ['--dev'], policy } = {}) {
+/** `session-sidecar serve`, on a TCP port and a socket; it is killed when the test `t` is over. `tcpQuery`: of the port alone. */
+export async function serve(t, { query = '', tcpQuery = query, port = 0, args = ['--dev'], policy } = {}) {
   const home = mkdtempSync(join(tmpdir(), 'sidecar-'));
   if (policy) writeFileSync(join(home, 'policy.toml'), policy);
-  const listen = ['--listen', `tcp://127.0.0.1:${port}${query}`, '--listen', `unix://${home}/socket${query}`, '--admin-listen', '127.0.0.1:0'];
+  const listen = ['--listen', `tcp://127.0.0.1:${port}${tcpQuery}`, '--listen', `unix://${home}/socket${query}`, '--admin-listen', '127.0.0.1:0'];
   const child = spawn(binary, ['serve', '--log-format', 'human', ...args, ...(policy ? ['--policy-file', join(home, 'policy.toml')] : []), ...listen], {
     env: environment, stdio: ['ignore', 'pipe', 'pipe'],
   });

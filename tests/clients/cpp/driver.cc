@@ -2,6 +2,7 @@
 
 #include <iostream>
 #include <map>
+#include <optional>
 #include <sstream>
 #include <thread>
 
@@ -51,37 +52,51 @@ std::string told(const Event& event) {
 
 class Driver {
    public:
-    explicit Driver(Options options) : sidecar_(std::move(options)) {}
+    explicit Driver(Options options) : options_(std::move(options)) { sidecar_.emplace(options_); }
+
+    // Another client, of these options: name=value.
+    std::string take(std::istringstream& words) {
+        Options options = options_;
+        const std::map<std::string, std::string*> known = {{"target", &options.target},
+                                                           {"tls_ca_file", &options.tls_ca_file},
+                                                           {"tls_cert_file", &options.tls_cert_file},
+                                                           {"tls_key_file", &options.tls_key_file},
+                                                           {"token_file", &options.token_file}};
+        for (std::string word; words >> word;) *known.at(word.substr(0, word.find('='))) = word.substr(word.find('=') + 1);
+        sidecar_.emplace(options);
+        return "client";
+    }
 
     std::string carry_out(const std::string& verb, std::istringstream& words) {
+        if (verb == "client") return take(words);
         std::string name, more;
         words >> name >> more;
         if (verb == "create") {
             api::CreateRequest request;
             request.set_subject(name);
             request.set_session_id(more);
-            const auto created = sidecar_.create(request);
+            const auto created = sidecar_->create(request);
             ids_[name] = created.session_id();
             return "created " + api::SessionState_Name(created.session().status().state());
         }
         const std::string id = ids_.count(name) ? ids_[name] : name;
-        if (verb == "touch") return told(sidecar_.touch(id, more == "background" ? api::ACTIVITY_BACKGROUND : api::ACTIVITY_USER));
-        if (verb == "check") return told(sidecar_.check(id));
+        if (verb == "touch") return told(sidecar_->touch(id, more == "background" ? api::ACTIVITY_BACKGROUND : api::ACTIVITY_USER));
+        if (verb == "check") return told(sidecar_->check(id));
         if (verb == "extend") {
             api::ExtendRequest request;
             request.set_session_id(id);
-            return "extended by " + std::to_string((sidecar_.extend(request).granted_duration().seconds() + 5) / 10 * 10);
+            return "extended by " + std::to_string((sidecar_->extend(request).granted_duration().seconds() + 5) / 10 * 10);
         }
         if (verb == "rotate") {
             api::RotateRequest request;
             request.set_session_id(id);
-            ids_[name] = sidecar_.rotate(request).session_id();
+            ids_[name] = sidecar_->rotate(request).session_id();
             return "rotated";
         }
         if (verb == "end") {
             api::EndRequest request;
             request.set_session_id(id);
-            return "ended " + api::EndReason_Name(sidecar_.end(request).end().reason());
+            return "ended " + api::EndReason_Name(sidecar_->end(request).end().reason());
         }
         if (verb == "watch") {
             api::WatchExpiryRequest request;
@@ -89,7 +104,7 @@ class Driver {
             request.set_include_initial_state(more.empty());
             request.set_resume_token(more);
             request.mutable_heartbeat_interval()->set_seconds(1);
-            watch_.emplace(sidecar_.watch(request));
+            watch_.emplace(sidecar_->watch(request));
             return "watching";
         }
         if (verb == "next") {
@@ -110,7 +125,8 @@ class Driver {
     }
 
    private:
-    Sidecar sidecar_;
+    Options options_;
+    std::optional<Sidecar> sidecar_;
     std::map<std::string, std::string> ids_;
     std::optional<Watch> watch_;
 };
@@ -138,6 +154,8 @@ int main(int count, char** arguments) {
             std::cout << "invalid " << (error.fields.empty() ? "" : error.fields.front()) << std::endl;
         } catch (const NotPermittedError&) {
             std::cout << "not permitted" << std::endl;
+        } catch (const std::invalid_argument& error) {
+            std::cout << error.what() << std::endl;
         }
     }
 }

@@ -8,6 +8,7 @@ import java.nio.file.Path;
 import java.time.Duration;
 import org.apache.catalina.Context;
 import org.apache.catalina.startup.Tomcat;
+import sessionsidecar.Access;
 import sessionsidecar.Sidecar;
 import sessionsidecar.SessionSidecarFilter;
 import sessionsidecar.v1.SessionServiceOuterClass.SessionStatus;
@@ -30,7 +31,7 @@ public final class Site {
         if (arguments[2].equals("docs")) {
             context.addApplicationListener(Sessions.class.getName());
         } else {
-            var sidecar = new Sidecar(arguments[0], "", Sidecar.Fail.valueOf(arguments[1].toUpperCase()), Duration.ofSeconds(5));
+            var sidecar = new Sidecar(Access.to(arguments[0]), "", Sidecar.Fail.valueOf(arguments[1].toUpperCase()), Duration.ofSeconds(5));
             var filter = new SessionSidecarFilter(sidecar, "/login").background(request -> request.getRequestURI().equals("/poll")).policy("default");
             if (!ofContainer) filter.subject(Site::attribute);
             context.addServletContainerInitializer((classes, servlets) -> filter.register(servlets, "/*"), null);

@@ -9,11 +9,8 @@ import io.grpc.ManagedChannel;
 import io.grpc.Metadata;
 import io.grpc.Status;
 import io.grpc.StatusRuntimeException;
-import io.grpc.netty.NettyChannelBuilder;
 import io.netty.channel.EventLoopGroup;
-import io.netty.channel.epoll.EpollDomainSocketChannel;
 import io.netty.channel.epoll.EpollEventLoopGroup;
-import io.netty.channel.unix.DomainSocketAddress;
 import io.netty.util.concurrent.DefaultThreadFactory;
 import java.security.SecureRandom;
 import java.time.Instant;
@@ -129,39 +126,24 @@ public final class Sidecar implements AutoCloseable {
     private final AtomicBoolean away = new AtomicBoolean();
     private final AtomicLong probed = new AtomicLong(System.nanoTime() - PROBE_NANOS);
 
-    /** A client of SESSION_SIDECAR_TARGET, else of 127.0.0.1:50151, that fails closed. */
+    /** A client of SESSION_SIDECAR_TARGET, else of 127.0.0.1:50151, with what the other variables say, that fails closed. */
     public Sidecar() {
-        this(null, "", Fail.CLOSED, DEADLINE);
+        this(Access.to(null), "", Fail.CLOSED, DEADLINE);
     }
 
     /**
-     * @param target {@code host:port} or {@code unix:/path}; null: SESSION_SIDECAR_TARGET, else {@link #DEFAULT_TARGET}. A Unix socket
-     *     needs netty-transport-native-epoll.
+     * @param access where the sidecar is, and the files of TLS and of a token.
      * @param tenant of all sessions; most have "".
      */
-    public Sidecar(String target, String tenant, Fail fail, java.time.Duration deadline) {
-        String variable = System.getenv("SESSION_SIDECAR_TARGET");
-        String named = target != null ? target : variable != null && !variable.isEmpty() ? variable : DEFAULT_TARGET;
-        this.target = named.startsWith("unix:") ? named : named.replaceFirst("^(http|tcp)://", "").replaceFirst("/+$", "");
+    public Sidecar(Access access, String tenant, Fail fail, java.time.Duration deadline) {
+        this.target = access.target();
         this.tenant = tenant;
         this.fail = fail;
         this.deadline = deadline;
         this.socketThreads =
                 this.target.startsWith("unix:") ? new EpollEventLoopGroup(1, new DefaultThreadFactory("session-sidecar", true)) : null;
-        this.channel = channel(this.target, socketThreads);
+        this.channel = access.channel(socketThreads);
         this.stub = SessionServiceGrpc.newBlockingStub(channel);
-    }
-
-    /** A connection, opened at its first call. {@code threads}: an {@code EpollEventLoopGroup} for a Unix socket, else null. */
-    public static ManagedChannel channel(String target, EventLoopGroup threads) {
-        NettyChannelBuilder builder =
-                threads == null
-                        ? NettyChannelBuilder.forTarget(target)
-                        : NettyChannelBuilder.forAddress(new DomainSocketAddress(target.replaceFirst("^unix:(//)?", "")))
-                                .channelType(EpollDomainSocketChannel.class)
-                                .eventLoopGroup(threads);
-        // The sidecar is beside us: no proxy is meant for it.
-        return builder.usePlaintext().proxyDetector(address -> null).build();
     }
 
     /** Connects, and loads what the first call needs, so that no person waits for that: 2 s at most. Answers whether the sidecar did. */
@@ -329,11 +311,17 @@ public final class Sidecar implements AutoCloseable {
         final transient java.time.Duration retryAfter;
 
         private Failure(Status status, ErrorInfo info, List<String> fields, java.time.Duration retryAfter) {
-            super(status.getDescription() == null ? "" : status.getDescription());
+            super((status.getDescription() == null ? "" : status.getDescription()) + because(status.getCause()));
             this.code = status.getCode();
             this.info = info;
             this.fields = fields;
             this.retryAfter = retryAfter;
+        }
+
+        /** Why there is no connection, such as a certificate that is not trusted. */
+        private static String because(Throwable cause) {
+            if (cause == null) return "";
+            return cause.getCause() == null ? ": " + cause.getMessage() : because(cause.getCause());
         }
 
         static Failure of(StatusRuntimeException error) {
