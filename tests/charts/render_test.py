@@ -157,6 +157,11 @@ def test_old_kubernetes_gets_nothing_that_it_would_refuse() -> None:
     assert "sysctls" not in pod["securityContext"], "the sysctl is a safe one since 1.27"
 
 
+def test_nobody_may_scrape_but_the_test() -> None:
+    (policy,) = render(_case("service-token"), values={"networkPolicy": {"metrics": []}}).of_kind("NetworkPolicy")
+    assert len(policy["spec"]["ingress"][1]["from"]) == 1
+
+
 @pytest.mark.parametrize(
     ("name", "told"),
     [
