@@ -157,6 +157,57 @@ def test_old_kubernetes_gets_nothing_that_it_would_refuse() -> None:
     assert "sysctls" not in pod["securityContext"], "the sysctl is a safe one since 1.27"
 
 
+def test_large_numbers_are_told_whole(helm: str) -> None:
+    """OpenShift gives out users from a thousand million on."""
+    number = 1000650000
+    values = {
+        "sidecar": {
+            "runAsUser": number,
+            "fsGroup": number,
+            "socket": {"uids": [number], "gids": [number, 5], "group": str(number)},
+            "maxSessions": 4000000000,
+            "maxTombstones": 2000000,
+            "maxWatchers": 3000000,
+            "maxConnections": 1000000,
+            "callers": [{"uid": number, "verbs": ["use"]}],
+            "policies": {"default": {"revision": 9007199254740991, "max_extensions": 1000000}},
+        }
+    }
+    rendered = render(_case("shop-classic"), helm, values=values)
+    sidecar, (pod,) = rendered.sidecar(), rendered.pods()
+    assert [sidecar["securityContext"][key] for key in ("runAsUser", "runAsGroup")] == [number, number]
+    assert pod["securityContext"]["fsGroup"] == number
+    assert f"group={number}&uids={number}&gids={number},5" in sidecar["args"][1]
+    wanted = {"--max-sessions=4000000000", "--max-tombstones=2000000", "--max-watchers=3000000", "--max-connections=1000000"}
+    assert wanted <= set(sidecar["args"])
+    assert all(line in rendered.policy_file().splitlines() for line in (f"uid = {number}", "revision = 9007199254740991", "max_extensions = 1000000"))
+
+
+@pytest.mark.parametrize("mode", ["native", "classic"])
+def test_istio_is_not_asked_before_it_is_there(mode: str) -> None:
+    """It sends probes to its own proxy, which may start after a native sidecar, unless they run a command."""
+    values = {"sidecar": {"mode": mode, "mesh": {"kind": "istio"}, "socket": {"uids": [1000]}, "loopback": {"enabled": False}}}
+    sidecar = render(_case("shop-memory"), values=values).sidecar()
+    ways = [next(iter(key for key in sidecar[probe] if key in ("exec", "httpGet"))) for probe in ("startupProbe", "livenessProbe", "readinessProbe")]
+    assert ways == (["exec", "exec", "httpGet"] if mode == "native" else ["httpGet"] * 3)
+    assert any("probe.sock" in argument for argument in sidecar["args"]) == (mode == "native")
+
+
+def test_a_port_of_tls_is_not_called_grpc() -> None:
+    """Istio would take its TLS for HTTP/2 in clear text."""
+    ports = {}
+    for name, kind in (("service-token", "istio"), ("service-token", "none"), ("service-mesh", "istio"), ("service-mesh", "none")):
+        service = render(_case(name), values={"sidecar": {"mesh": {"kind": kind}}}).of_kind("Service")[0]
+        port = service["spec"]["ports"][0]
+        ports[name, kind] = (port["name"], port.get("appProtocol"))
+    assert ports == {
+        ("service-token", "istio"): ("tls-api", "tls"),
+        ("service-token", "none"): ("tls-api", None),
+        ("service-mesh", "istio"): ("grpc-api", "grpc"),
+        ("service-mesh", "none"): ("grpc-api", "kubernetes.io/h2c"),
+    }
+
+
 def test_nobody_may_scrape_but_the_test() -> None:
     (policy,) = render(_case("service-token"), values={"networkPolicy": {"metrics": []}}).of_kind("NetworkPolicy")
     assert len(policy["spec"]["ingress"][1]["from"]) == 1

@@ -67,6 +67,17 @@ def test_a_shared_store_and_the_admin_socket(binary: Path, directory: Path) -> N
             assert (directory / "run/session-sidecar-admin/admin.sock").stat().st_mode & 0o777 == 0o600
 
 
+def test_the_probes_in_istio(binary: Path, directory: Path) -> None:
+    """Commands, of a socket where nobody may do anything, and which the users of the other one are not asked for."""
+    (case,) = [case for case in cases() if case.name == "shop-memory"]
+    values = {"sidecar": {"mesh": {"kind": "istio"}, "socket": {"uids": [4000000000]}, "loopback": {"enabled": False}}}
+    rendered = render(case, values=values)
+    with _served(binary, rendered, directory) as address:
+        _probes_answer(rendered, address, binary, directory)
+        told = run(binary, "create", "--target", f"unix:{directory}/run/session-sidecar-probe/probe.sock")
+        assert told.returncode and "CALLER_NOT_ALLOWED" in told.stderr
+
+
 # Each is refused by the schema, too (refuse_test.py), which is not asked here.
 @pytest.mark.parametrize(
     "values",
