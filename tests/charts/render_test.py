@@ -213,6 +213,15 @@ def test_nobody_may_scrape_but_the_test() -> None:
     assert len(policy["spec"]["ingress"][1]["from"]) == 1
 
 
+def test_the_limit_of_memory_is_enough_for_the_default_caps() -> None:
+    """As docs/deploy.md reckons: live sessions, remembered ends, and pages at the door, which are connections."""
+    sidecar = render(_case("gateway")).sidecar()
+    caps = {name: int(number) for name, number in (argument.lstrip("-").split("=") for argument in sidecar["args"] if argument.startswith("--max-"))}
+    needed = 12_000_000 + caps["max-sessions"] * 600 + caps["max-tombstones"] * 1_000 + caps["max-connections"] * 22_000
+    limit = sidecar["resources"]["limits"]["memory"]
+    assert int(limit.removesuffix("Mi")) * 2**20 > needed > 256 * 2**20
+
+
 @pytest.mark.parametrize(
     ("name", "told"),
     [
