@@ -1,13 +1,15 @@
 """What the charts render: as it was agreed to, for every version of Kubernetes, and allowed in a restricted namespace."""
 
 import os
+import subprocess
+import tarfile
 from pathlib import Path
 
 import pytest
 import yaml
 from kubernetes_validate import utils as kubernetes_validate
 
-from charts import HELM, HERE, Case, Manifest, Rendered, cases, lint, notes, package, render
+from charts import HELM, HERE, REPOSITORY, TOOLS, Case, Manifest, Rendered, cases, lint, notes, package, render
 
 MATRIX = pytest.mark.parametrize("case", cases(), ids=lambda case: case.name)
 
@@ -41,6 +43,25 @@ def test_the_package_renders_the_same(tmp_path: Path) -> None:
     chart = package("session-sidecar", tmp_path)
     case = _case("service-token")
     assert _kept(render(Case(case.name, str(chart), case.values))) == (HERE / "golden/service-token.yaml").read_text()
+
+
+def test_the_packages_of_a_release_name_its_image(tmp_path: Path) -> None:
+    (tmp_path / "helm").symlink_to(TOOLS / "bin/helm4")
+    script, packages = REPOSITORY / "packaging/release/charts.sh", tmp_path / "dist"
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    subprocess.run([script, "ghcr.io/owner/session-sidecar", packages], env={**os.environ, "PATH": path}, check=True, capture_output=True)
+    assert len(list(packages.iterdir())) == 2
+    (chart,) = packages.glob("session-sidecar-[0-9]*.tgz")
+    case = _case("service-token")
+    image = render(Case(case.name, str(chart), case.values)).sidecar()["image"]
+    assert image.startswith("ghcr.io/owner/session-sidecar:")
+    (library,) = packages.glob("session-sidecar-lib-*.tgz")
+    with tarfile.open(library) as archive:
+        for name in ("values.yaml", "values.schema.json", "README.md"):
+            text = archive.extractfile(f"session-sidecar-lib/{name}")
+            assert text and b'"ghcr.io/owner/session-sidecar"' in text.read()
+    workflow = (REPOSITORY / ".github/workflows/release.yml").read_text()
+    assert 'packaging/release/charts.sh "${IMAGE,,}" dist' in workflow and "helm package" not in workflow
 
 
 def test_no_golden_is_left_over() -> None:
@@ -225,9 +246,9 @@ def test_the_limit_of_memory_is_enough_for_the_default_caps() -> None:
 @pytest.mark.parametrize(
     ("name", "told"),
     [
-        ("service-token", ["WHAT A ROLLOUT LOSES: everything", "(TLS, bearer tokens)", "helm test sessions"]),
-        ("service-mtls-store", ["WHAT A ROLLOUT LOSES: nothing", "redis+sentinel://", "(TLS, client certificates)"]),
-        ("service-mesh", ["WHAT A ROLLOUT LOSES: everything", "CLEAR TEXT", "You said that sessions stick to a pod"]),
+        ("service-token", ["WHAT A ROLLOUT LOSES: everything", "(TLS, bearer tokens)", "helm test sessions", "callers   pods of the namespace shop alone"]),
+        ("service-mtls-store", ["WHAT A ROLLOUT LOSES: nothing", "redis+sentinel://", "(TLS, client certificates)", '[{"namespaceSelector":{"matchLabels":{"team":"shop"}}}]']),
+        ("service-mesh", ["WHAT A ROLLOUT LOSES: everything", "CLEAR TEXT", "callers   every pod", "You said that sessions stick to a pod"]),
         ("gateway", ["door      http://sessions-session-sidecar.shop:50153"]),
         ("platform", ["Nothing runs here", "PrometheusRule", "SUCH A POD LOSES: all sessions"]),
     ],
