@@ -114,6 +114,7 @@ The socket of the probes, or nothing. Istio sends the probes of all containers, 
 a command. If that proxy is an ordinary container it starts after the init containers, and these wait for our startup probe: nothing would ever start; and
 liveness would fail for as long as other init containers run. Readiness is asked over HTTP all the same: without the proxy the pod is not ready anyway.
 The socket is the probes' own, so that they do not depend on whom `socket` lets in, or on whether it is there.
+A command is a connection, of which there are `maxConnections`: hence only where it must be, and not in a service that others could fill.
 */}}
 {{- define "session-sidecar.probeSocket" -}}
 {{- $v := .Values.sidecar -}}
