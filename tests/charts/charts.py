@@ -95,10 +95,12 @@ class Rendered:
 
 
 def render(
-    case: Case, helm: str = "helm4", kubernetes: str = NEWEST, *, values: Manifest | None = None, alone: bool = False
+    case: Case, helm: str = "helm4", kubernetes: str = NEWEST, *, values: Manifest | None = None, alone: bool = False, schema: bool = True
 ) -> Rendered:
-    """Renders a case, with values on top of it, or with those alone."""
+    """Renders a case, with values on top of it, or with those alone; whether the schema takes them or not, if it is not to be asked."""
     command = [helm, "template", "sessions", str(charts() / case.chart), "--namespace", "shop", "--kube-version", kubernetes]
+    if not schema:
+        command.append("--skip-schema-validation")
     if not alone:
         command += ["--values", str(case.values)]
     with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:

@@ -15,24 +15,67 @@ from charts import HELM, REPOSITORY, TOOLS, Case, cases, charts, render
 
 PAGE = (REPOSITORY / "docs/deploy.md").read_text()
 
-# Values that only a page's other blocks, or a Secret, complete: none. Each block renders by itself, on the chart that its first line names.
+# A cluster is a folder with one for each namespace, and in it a file for each Secret.
 SHIMS = {
     # What would ask a cluster is rendered, or made without one.
-    "helm": """case "$1" in
-    install | upgrade) shift; [ "$1" != --install ] || shift; exec {tools}/helm4 template "$@" ;;
-    dependency) exec {tools}/helm4 "$@" ;;
-    test) echo "not run: helm $*" ;;
-    *) echo "nobody tries helm $1" >&2; exit 1 ;;
-esac""",
-    "kubectl": """[ "$1" = create ] && [ "$2" = secret ] || {{ echo "nobody tries kubectl $*" >&2; exit 1; }}
-file= from=
-for argument; do case $argument in --from-file=*) [ -s "${{argument#--from-file=}}" ] || {{ echo "$argument is not there" >&2; exit 1; }} ;; esac; done""",
+    "helm": """command=$1 namespace= create= wait=
+    shift
+    arguments=()
+    while [ $# -gt 0 ]; do
+        case $1 in
+            --install) ;;
+            --create-namespace) create=yes ;;
+            --wait) wait=yes ;;
+            --namespace) namespace=$2; shift ;;
+            *) arguments+=("$1") ;;
+        esac
+        shift
+    done
+    case $command in
+        upgrade)
+            [ -z "$create" ] || mkdir -p "$CLUSTER/$namespace"
+            [ -d "$CLUSTER/$namespace" ] || { echo "there is no namespace $namespace" >&2; exit 1; }
+            rendered=$(TOOLS/helm4 template --namespace "$namespace" "${arguments[@]}")
+            echo "$rendered"
+            [ -n "$wait" ] || exit 0
+            for secret in $(sed -n 's/^ *secretName: //p' <<<"$rendered"); do
+                [ -e "$CLUSTER/$namespace/$secret" ] || { echo "its pods wait for the Secret $secret for ever" >&2; exit 1; }
+            done
+            touch "$CLUSTER/$namespace/.ready" ;;
+        dependency) exec TOOLS/helm4 dependency "${arguments[@]}" ;;
+        test)
+            [ -e "$CLUSTER/$namespace/.ready" ] || { echo "nobody waited until the pods are ready" >&2; exit 1; }
+            echo "not run: helm test ${arguments[*]}" ;;
+        *) echo "nobody tries helm $command" >&2; exit 1 ;;
+    esac""",
+    "kubectl": """case "$1 $2" in
+        "create namespace") exec mkdir "$CLUSTER/$3" ;;
+        "create secret") ;;
+        *) echo "nobody tries kubectl $*" >&2; exit 1 ;;
+    esac
+    secret=$4 namespace=
+    shift 4
+    while [ $# -gt 0 ]; do
+        case $1 in
+            --namespace) namespace=$2; shift ;;
+            --from-file=* | --cert=* | --key=*) [ -s "${1##*=}" ] || { echo "$1 is not there" >&2; exit 1; } ;;
+        esac
+        shift
+    done
+    [ -d "$CLUSTER/$namespace" ] || { echo "there is no namespace $namespace" >&2; exit 1; }
+    touch "$CLUSTER/$namespace/$secret"
+""",
+    "docker": """case $1 in
+        build) [ "$2 $4" = "--tag ." ] && echo "$3" >built ;;
+        push) [ "$(cat built)" = "$2" ] ;;
+        *) false ;;
+    esac""",
 }
 
 
-def blocks(language: str) -> Iterator[str]:
-    """Fenced blocks of the page."""
-    yield from re.findall(rf"^```{language}\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+def blocks(language: str, text: str = PAGE) -> Iterator[str]:
+    """Fenced blocks of the page, or of a part of it."""
+    yield from re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
 
 
 def values() -> list[tuple[str, str]]:
@@ -52,26 +95,59 @@ def test_no_block_is_left_out() -> None:
 
 
 def test_the_commands_run(tmp_path: Path) -> None:
+    """Those of each section in their order, by somebody who read no other."""
     shims = tmp_path / "bin"
     shims.mkdir()
     for name, script in SHIMS.items():
-        (shims / name).write_text("#!/bin/bash\nset -eu\n" + script.format(tools=TOOLS / "bin") + "\n")
+        (shims / name).write_text("#!/bin/bash\nset -eu\n" + script.replace("TOOLS", str(TOOLS / "bin")) + "\n")
         (shims / name).chmod(0o755)
-    shutil.copytree(HELM, tmp_path / "helm", ignore=shutil.ignore_patterns("charts"))
-    script = "\n".join(blocks("sh"))
-    done = subprocess.run(
-        ["bash", "-euxo", "pipefail", "-c", script],
-        cwd=tmp_path,
-        env={**os.environ, "PATH": f"{shims}:{os.environ['PATH']}"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("\nkind: Deployment\n") == 2 and "not run: helm test sessions" in done.stdout
-    assert (tmp_path / "key").stat().st_size == 32
-    written = (tmp_path / "sessions.yaml").read_text()
+    printed, homes = "", {}
+    for number, section in enumerate(re.split(r"^## ", PAGE, flags=re.MULTILINE)):
+        if not (script := "\n".join(blocks("sh", section))):
+            continue
+        home = homes[section.splitlines()[0]] = tmp_path / str(number)
+        (home / "cluster").mkdir(parents=True)
+        shutil.copytree(HELM, home / "helm", ignore=shutil.ignore_patterns("charts"))
+        done = subprocess.run(
+            ["bash", "-euxo", "pipefail", "-c", script],
+            cwd=home,
+            env={**os.environ, "PATH": f"{shims}:{os.environ['PATH']}", "CLUSTER": str(home / "cluster")},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        printed += done.stdout
+    image, pods, service = homes.values()
+    assert printed.count("\nkind: Deployment\n") == 2 and "not run: helm test sessions" in printed
+    assert printed.count(f'image: "{(image / "built").read_text().strip()}"') == 2, "it is the image that was pushed"
+    assert (pods / "key").stat().st_size == 32
+    written = (service / "sessions.yaml").read_text()
     assert any(block.split("\n", 1)[1] == written for _, block in values()), "the file of the commands is the block of values before them"
+
+
+@pytest.mark.parametrize(("chart", "block"), values(), ids=[str(number) for number, _ in enumerate(values())])
+def test_callers_of_other_namespaces_are_let_in(chart: str, block: str) -> None:
+    policies = render(Case("docs", chart, Path()), values=yaml.safe_load(block), alone=True).of_kind("NetworkPolicy")
+    assert all("namespaceSelector" in peer for policy in policies for peer in policy["spec"]["ingress"][0]["from"])
+
+
+@pytest.mark.parametrize("path", sorted((REPOSITORY / "examples/kubernetes").glob("*.yaml")), ids=lambda path: path.stem)
+def test_a_manifest_says_whom_the_release_lets_in(path: Path) -> None:
+    text = path.read_text()
+    (line,) = re.findall(r"^#   (networkPolicy: .*)$", text, re.MULTILINE)
+    (gateway,) = [case for case in cases() if case.name == "gateway"]
+    (policy,) = render(gateway, values=yaml.safe_load(line)).of_kind("NetworkPolicy")
+    peers = str(policy["spec"]["ingress"][0]["from"])
+    callers = set(re.findall(r"cluster\.local/ns/([\w-]+)/sa/", text))
+    assert "kubernetes.io/metadata.name" in peers and all(f"'{namespace}'" in peers for namespace in callers)
+
+
+def test_a_manifest_names_ports_that_the_service_has() -> None:
+    (gateway,) = [case for case in cases() if case.name == "gateway"]
+    ports = {port["name"] for port in render(gateway).of_kind("Service")[0]["spec"]["ports"]}
+    named = set(re.findall(r"sectionName: ([\w-]+)", (REPOSITORY / "examples/kubernetes/envoy-gateway.yaml").read_text()))
+    assert named and named <= ports
 
 
 def test_the_templates_are_the_examples() -> None:

@@ -8,11 +8,14 @@ from typing import Any
 import celpy
 import jsonpatch
 import pytest
+import yaml
 from kubernetes_validate import utils as kubernetes_validate
 
-from charts import Manifest, cases, render
+from charts import REPOSITORY, Manifest, Rendered, cases, render
 
 PLATFORM, SHOP = (next(case for case in cases() if case.name == name) for name in ("platform", "shop-memory"))
+
+PAGE = (REPOSITORY / "docs/deploy.md").read_text()
 
 PLAIN: Manifest = {
     "apiVersion": "v1",
@@ -40,9 +43,9 @@ FURNISHED: Manifest = {
 }
 
 
-def mutated(pod: Manifest) -> Manifest:
+def mutated(pod: Manifest, rendered: Rendered | None = None) -> Manifest:
     """The pod after the policy's mutations, which an API server makes in their order."""
-    (policy,) = render(PLATFORM).of_kind("MutatingAdmissionPolicy")
+    (policy,) = (rendered or render(PLATFORM)).of_kind("MutatingAdmissionPolicy")
     if not all(evaluate(condition["expression"], pod) for condition in policy["spec"]["matchConditions"]):
         return pod
     for mutation in policy["spec"]["mutations"]:
@@ -92,7 +95,7 @@ def merged(old: Any, new: Any, name: str) -> Any:
 
 def test_the_pod_is_the_one_that_the_library_renders() -> None:
     pod = mutated(PLAIN)
-    values = {"sidecar": {"policyConfigMap": "session-policies", "maxSessions": 5000, "loopback": {"enabled": False}}}
+    values = {"sidecar": {"policyConfigMap": "session-policies", "maxSessions": 5000}}
     (expected,) = render(SHOP, values=values).pods()
     sidecar = expected["initContainers"][0]
     assert pod["spec"]["initContainers"] == [sidecar]
@@ -103,6 +106,22 @@ def test_the_pod_is_the_one_that_the_library_renders() -> None:
         assert container["env"] == application["env"] and container["volumeMounts"] == application["volumeMounts"]
     assert pod["metadata"]["labels"] == {"session-sidecar/inject": "true", "session-sidecar/scrape": "true"}
     kubernetes_validate.validate(pod, "1.37", strict=True)
+
+
+def test_the_pod_of_the_page_is_the_librarys() -> None:
+    """With the values of docs/deploy.md and nothing else."""
+    (block,) = re.findall(r"^```yaml\n(# helm/session-sidecar\n[^`]*\ninjection:.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+    pod = mutated(PLAIN, render(PLATFORM, values=yaml.safe_load(block), alone=True))
+    (expected,) = render(SHOP, values={"sidecar": {"policyConfigMap": "session-policies"}}).pods()
+    assert pod["spec"]["initContainers"] == expected["initContainers"]
+
+
+def test_probes_of_a_mesh_are_injected_too() -> None:
+    rendered = render(PLATFORM, values={"sidecar": {"mesh": {"kind": "istio"}}})
+    (policy,) = rendered.of_kind("MutatingAdmissionPolicy")
+    pod = jsonpatch.apply_patch(PLAIN, evaluate(policy["spec"]["mutations"][0]["jsonPatch"]["expression"], PLAIN))
+    assert pod["spec"]["initContainers"][0]["startupProbe"]["exec"]["command"][-1] == "--target=unix:/run/session-sidecar-probe/probe.sock"
+    assert "session-sidecar-probe" in [volume["name"] for volume in pod["spec"]["volumes"]]
 
 
 def test_what_the_pod_has_stays() -> None:

@@ -80,12 +80,19 @@ def sidecar(**values: Any) -> dict[str, Any]:
         (SERVICE, {"prometheusRule": {"certificateDays": 0}}, "certificateDays"),
         (SERVICE, {"secrets": {"x": {"data": {}}}}, "data"),
         (SERVICE, {"networkPolicy": {"client": []}}, "client"),
+        # An empty list, an empty peer and an empty selector are everybody.
+        (SERVICE, {"networkPolicy": {"clients": []}}, "clients"),
+        (SERVICE, {"networkPolicy": {"clients": [{}]}}, "clients"),
+        (SERVICE, {"networkPolicy": {"clients": [{"podSelectr": {}}]}}, "podSelectr"),
+        (SERVICE, {"networkPolicy": {"clients": [{"podSelector": {"matchLabel": {}}}]}}, "matchLabel"),
+        (SERVICE, {"networkPolicy": {"metrics": [{"namespaceSelectr": {}}]}}, "namespaceSelectr"),
         (SHOP, sidecar(polices={}), "polices"),
         (SHOP, sidecar(mode="init"), "mode"),
         (SHOP, sidecar(image={"digest": "sha256:12"}), "digest"),
         (SHOP, sidecar(policies={"default": {"idle_timout": "15m"}}), "idle_timout"),
         (SHOP, sidecar(policies={"default": {"idle_timeout": 900}}), "idle_timeout"),
         (SHOP, sidecar(policies={"default": {"idle_timeout": "15 minutes?"}}), "idle_timeout"),
+        (SHOP, sidecar(policies={"default": {"idle_timeout": "15 parsecs"}}), "idle_timeout"),
         (SHOP, sidecar(policies={"default": {"preset": "nist"}}), "preset"),
         (SHOP, sidecar(policies={"default": {"rules": [{"name": "x", "verdict": "maybe"}]}}), "verdict"),
         (SHOP, sidecar(policies={"default": {"rules": [{"name": "x"}]}}), "verdict"),
@@ -94,16 +101,29 @@ def sidecar(**values: Any) -> dict[str, Any]:
         (SHOP, sidecar(policies={"default": {"warn_before": ["1m"] * 17}}), "warn_before"),
         (SHOP, sidecar(door={"cookie": "x"}), "cookie"),
         (SHOP, sidecar(door={"unknown": "allow"}), "unknown"),
+        (SHOP, sidecar(door={"unknown": "start"}), "start"),
+        (SHOP, sidecar(door={"unknown": "start", "start": {"rate": 5}}), "start"),
+        (SHOP, sidecar(door={"unknown": "start", "start": {"allow_revival": False}}), "start"),
+        (SHOP, sidecar(door={"start": {"app_session_age": "1h"}}), "door"),
+        (SHOP, sidecar(door={"routes": [{}]}), "routes"),
+        (SHOP, sidecar(door={"routes": [{"path": "/x"}]}), "routes"),
+        (SHOP, sidecar(door={"routes": [{"path": "/x", "public": False}]}), "routes"),
+        (SHOP, sidecar(door={"routes": [{"public": True}]}), "routes"),
+        (SHOP, sidecar(door={"routes": [{"path": [], "public": True}]}), "path"),
         (SHOP, sidecar(callers=[{"uid": 1, "certificate": "x", "verbs": ["use"]}]), "callers"),
         (SHOP, sidecar(callers=[{"verbs": ["use"]}]), "callers"),
         (SHOP, sidecar(callers=[{"uid": 1, "verbs": ["everything"]}]), "verbs"),
+        (SHOP, sidecar(callers=[{"uid": 1, "verbs": []}]), "verbs"),
+        (SHOP, sidecar(callers=[{"uid": 1, "verbs": ["use"], "tenants": []}]), "tenants"),
         (SHOP, sidecar(socket={"mode": "660"}), "mode"),
         (SHOP, sidecar(socket={"uids": ["root"]}), "uids"),
+        (SHOP, sidecar(socket={"group": "staff"}), "group"),
         (SHOP, sidecar(loopback={"port": 70000}), "port"),
         (SHOP, sidecar(admin={"port": 0}), "port"),
         (SHOP, sidecar(bindAddress="localhost"), "bindAddress"),
         (SHOP, sidecar(store={"url": "http://redis"}), "url"),
-        (SHOP, sidecar(store={"url": "redis://user:secret word@redis"}), "url"),
+        (SHOP, sidecar(store={"url": "redis://redis/a database"}), "url"),
+        (SHOP, sidecar(store={"window": "5 parsecs"}), "window"),
         (SHOP, sidecar(store={"namespace": "a b"}), "namespace"),
         (SHOP, sidecar(store={"outage": "open"}), "outage"),
         (SHOP, sidecar(store={"format": 3}), "format"),
@@ -118,6 +138,18 @@ def sidecar(**values: Any) -> dict[str, Any]:
 def test_schema(case: Case, values: dict[str, Any], told: str, helm: str) -> None:
     said = refused(case, values, helm)
     assert "schema" in said and told in said, said
+
+
+@pytest.mark.parametrize("url", ["redis://u:secret@h", "rediss+cluster://:secret@h1,h2", "redis+sentinel://u:sec/ret@h/m", "redis://u:secret word@h"])
+def test_a_password_in_the_address_is_refused_and_not_shown(url: str, helm: str) -> None:
+    said = refused(SHOP, {"sidecar": {"store": {"url": url}} | KEY}, helm)
+    assert "schema" in said and "url" in said
+    assert " " in url or ("sec" not in said and "not" in said), said
+
+
+@pytest.mark.parametrize("url", ["redis://h:6379/1", "rediss://app@h:6379", "redis+sentinel://app@s1:1,s2:2/m/1", "redis+cluster://[::1]:6379,h"])
+def test_an_address_without_a_password_is_not(url: str) -> None:
+    render(SHOP, values={"sidecar": {"store": {"url": url}} | KEY})
 
 
 def test_the_alias_is_asked_for(tmp_path: Path, helm: str) -> None:

@@ -1,13 +1,15 @@
 """What the charts render: as it was agreed to, for every version of Kubernetes, and allowed in a restricted namespace."""
 
 import os
+import subprocess
+import tarfile
 from pathlib import Path
 
 import pytest
 import yaml
 from kubernetes_validate import utils as kubernetes_validate
 
-from charts import HELM, HERE, Case, Manifest, Rendered, cases, lint, notes, package, render
+from charts import HELM, HERE, REPOSITORY, TOOLS, Case, Manifest, Rendered, cases, lint, notes, package, render
 
 MATRIX = pytest.mark.parametrize("case", cases(), ids=lambda case: case.name)
 
@@ -41,6 +43,25 @@ def test_the_package_renders_the_same(tmp_path: Path) -> None:
     chart = package("session-sidecar", tmp_path)
     case = _case("service-token")
     assert _kept(render(Case(case.name, str(chart), case.values))) == (HERE / "golden/service-token.yaml").read_text()
+
+
+def test_the_packages_of_a_release_name_its_image(tmp_path: Path) -> None:
+    (tmp_path / "helm").symlink_to(TOOLS / "bin/helm4")
+    script, packages = REPOSITORY / "packaging/release/charts.sh", tmp_path / "dist"
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    subprocess.run([script, "ghcr.io/owner/session-sidecar", packages], env={**os.environ, "PATH": path}, check=True, capture_output=True)
+    assert len(list(packages.iterdir())) == 2
+    (chart,) = packages.glob("session-sidecar-[0-9]*.tgz")
+    case = _case("service-token")
+    image = render(Case(case.name, str(chart), case.values)).sidecar()["image"]
+    assert image.startswith("ghcr.io/owner/session-sidecar:")
+    (library,) = packages.glob("session-sidecar-lib-*.tgz")
+    with tarfile.open(library) as archive:
+        for name in ("values.yaml", "values.schema.json", "README.md"):
+            text = archive.extractfile(f"session-sidecar-lib/{name}")
+            assert text and b'"ghcr.io/owner/session-sidecar"' in text.read()
+    workflow = (REPOSITORY / ".github/workflows/release.yml").read_text()
+    assert 'packaging/release/charts.sh "${IMAGE,,}" dist' in workflow and "helm package" not in workflow
 
 
 def test_no_golden_is_left_over() -> None:
@@ -157,12 +178,77 @@ def test_old_kubernetes_gets_nothing_that_it_would_refuse() -> None:
     assert "sysctls" not in pod["securityContext"], "the sysctl is a safe one since 1.27"
 
 
+def test_large_numbers_are_told_whole(helm: str) -> None:
+    """OpenShift gives out users from a thousand million on."""
+    number = 1000650000
+    values = {
+        "sidecar": {
+            "runAsUser": number,
+            "fsGroup": number,
+            "socket": {"uids": [number], "gids": [number, 5], "group": str(number)},
+            "maxSessions": 4000000000,
+            "maxTombstones": 2000000,
+            "maxWatchers": 3000000,
+            "maxConnections": 1000000,
+            "callers": [{"uid": number, "verbs": ["use"]}],
+            "policies": {"default": {"revision": 9007199254740991, "max_extensions": 1000000}},
+        }
+    }
+    rendered = render(_case("shop-classic"), helm, values=values)
+    sidecar, (pod,) = rendered.sidecar(), rendered.pods()
+    assert [sidecar["securityContext"][key] for key in ("runAsUser", "runAsGroup")] == [number, number]
+    assert pod["securityContext"]["fsGroup"] == number
+    assert f"group={number}&uids={number}&gids={number},5" in sidecar["args"][1]
+    wanted = {"--max-sessions=4000000000", "--max-tombstones=2000000", "--max-watchers=3000000", "--max-connections=1000000"}
+    assert wanted <= set(sidecar["args"])
+    assert all(line in rendered.policy_file().splitlines() for line in (f"uid = {number}", "revision = 9007199254740991", "max_extensions = 1000000"))
+
+
+@pytest.mark.parametrize("mode", ["native", "classic"])
+def test_istio_is_not_asked_before_it_is_there(mode: str) -> None:
+    """It sends probes to its own proxy, which may start after a native sidecar, unless they run a command."""
+    values = {"sidecar": {"mode": mode, "mesh": {"kind": "istio"}, "socket": {"uids": [1000]}, "loopback": {"enabled": False}}}
+    sidecar = render(_case("shop-memory"), values=values).sidecar()
+    ways = [next(iter(key for key in sidecar[probe] if key in ("exec", "httpGet"))) for probe in ("startupProbe", "livenessProbe", "readinessProbe")]
+    assert ways == (["exec", "exec", "httpGet"] if mode == "native" else ["httpGet"] * 3)
+    assert any("probe.sock" in argument for argument in sidecar["args"]) == (mode == "native")
+
+
+def test_a_port_of_tls_is_not_called_grpc() -> None:
+    """Istio would take its TLS for HTTP/2 in clear text."""
+    ports = {}
+    for name, kind in (("service-token", "istio"), ("service-token", "none"), ("service-mesh", "istio"), ("service-mesh", "none")):
+        service = render(_case(name), values={"sidecar": {"mesh": {"kind": kind}}}).of_kind("Service")[0]
+        port = service["spec"]["ports"][0]
+        ports[name, kind] = (port["name"], port.get("appProtocol"))
+    assert ports == {
+        ("service-token", "istio"): ("tls-api", "tls"),
+        ("service-token", "none"): ("tls-api", None),
+        ("service-mesh", "istio"): ("grpc-api", "grpc"),
+        ("service-mesh", "none"): ("grpc-api", "kubernetes.io/h2c"),
+    }
+
+
+def test_nobody_may_scrape_but_the_test() -> None:
+    (policy,) = render(_case("service-token"), values={"networkPolicy": {"metrics": []}}).of_kind("NetworkPolicy")
+    assert len(policy["spec"]["ingress"][1]["from"]) == 1
+
+
+def test_the_limit_of_memory_is_enough_for_the_default_caps() -> None:
+    """As docs/deploy.md reckons: live sessions, remembered ends, and pages at the door, which are connections."""
+    sidecar = render(_case("gateway")).sidecar()
+    caps = {name: int(number) for name, number in (argument.lstrip("-").split("=") for argument in sidecar["args"] if argument.startswith("--max-"))}
+    needed = 12_000_000 + caps["max-sessions"] * 600 + caps["max-tombstones"] * 1_000 + caps["max-connections"] * 22_000
+    limit = sidecar["resources"]["limits"]["memory"]
+    assert int(limit.removesuffix("Mi")) * 2**20 > needed > 256 * 2**20
+
+
 @pytest.mark.parametrize(
     ("name", "told"),
     [
-        ("service-token", ["WHAT A ROLLOUT LOSES: everything", "(TLS, bearer tokens)", "helm test sessions"]),
-        ("service-mtls-store", ["WHAT A ROLLOUT LOSES: nothing", "redis+sentinel://", "(TLS, client certificates)"]),
-        ("service-mesh", ["WHAT A ROLLOUT LOSES: everything", "CLEAR TEXT", "You said that sessions stick to a pod"]),
+        ("service-token", ["WHAT A ROLLOUT LOSES: everything", "(TLS, bearer tokens)", "helm test sessions", "callers   pods of the namespace shop alone"]),
+        ("service-mtls-store", ["WHAT A ROLLOUT LOSES: nothing", "redis+sentinel://", "(TLS, client certificates)", '[{"namespaceSelector":{"matchLabels":{"team":"shop"}}}]']),
+        ("service-mesh", ["WHAT A ROLLOUT LOSES: everything", "CLEAR TEXT", "callers   every pod", "You said that sessions stick to a pod"]),
         ("gateway", ["door      http://sessions-session-sidecar.shop:50153"]),
         ("platform", ["Nothing runs here", "PrometheusRule", "SUCH A POD LOSES: all sessions"]),
     ],

@@ -11,7 +11,7 @@ from urllib.request import urlopen
 import pytest
 import yaml
 
-from charts import HELM, REPOSITORY, Case, Manifest, Rendered, cases, render
+from charts import HELM, REPOSITORY, Case, Manifest, Refused, Rendered, cases, render
 from support.process import clean_environment, eventually, free_port, run, tool
 
 RUNS = [case for case in cases() if case.name != "platform"]
@@ -45,7 +45,7 @@ def test_the_probes_and_the_socket(binary: Path, directory: Path) -> None:
     (case,) = [case for case in cases() if case.name == "shop-memory"]
     rendered = render(case)
     with _served(binary, rendered, directory) as address:
-        _probes_answer(rendered, address)
+        _probes_answer(rendered, address, binary, directory)
         (variable,) = rendered.of_kind("Deployment")[0]["spec"]["template"]["spec"]["containers"][0]["env"]
         target = variable["value"].replace("unix:/run", f"unix:{directory}/run")
         assert variable["name"] == "SESSION_SIDECAR_TARGET"
@@ -61,10 +61,48 @@ def test_a_shared_store_and_the_admin_socket(binary: Path, directory: Path) -> N
         store = {"url": f"redis://127.0.0.1:{port}", "password": {"secretName": ""}, "ca": {"secretName": ""}}
         rendered = render(case, values={"sidecar": {"store": store}})
         with _served(binary, rendered, directory) as address:
-            _probes_answer(rendered, address)
+            _probes_answer(rendered, address, binary, directory)
             admin = f"unix:{directory}/run/session-sidecar-admin/admin.sock"
             assert run(binary, "stats", "--target", admin).returncode == 0
             assert (directory / "run/session-sidecar-admin/admin.sock").stat().st_mode & 0o777 == 0o600
+
+
+def test_the_probes_in_istio(binary: Path, directory: Path) -> None:
+    """Commands, of a socket where nobody may do anything, and which the users of the other one are not asked for."""
+    (case,) = [case for case in cases() if case.name == "shop-memory"]
+    values = {"sidecar": {"mesh": {"kind": "istio"}, "socket": {"uids": [4000000000]}, "loopback": {"enabled": False}}}
+    rendered = render(case, values=values)
+    with _served(binary, rendered, directory) as address:
+        _probes_answer(rendered, address, binary, directory)
+        told = run(binary, "create", "--target", f"unix:{directory}/run/session-sidecar-probe/probe.sock")
+        assert told.returncode and "CALLER_NOT_ALLOWED" in told.stderr
+
+
+# Each is refused by the schema, too (refuse_test.py), which is not asked here.
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"policies": {"default": {"idle_timeout": "15 parsecs"}}},
+        {"door": {"unknown": "start"}},
+        {"door": {"unknown": "start", "start": {"rate": 5}}},
+        {"door": {"start": {"app_session_age": "1h"}}},
+        {"door": {"routes": [{}]}},
+        {"door": {"routes": [{"path": "/x"}]}},
+        {"door": {"routes": [{"public": True}]}},
+        {"door": {"routes": [{"path": [], "public": True}]}},
+        {"callers": [{"uid": 1, "verbs": []}]},
+        {"callers": [{"uid": 1, "verbs": ["use"], "tenants": []}]},
+        {"socket": {"group": "staff"}},
+        {"store": {"url": "redis://u:secret@h"}, "key": {"secretName": "key"}},
+    ],
+    ids=str,
+)
+def test_what_the_schema_refuses_the_program_would(values: Manifest, binary: Path, directory: Path) -> None:
+    (case,) = [case for case in cases() if case.name == "shop-memory"]
+    with pytest.raises(Refused):
+        render(case, values={"sidecar": values})
+    rendered = render(case, values={"sidecar": values}, schema=False)
+    assert run(binary, "check-config", *_laid_out(rendered, directory)[1:]).returncode == 64
 
 
 @pytest.mark.full
@@ -75,7 +113,7 @@ def test_a_pod_starts_while_its_store_is_away(binary: Path, directory: Path) -> 
     probe = rendered.sidecar()["startupProbe"]
     assert probe["periodSeconds"] * probe["failureThreshold"] >= 15
     with _served(binary, rendered, directory) as address:
-        _probes_answer(rendered, address)
+        _probes_answer(rendered, address, binary, directory)
 
 
 def test_the_version_is_one() -> None:
@@ -91,13 +129,22 @@ def _policies(case: Case) -> list[str]:
     return list(values.get("sidecar", {}).get("policies", {"default": {}}))
 
 
-def _probes_answer(rendered: Rendered, address: str) -> None:
-    container = rendered.sidecar()
-    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+def _probes_answer(rendered: Rendered, address: str, binary: Path, directory: Path) -> None:
     for name in ("startupProbe", "livenessProbe", "readinessProbe"):
-        probe = container[name]["httpGet"]
-        assert ports[probe["port"]] == 50152
-        eventually(partial(_answers, f"http://{address}{probe['path']}"), f"{name} succeeds")
+        eventually(partial(_probed, rendered, name, address, binary, directory), f"{name} succeeds")
+
+
+def _probed(rendered: Rendered, name: str, address: str, binary: Path, directory: Path) -> bool:
+    """Whether a probe succeeds: a command of the image, or a path of the admin port."""
+    container = rendered.sidecar()
+    probe = container[name]
+    if "exec" in probe:
+        program, *arguments = probe["exec"]["command"]
+        assert program == "/usr/local/bin/session-sidecar"
+        return run(binary, *(argument.replace("unix:/run/", f"unix:{directory}/run/") for argument in arguments)).returncode == 0
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    assert ports[probe["httpGet"]["port"]] == 50152
+    return _answers(f"http://{address}{probe['httpGet']['path']}")
 
 
 def _answers(url: str) -> bool:
@@ -116,14 +163,13 @@ def _served(binary: Path, rendered: Rendered, directory: Path) -> Iterator[str]:
         argument.replace("0.0.0.0:50152", admin).replace("127.0.0.1:50151", f"127.0.0.1:{free_port()}")
         for argument in _laid_out(rendered, directory)
     ]
-    path = rendered.sidecar()["startupProbe"]["httpGet"]["path"]
     log = directory / "log"
     with log.open("wb") as output:
         process = subprocess.Popen([str(binary), *arguments], stdout=output, stderr=output, env=clean_environment())
 
     def started() -> bool:
         assert process.poll() is None, log.read_text()
-        return _answers(f"http://{admin}{path}")
+        return _probed(rendered, "startupProbe", admin, binary, directory)
 
     try:
         eventually(started, "the startup probe succeeds")

@@ -79,6 +79,11 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end }}
 {{- end -}}
 
+{{/* A scalar as text. Numbers of a values file are floating ones, and a million of those would be 1e+06. */}}
+{{- define "session-sidecar.text" -}}
+{{- if kindIs "float64" . -}}{{- int64 . -}}{{- else -}}{{- . -}}{{- end -}}
+{{- end -}}
+
 {{/* The query of a listener: (list URL-options DICT). Lists are joined by commas. */}}
 {{- define "session-sidecar.query" -}}
 {{- $parts := list -}}
@@ -86,7 +91,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- $value := index $pair 1 -}}
 {{- if kindIs "slice" $value -}}
 {{- $items := list -}}
-{{- range $value -}}{{- $items = append $items (. | toString | urlquery) -}}{{- end -}}
+{{- range $value -}}{{- $items = append $items (include "session-sidecar.text" . | urlquery) -}}{{- end -}}
 {{- $value = join "," $items -}}
 {{- end -}}
 {{- if $value -}}{{- $parts = append $parts (printf "%s=%s" (index $pair 0) (toString $value)) -}}{{- end -}}
@@ -112,6 +117,9 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- $query := list (list "mode" "0600") (list "tenants" .tenants) (list "verbs" (list "admin")) -}}
 {{- $args = append $args (printf "--listen=unix:///run/session-sidecar-admin/admin.sock%s" (include "session-sidecar.query" $query)) -}}
 {{- end -}}{{- end -}}
+{{- if include "session-sidecar.probeSocket" . -}}
+{{- $args = append $args (printf "--listen=unix://%s?mode=0600&verbs=none" (include "session-sidecar.probeSocket" .)) -}}
+{{- end -}}
 {{- with $v.loopback -}}{{- if .enabled -}}
 {{- $query := list (list "tenants" .tenants) (list "verbs" .verbs) -}}
 {{- $args = append $args (printf "--listen=tcp://127.0.0.1:%d%s" (int .port) (include "session-sidecar.query" $query)) -}}

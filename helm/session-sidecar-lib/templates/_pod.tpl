@@ -45,15 +45,12 @@ ports:
   {{- end }}
 # It listens: that is all. With a store that is away it listens after 10 s and answers UNAVAILABLE.
 startupProbe:
-  httpGet:
-    path: {{ include "session-sidecar.startupPath" . }}
-    port: session-admin
+  {{- include "session-sidecar.livez" . | nindent 2 }}
   periodSeconds: 1
+  timeoutSeconds: 3
   failureThreshold: 30
 livenessProbe:
-  httpGet:
-    path: /livez
-    port: session-admin
+  {{- include "session-sidecar.livez" . | nindent 2 }}
   periodSeconds: 10
   timeoutSeconds: 3
 readinessProbe:
@@ -81,8 +78,8 @@ securityContext:
   readOnlyRootFilesystem: true
   runAsNonRoot: true
   {{- with $v.runAsUser }}
-  runAsUser: {{ . }}
-  runAsGroup: {{ . }}
+  runAsUser: {{ int64 . }}
+  runAsGroup: {{ int64 . }}
   {{- end }}
   seccompProfile:
     type: RuntimeDefault
@@ -97,8 +94,34 @@ volumeMounts:
   {{- end }}
 {{- end -}}
 
-{{/* Where the startup probe asks. */}}
-{{- define "session-sidecar.startupPath" -}}/livez{{- end -}}
+{{/* How the startup and liveness probes ask. */}}
+{{- define "session-sidecar.livez" -}}
+{{- with include "session-sidecar.probeSocket" . -}}
+exec:
+  command:
+    - /usr/local/bin/session-sidecar
+    - healthcheck
+    - --target=unix:{{ . }}
+{{- else -}}
+httpGet:
+  path: /livez
+  port: session-admin
+{{- end -}}
+{{- end -}}
+
+{{/*
+The socket of the probes, or nothing. Istio sends the probes of all containers, also a native sidecar's, to its own proxy (port 15020), unless they run
+a command. If that proxy is an ordinary container it starts after the init containers, and these wait for our startup probe: nothing would ever start; and
+liveness would fail for as long as other init containers run. Readiness is asked over HTTP all the same: without the proxy the pod is not ready anyway.
+The socket is the probes' own, so that they do not depend on whom `socket` lets in, or on whether it is there.
+A command is a connection, of which there are `maxConnections`: hence only where it must be, and not in a service that others could fill.
+*/}}
+{{- define "session-sidecar.probeSocket" -}}
+{{- $v := .Values.sidecar -}}
+{{- if and (eq $v.mode "native") (eq $v.mesh.kind "istio") -}}
+/run/session-sidecar-probe/probe.sock
+{{- end -}}
+{{- end -}}
 
 {{/* Everything that is mounted into the sidecar: name, path, and what the volume is. The one place that knows it. */}}
 {{- define "session-sidecar.mounts" -}}
@@ -114,6 +137,14 @@ volumeMounts:
 {{- if $v.adminSocket.enabled }}
 - name: session-sidecar-admin
   path: /run/session-sidecar-admin
+  writable: true
+  source:
+    emptyDir:
+      sizeLimit: 1Mi
+{{- end }}
+{{- if include "session-sidecar.probeSocket" . }}
+- name: session-sidecar-probe
+  path: /run/session-sidecar-probe
   writable: true
   source:
     emptyDir:
@@ -191,8 +222,8 @@ session-sidecar/config: {{ include "session-sidecar.fullname" . }}
 {{/* Annotations of the pod, for its mesh: probes and metrics are plain HTTP, and asked for by who is not in the mesh. */}}
 {{- define "session-sidecar.podAnnotations" -}}
 {{- with .Values.sidecar.mesh }}
-{{- $admin := $.Values.sidecar.admin.port | toString -}}
-{{- $out := list }}{{ range .bypassPorts }}{{ $out = append $out (toString .) }}{{ end -}}
+{{- $admin := include "session-sidecar.text" $.Values.sidecar.admin.port -}}
+{{- $out := list }}{{ range .bypassPorts }}{{ $out = append $out (include "session-sidecar.text" .) }}{{ end -}}
 {{- if eq .kind "istio" -}}
 traffic.sidecar.istio.io/excludeInboundPorts: {{ $admin | quote }}
 {{- with $out }}
@@ -211,7 +242,7 @@ config.linkerd.io/skip-outbound-ports: {{ join "," . | quote }}
 {{- define "session-sidecar.podSecurityContext" -}}
 {{- $v := .Values.sidecar -}}
 {{- with $v.fsGroup -}}
-fsGroup: {{ . }}
+fsGroup: {{ int64 . }}
 fsGroupChangePolicy: OnRootMismatch
 {{- end }}
 {{- if and $v.reservePorts (semverCompare ">=1.27-0" .Capabilities.KubeVersion.Version) }}
