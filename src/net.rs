@@ -16,16 +16,18 @@ use axum::{
     middleware::{Next, from_fn},
 };
 use http_body::{Frame, SizeHint};
+use hyper::server::conn::{http1, http2};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::{conn::auto::Builder, graceful::GracefulShutdown},
+    server::graceful::GracefulShutdown,
     service::TowerToHyperService,
 };
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::Semaphore,
-    time::{Sleep, sleep},
+    time::{Sleep, sleep, timeout},
 };
+use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 /// How long the head of a request may take.
@@ -77,19 +79,25 @@ pub(crate) async fn accept_failed(error: &io::Error) {
 }
 
 /// Serves HTTP/1 until `stop` is done, and then lets what is under way end. So many connections may be open: those that come then wait.
+/// Who speaks HTTP/2, as gRPC does, is answered that nothing is there: a client with a wrong address is told so, and does not take it for
+/// a sidecar that is away.
 pub(crate) async fn serve_http1(listener: TcpListener, routes: Router, most: usize, stop: impl Future<Output = ()>) {
     let routes = routes.layer(from_fn(async |request: Request, next: Next| {
         next.run(request.map(|body| Body::new(Patient::new(body, too_slow))))
             .await
     }));
     let routes = TowerToHyperService::new(routes);
-    let mut server = Builder::new(TokioExecutor::new()).http1_only();
-    server
-        .http1()
+    let mut server = http1::Builder::new();
+    server.timer(TokioTimer::new()).header_read_timeout(SLOWEST_HEAD);
+    let nothing = TowerToHyperService::new(Router::new());
+    let mut elsewhere = http2::Builder::new(TokioExecutor::new());
+    elsewhere
         .timer(TokioTimer::new())
-        .header_read_timeout(SLOWEST_HEAD);
+        .keep_alive_interval(SLOWEST_HEAD)
+        .keep_alive_timeout(SLOWEST_BODY);
     let places = Arc::new(Semaphore::new(most));
     let open = GracefulShutdown::new();
+    let stopping = CancellationToken::new();
     tokio::pin!(stop);
     loop {
         let connection = async {
@@ -103,14 +111,36 @@ pub(crate) async fn serve_http1(listener: TcpListener, routes: Router, most: usi
         if let Err(error) = rustix::net::sockopt::set_tcp_user_timeout(&io, UNHEARD) {
             warn!(%error, "TCP_USER_TIMEOUT cannot be set");
         }
-        let connection = server.serve_connection(TokioIo::new(io), routes.clone());
-        let connection = open.watch(connection.into_owned());
+        let (watcher, stopping) = (open.watcher(), stopping.clone());
+        let (server, routes) = (server.clone(), routes.clone());
+        let (elsewhere, nothing) = (elsewhere.clone(), nothing.clone());
         tokio::spawn(async move {
-            let _ = connection.await;
-            drop(place);
+            let _place = place;
+            // Of one that has said nothing there is nothing under way.
+            let begins_http2 = tokio::select! {
+                begins = begins_http2(&io) => begins,
+                () = stopping.cancelled() => None,
+            };
+            match begins_http2 {
+                Some(true) => drop(
+                    watcher
+                        .watch(elsewhere.serve_connection(TokioIo::new(io), nothing))
+                        .await,
+                ),
+                Some(false) => drop(watcher.watch(server.serve_connection(TokioIo::new(io), routes)).await),
+                None => {}
+            }
         });
     }
+    stopping.cancel();
     open.shutdown().await;
+}
+
+/// Whether a connection's first bytes are those of HTTP/2 and of no method; nothing if none come in time.
+async fn begins_http2(io: &TcpStream) -> Option<bool> {
+    let mut first = [0; 4];
+    let count = timeout(SLOWEST_HEAD, io.peek(&mut first)).await.ok()?.ok()?;
+    Some(first[..count] == *b"PRI ")
 }
 
 fn too_slow() -> BoxError {

@@ -271,7 +271,10 @@ async fn too_many_at_once() {
         subject: "s".repeat(1024 * 1024),
         ..Default::default()
     };
-    assert_eq!(bench.client.create(large).await.unwrap_err().code(), Code::ResourceExhausted);
+    assert_eq!(
+        bench.client.create(large).await.unwrap_err().code(),
+        Code::ResourceExhausted
+    );
     assert_eq!(check(&mut bench.client, "alice").await, bench.before);
 }
 
