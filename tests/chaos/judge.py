@@ -17,6 +17,11 @@ STALE = 1.5
 # A deadline is noticed within the sweep's period, and told within this much more on a machine that is busy with us.
 SWEEP = 0.25
 SLACK = 1.0
+# A sidecar that was killed counts as there for so long. If those whose turn it is to look at a bucket are three such, others do
+# within two to three seconds (docs/one-pod-or-many.md).
+THERE = 15.0
+KILLED = {"sidecar-kill", "kill-in-rotate"}
+NEGLECT = 2.0
 
 IDLE, ABSOLUTE, BROWSER = "IDLE_TIMEOUT", "ABSOLUTE_TIMEOUT", "BROWSER_CLOSED"
 
@@ -57,6 +62,10 @@ class Judge:
         undrawn = [fault.ended for fault in history.faults if fault.kind in UNDRAWN]
         self.settled_at = max([history.calm, *undrawn]) + HEALING
         self.seen: Counter = Counter()
+
+    def ghosts(self, at: float) -> int:
+        """How many sidecars count as there at a moment and are not."""
+        return sum(fault.kind in KILLED and fault.began <= at < fault.began + THERE for fault in self.history.faults)
 
     def verdict(self) -> Verdict:
         """Applies every rule."""
@@ -114,7 +123,8 @@ def late(judge: Judge, count: Count) -> Found:
             continue
 
         def bound_by(until: float, life: Life = life) -> float:
-            return max(judge.lives.ceiling(life, until) + life.policy.window() + SWEEP, judge.settled_at) + SLACK
+            bound = max(judge.lives.ceiling(life, until) + life.policy.window() + SWEEP, judge.settled_at) + SLACK
+            return bound + (NEGLECT if judge.ghosts(bound) >= 3 else 0)
 
         bound = bound_by(float("inf"))
         if bound >= judge.history.closed:

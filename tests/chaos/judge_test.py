@@ -113,6 +113,12 @@ def test_late():
     # So does a machine that stands still, also when there are no people any more.
     assert broken([create(48)], ending(54.2), [Fault("clock", "", 1, 5)]) == {"late"}
     assert broken([create(48)], ending(54.2), [Fault("clock", "", 1, 5), Fault("starved", "", 51, 52)]) == set()
+    # Three killed sidecars may be those whose turn it is, as long as they count as there.
+    kills = [Fault(kind, "", at, at) for kind, at in (("sidecar-kill", 12), ("kill-in-rotate", 13), ("sidecar-kill", 14))]
+    assert broken([create(20)], ending(26.2), kills) == set()
+    assert broken([create(20)], ending(27.6), kills) == {"late"}
+    assert broken([create(20)], ending(26.2), kills[1:]) == {"late"}
+    assert broken([create(20)], ending(26.2), [*kills[1:], Fault("sidecar-kill", "", 10, 10)]) == {"late"}
     calm = history([create(20)], ending(28.2), [Fault("clock", "", 15, 19)])
     calm.calm = 19.0
     assert not [breach for breach in judged(calm).breaches if breach.rule == "late"]
