@@ -40,6 +40,9 @@ const UNHEARD: u32 = 30_000;
 /// How long the rest of it may take.
 const SLOWEST_BODY: Duration = Duration::from_secs(10);
 
+/// What is said of a request that took longer.
+pub(crate) const TOO_SLOW: &str = "the request did not come whole within 10 s";
+
 /// How long to wait before accepting again after an error, which is most often that no file descriptor is free.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
@@ -144,7 +147,7 @@ async fn begins_http2(io: &TcpStream) -> Option<bool> {
 }
 
 fn too_slow() -> BoxError {
-    "the request did not come whole within 10 s".into()
+    TOO_SLOW.into()
 }
 
 /// A request's body that must have come whole some time after it was first waited for.

@@ -32,42 +32,24 @@ pub(super) enum Method {
     ExtAuthz,
 }
 
-const ALL: [Method; 16] = [
-    Method::Create,
-    Method::Touch,
-    Method::BatchTouch,
-    Method::Check,
-    Method::Extend,
-    Method::Hold,
-    Method::Release,
-    Method::Rotate,
-    Method::End,
-    Method::WatchExpiry,
-    Method::ListSessions,
-    Method::EndSessions,
-    Method::ExplainSession,
-    Method::ListPolicies,
-    Method::GetStats,
-    Method::ExtAuthz,
-];
-
-const METHODS: [&str; 16] = [
-    "Create",
-    "Touch",
-    "BatchTouch",
-    "Check",
-    "Extend",
-    "Hold",
-    "Release",
-    "Rotate",
-    "End",
-    "WatchExpiry",
-    "ListSessions",
-    "EndSessions",
-    "ExplainSession",
-    "ListPolicies",
-    "GetStats",
-    "ExtAuthz",
+/// All of them, in their order, by the names that they have on the wire and in metrics.
+const METHODS: [(Method, &str); 16] = [
+    (Method::Create, "Create"),
+    (Method::Touch, "Touch"),
+    (Method::BatchTouch, "BatchTouch"),
+    (Method::Check, "Check"),
+    (Method::Extend, "Extend"),
+    (Method::Hold, "Hold"),
+    (Method::Release, "Release"),
+    (Method::Rotate, "Rotate"),
+    (Method::End, "End"),
+    (Method::WatchExpiry, "WatchExpiry"),
+    (Method::ListSessions, "ListSessions"),
+    (Method::EndSessions, "EndSessions"),
+    (Method::ExplainSession, "ExplainSession"),
+    (Method::ListPolicies, "ListPolicies"),
+    (Method::GetStats, "GetStats"),
+    (Method::ExtAuthz, "ExtAuthz"),
 ];
 
 /// The codes by number, by the names that the gRPC specification gives them.
@@ -98,8 +80,8 @@ impl RpcMeter {
     /// A meter whose metrics are in `registry`.
     pub fn register(registry: &mut Registry) -> Self {
         let calls = Family::<[(&'static str, &'static str); 2], Counter>::default();
-        let meter =
-            METHODS.map(|method| CODES.map(|code| calls.get_or_create_owned(&[("method", method), ("code", code)])));
+        let meter = METHODS
+            .map(|(_, method)| CODES.map(|code| calls.get_or_create_owned(&[("method", method), ("code", code)])));
         registry.register("rpcs", "Finished calls, by method and gRPC code", calls);
         Self(meter.into())
     }
@@ -115,10 +97,12 @@ impl RpcMeter {
         if service == EXT_AUTHZ {
             return (name == "Check").then_some(Method::ExtAuthz);
         }
-        let known = service == SESSIONS || service == ADMIN;
         // That of `ext_authz` is called Check, too.
-        ALL.into_iter()
-            .find(|method| known && METHODS[*method as usize] == name && !matches!(method, Method::ExtAuthz))
+        let ours = &METHODS[..Method::ExtAuthz as usize];
+        let found = ours.iter().find(|(_, known)| *known == name);
+        found
+            .filter(|_| service == SESSIONS || service == ADMIN)
+            .map(|(method, _)| *method)
     }
 
     pub(super) fn count(&self, method: Method, code: Code) {

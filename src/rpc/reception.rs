@@ -13,13 +13,8 @@ use pin_project_lite::pin_project;
 use tonic::{Status, body::Body};
 use tower::{Layer, Service};
 
-use super::{
-    Admission, RpcMeter,
-    meter::Method,
-    undecodable::{self, TOO_SLOW},
-    write::Writer,
-};
-use crate::net::Patient;
+use super::{Admission, RpcMeter, meter::Method, undecodable, write::Writer};
+use crate::net::{Patient, TOO_SLOW};
 
 /// Receives calls.
 #[derive(Clone)]

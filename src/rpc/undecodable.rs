@@ -5,15 +5,13 @@ use tonic::{Code, Status, codegen::http::HeaderMap};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
 use super::{LARGEST_MESSAGE, error::DOMAIN};
+use crate::net::TOO_SLOW;
 
 /// What prost's error begins with.
 const UNDECODABLE: &str = "failed to decode Protobuf message: ";
 
 /// What tonic's begins with.
 const TOO_LARGE: &str = "Error, decoded message length too large: ";
-
-/// What is said of a request that does not come whole in time.
-pub(super) const TOO_SLOW: &str = "the request did not come whole within 10 s";
 
 /// What to answer to a request that could not be read, by the headers of tonic's answer: INVALID_ARGUMENT that names the field,
 /// RESOURCE_EXHAUSTED if it is too large.

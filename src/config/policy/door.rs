@@ -113,7 +113,7 @@ pub(super) fn check(table: DoorTable, policies: &BTreeMap<String, Policy>) -> an
         );
     }
     let tenant = table.tenant.unwrap_or_default();
-    if tenant.len() > 128 || !tenant.bytes().all(|byte| byte.is_ascii_graphic()) {
+    if !crate::config::listen::is_tenant(&tenant) {
         bail!("tenant must be at most 128 bytes of visible ASCII");
     }
     let routes: Vec<_> = table
