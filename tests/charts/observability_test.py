@@ -56,7 +56,7 @@ def served(binary: Path, tmp_path_factory: pytest.TempPathFactory) -> Served:
             place.mkdir()
             listen = [f"tcp://127.0.0.1:{free_port()}"]
             certify(place)
-            files = f"tls-cert-file={place}/made.crt&tls-key-file={place}/made.key&client-ca-file={place}/made.crt"
+            files = f"tls-cert-file={place}/tls.crt&tls-key-file={place}/tls.key&client-ca-file={place}/tls.crt"
             listen.append(f"tcp://127.0.0.1:{free_port()}?{files}")
             # Nobody is there.
             traced = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{free_port()}", "OTEL_BSP_SCHEDULE_DELAY": "50"}
@@ -106,6 +106,24 @@ def test_closed_sets_of_values_are_told(served: Served) -> None:
 
 def test_operating_says_where_they_are() -> None:
     assert "[metrics.md](metrics.md)" in (REPOSITORY / "docs/operating.md").read_text()
+
+
+def test_the_other_pages_name_metrics_that_exist() -> None:
+    pages = {path.name: path.read_text() for path in [REPOSITORY / "README.md", *(REPOSITORY / "docs").glob("*.md")] if path.name != "metrics.md"}
+    named = {(place, name) for place, text in pages.items() for name in re.findall(rf"\b(?:{PREFIX})?([a-z]\w*_total)\b", text)}
+    foreign = {("runbook.md", "container_cpu_cfs_throttled_periods_total")}
+    assert foreign < named and {(place, name) for place, name in named - foreign if name not in page()} == set()
+
+
+def test_the_program_logs_what_the_pages_quote() -> None:
+    """Italics of the runbook, and of the table of operating.md that is about the log."""
+    lines = [line for path in (REPOSITORY / "src").rglob("*.rs") for line in path.read_text().splitlines() if not line.lstrip().startswith("//")]
+    code = re.sub(r"\\\n\s*", "", "\n".join(lines))
+    table = (REPOSITORY / "docs/operating.md").read_text().split("| In the log |")[1].split("\n\n")[0]
+    text = re.sub("`[^`]*`", "", table + (REPOSITORY / "docs/runbook.md").read_text())
+    quoted = re.findall(r"(?<!\*)\*([^*|]+)\*(?!\*)", text)
+    assert len(quoted) > 20
+    assert [line for line in quoted if not all(part in code for part in line.split("…"))] == []
 
 
 def rules() -> Rules:

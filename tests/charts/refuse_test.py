@@ -14,6 +14,7 @@ SHOP, SERVICE, GATEWAY, PLATFORM = (
     next(case for case in cases() if case.name == name) for name in ("shop-memory", "service-token", "gateway", "platform")
 )
 KEY = {"key": {"secretName": "key"}}
+START = {"unknown": "start", "start": {"app_session_age": "1h"}}
 OPEN = {"enabled": True}
 
 
@@ -104,12 +105,34 @@ def sidecar(**values: Any) -> dict[str, Any]:
         (SHOP, sidecar(door={"unknown": "start"}), "start"),
         (SHOP, sidecar(door={"unknown": "start", "start": {"rate": 5}}), "start"),
         (SHOP, sidecar(door={"unknown": "start", "start": {"allow_revival": False}}), "start"),
-        (SHOP, sidecar(door={"start": {"app_session_age": "1h"}}), "door"),
+        (SHOP, sidecar(door={"start": {"app_session_age": "1h"}}), "unknown"),
+        (SHOP, sidecar(door={"unknown": "deny", "start": {"app_session_age": "1h"}}), "unknown"),
+        (SERVICE, sidecar(door=START, policies={"web": {}}), "default"),
         (SHOP, sidecar(door={"routes": [{}]}), "routes"),
         (SHOP, sidecar(door={"routes": [{"path": "/x"}]}), "routes"),
         (SHOP, sidecar(door={"routes": [{"path": "/x", "public": False}]}), "routes"),
         (SHOP, sidecar(door={"routes": [{"public": True}]}), "routes"),
         (SHOP, sidecar(door={"routes": [{"path": [], "public": True}]}), "path"),
+        (SHOP, sidecar(door={"routes": [{"path": "/x", "public": True, "passive": True}]}), "passive"),
+        (SHOP, sidecar(door=START | {"routes": [{"path": "/x", "public": True, "policy": "default"}]}), "policy"),
+        (SHOP, sidecar(door={"routes": [{"path": "/x", "policy": "default"}]}), "unknown"),
+        (SHOP, sidecar(door={"unknown": "deny", "routes": [{"path": "/s", "public": True}, {"path": "/x", "policy": "default"}]}), "unknown"),
+        (SHOP, sidecar(door={"cookies": []}), "header"),
+        (SHOP, sidecar(door={"cookies": [], "header": ""}), "header"),
+        (SHOP, sidecar(door={"header": "X Session"}), "header"),
+        (SHOP, sidecar(door={"cookies": ["session id"]}), "cookies"),
+        (SHOP, sidecar(door={"cookies": ["s" * 65]}), "cookies"),
+        (SHOP, sidecar(door={"cookies": [{"name": "s", "path": "shop"}]}), "path"),
+        (SHOP, sidecar(door={"cookies": [{"name": "s", "path": "/shop; Secure"}]}), "path"),
+        (SHOP, sidecar(door={"cookies": [{"name": "s", "domain": "shop.example:80"}]}), "domain"),
+        (SHOP, sidecar(door={"cookies": [{"name": "__Host-s", "domain": "shop.example"}]}), "domain"),
+        (SHOP, sidecar(door={"cookies": [{"name": "__Host-s", "path": "/shop"}]}), "path"),
+        (SHOP, sidecar(door={"tenant": "a b"}), "tenant"),
+        (SHOP, sidecar(door={"origins": ["app.example"]}), "origins"),
+        (SHOP, sidecar(door={"origins": ["https://app.example/"]}), "origins"),
+        (SHOP, sidecar(door={"login_url": "login"}), "login_url"),
+        (SHOP, sidecar(door={"login_url": "//login.example"}), "login_url"),
+        (SHOP, sidecar(door={"login_url": "/login#form"}), "login_url"),
         (SHOP, sidecar(callers=[{"uid": 1, "certificate": "x", "verbs": ["use"]}]), "callers"),
         (SHOP, sidecar(callers=[{"verbs": ["use"]}]), "callers"),
         (SHOP, sidecar(callers=[{"uid": 1, "verbs": ["everything"]}]), "verbs"),

@@ -1,5 +1,6 @@
 """What the charts render is what the program takes: its arguments, its policy file, its probes, its socket."""
 
+import re
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -15,6 +16,8 @@ from charts import HELM, REPOSITORY, Case, Manifest, Refused, Rendered, cases, r
 from support.process import clean_environment, eventually, free_port, run, tool
 
 RUNS = [case for case in cases() if case.name != "platform"]
+PAGE = (REPOSITORY / "docs/deploy.md").read_text()
+START = {"unknown": "start", "start": {"app_session_age": "1h"}}
 
 @pytest.fixture
 def directory() -> Iterator[Path]:
@@ -67,6 +70,39 @@ def test_a_shared_store_and_the_admin_socket(binary: Path, directory: Path) -> N
             assert (directory / "run/session-sidecar-admin/admin.sock").stat().st_mode & 0o777 == 0o600
 
 
+def test_the_certificate_for_a_trial_is_one_for_callers(binary: Path, directory: Path) -> None:
+    """As docs/deploy.md makes it: the command line trusts it, and serves with it."""
+    (case,) = [case for case in cases() if case.name == "service-token"]
+    port = free_port()
+    with _served(binary, render(case), directory, port):
+        access = {
+            "SESSION_SIDECAR_TARGET": f"https://localhost:{port}",
+            "SESSION_SIDECAR_TLS_CA_FILE": str(directory / "tls.crt"),
+            "SESSION_SIDECAR_TOKEN_FILE": str(directory / "etc/session-sidecar/token/token"),
+        }
+        for command in ("healthcheck", "create"):
+            done = run(binary, command, env=access)
+            assert done.returncode == 0, done.stderr
+
+
+def test_a_caller_with_a_token_shows_a_certificate_too(binary: Path, directory: Path) -> None:
+    """The support desk of docs/deploy.md, where a listener asks for client certificates."""
+    (values,) = [block for block in re.findall(r"^```yaml\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL) if "desk-token" in block]
+    port = free_port()
+    with _served(binary, render(Case("docs", "session-sidecar", Path()), values=yaml.safe_load(values), alone=True), directory, port):
+        target = {"SESSION_SIDECAR_TARGET": f"https://localhost:{port}", "SESSION_SIDECAR_TLS_CA_FILE": str(directory / "tls.crt")}
+        # It is its own authority.
+        certificate = {"SESSION_SIDECAR_TLS_CERT_FILE": str(directory / "tls.crt"), "SESSION_SIDECAR_TLS_KEY_FILE": str(directory / "tls.key")}
+        (file,) = (directory / "etc/session-sidecar/callers").rglob("token")
+        token = {"SESSION_SIDECAR_TOKEN_FILE": str(file)}
+        done = run(binary, "stats", "--tenant", "shop", env=target | certificate | token)
+        assert done.returncode == 0, done.stderr
+        done = run(binary, "stats", "--tenant", "shop", env=target | certificate)
+        assert done.returncode and "CALLER_NOT_ALLOWED" in done.stderr, done.stderr
+        done = run(binary, "stats", "--tenant", "shop", env=target | token)
+        assert done.returncode and "CALLER_NOT" not in done.stderr, "it does not get to speak"
+
+
 def test_the_probes_in_istio(binary: Path, directory: Path) -> None:
     """Commands, of a socket where nobody may do anything, and which the users of the other one are not asked for."""
     (case,) = [case for case in cases() if case.name == "shop-memory"]
@@ -90,6 +126,21 @@ def test_the_probes_in_istio(binary: Path, directory: Path) -> None:
         {"door": {"routes": [{"path": "/x"}]}},
         {"door": {"routes": [{"public": True}]}},
         {"door": {"routes": [{"path": [], "public": True}]}},
+        {"door": {"routes": [{"path": "/x", "public": True, "passive": True}]}},
+        {"door": START | {"routes": [{"path": "/x", "public": True, "policy": "default"}]}},
+        {"door": {"routes": [{"path": "/x", "policy": "default"}]}},
+        {"door": START, "policies": {"web": {}}},
+        {"door": {"cookies": []}},
+        {"door": {"header": "X Session"}},
+        {"door": {"cookies": ["session id"]}},
+        {"door": {"cookies": [{"name": "s", "path": "shop"}]}},
+        {"door": {"cookies": [{"name": "s", "domain": "shop.example:80"}]}},
+        {"door": {"cookies": [{"name": "__Host-s", "domain": "shop.example"}]}},
+        {"door": {"cookies": [{"name": "__Host-s", "path": "/shop"}]}},
+        {"door": {"tenant": "a b"}},
+        {"door": {"origins": ["https://app.example/"]}},
+        {"door": {"login_url": "//login.example"}},
+        {"door": {"login_url": "/login#form"}},
         {"callers": [{"uid": 1, "verbs": []}]},
         {"callers": [{"uid": 1, "verbs": ["use"], "tenants": []}]},
         {"socket": {"group": "staff"}},
@@ -98,11 +149,34 @@ def test_the_probes_in_istio(binary: Path, directory: Path) -> None:
     ids=str,
 )
 def test_what_the_schema_refuses_the_program_would(values: Manifest, binary: Path, directory: Path) -> None:
-    (case,) = [case for case in cases() if case.name == "shop-memory"]
+    case = _without_policies()
     with pytest.raises(Refused):
         render(case, values={"sidecar": values})
     rendered = render(case, values={"sidecar": values}, schema=False)
     assert run(binary, "check-config", *_laid_out(rendered, directory)[1:]).returncode == 64
+
+
+# Each is next to one of those.
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"door": {"routes": [{"path": "/x", "public": True, "passive": False}, {"path": "/y", "public": False, "passive": True}]}},
+        {"door": START | {"routes": [{"path": "/x", "passive": True, "policy": "web"}]}, "policies": {"default": {}, "web": {}}},
+        {"door": START | {"routes": [{"path": "/x", "public": False, "policy": "default"}, {"path": "/s", "public": True}]}},
+        {"door": {"unknown": "deny"}, "policies": {"web": {}}},
+        {"door": {"cookies": [], "header": "X-Session-Id"}},
+        {"door": {"cookies": ["s" * 64, "__Host-s", {"name": "__Host-t", "path": "/"}]}},
+        {"door": {"cookies": [{"name": "__Secure-s", "path": "/shop", "domain": ".shop.example"}]}},
+        {"door": {"tenant": "a&b=c", "origins": ["https://app.example", "http://[::1]:8080"]}},
+        {"door": {"login_url": "/"}},
+        {"door": {"login_url": "https://login.example//in?a=<b>"}},
+    ],
+    ids=str,
+)
+def test_what_the_schema_takes_the_program_does(values: Manifest, helm: str, binary: Path, directory: Path) -> None:
+    rendered = render(_without_policies(), helm, values={"sidecar": values})
+    done = run(binary, "check-config", *_laid_out(rendered, directory)[1:])
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.full
@@ -122,6 +196,12 @@ def test_the_version_is_one() -> None:
     for chart in ("session-sidecar", "session-sidecar-lib"):
         about = yaml.safe_load((HELM / chart / "Chart.yaml").read_text())
         assert about["appVersion"] == version and about["version"] == version
+
+
+def _without_policies() -> Case:
+    """One that neither has policies nor is a chart's that has some: what a test gives is all there is."""
+    (case,) = [case for case in cases() if case.name == "service-mesh"]
+    return case
 
 
 def _policies(case: Case) -> list[str]:
@@ -156,11 +236,11 @@ def _answers(url: str) -> bool:
 
 
 @contextmanager
-def _served(binary: Path, rendered: Rendered, directory: Path) -> Iterator[str]:
-    """Runs the container's arguments, and answers where its admin port is; ready when the startup probe is."""
-    admin = f"127.0.0.1:{free_port()}"
+def _served(binary: Path, rendered: Rendered, directory: Path, port: int | None = None) -> Iterator[str]:
+    """Runs the container's arguments, over TCP on a port, and answers where its admin port is; ready when the startup probe is."""
+    admin, api = f"127.0.0.1:{free_port()}", f"127.0.0.1:{port or free_port()}"
     arguments = [
-        argument.replace("0.0.0.0:50152", admin).replace("127.0.0.1:50151", f"127.0.0.1:{free_port()}")
+        argument.replace("0.0.0.0:50152", admin).replace("0.0.0.0:50151", api).replace("127.0.0.1:50151", api)
         for argument in _laid_out(rendered, directory)
     ]
     log = directory / "log"
@@ -202,15 +282,12 @@ def _laid_out(rendered: Rendered, directory: Path) -> list[str]:
 
 
 def certify(directory: Path) -> tuple[Path, Path]:
-    """A key, and a certificate that signs itself, in a directory: made.key, made.crt."""
-    key, certificate = directory / "made.key", directory / "made.crt"
+    """A key, and a certificate that signs itself, in a directory: tls.key, tls.crt, as docs/deploy.md makes them for a trial, but for localhost."""
+    key, certificate = directory / "tls.key", directory / "tls.crt"
     if not key.exists():
-        subprocess.run(
-            ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", "/CN=sidecar",
-             "-addext", "subjectAltName=DNS:localhost", "-keyout", str(key), "-out", str(certificate)],
-            check=True,
-            capture_output=True,
-        )  # fmt: skip
+        (command,) = re.findall(r"^openssl (?:.*\\\n)*.*$", PAGE, re.MULTILINE)
+        command = command.replace("sessions-session-sidecar.sessions.svc", "localhost")
+        subprocess.run(["sh", "-euc", command], cwd=directory, check=True, capture_output=True)
     return key, certificate
 
 
