@@ -108,7 +108,7 @@ def test_the_compose_file_is_one():
 @pytest.fixture(scope="module")
 def wheel(binary, tmp_path_factory) -> Path:
     """The wheel around the program under test, by the tools and the script of the release."""
-    _, build = snippets.of("A wheel")
+    build, _ = snippets.of("A wheel")
     install, command = build.splitlines()
     assert install == "pip install --require-hashes --requirement packaging/wheel/requirements.txt", "as tests/image/setup.sh does"
     assert command == "packaging/wheel/build.sh target/release/session-sidecar dist"
@@ -122,9 +122,9 @@ def wheel(binary, tmp_path_factory) -> Path:
 
 def test_a_wheel(wheel, tmp_path):
     """Without a network, and without the client, whose name is another and whose module too."""
-    install, _ = snippets.of("A wheel")
+    _, install = snippets.of("A wheel")
     subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
-    told = shell(install, tmp_path / "venv/bin", PIP_NO_INDEX="1", PIP_FIND_LINKS=str(wheel.parent))
+    told = shell(install, tmp_path / "venv/bin", cwd=wheel.parent.parent, PIP_NO_INDEX="1")
     assert "session-sidecar 0." in told
     python = tmp_path / "venv/bin/python"
     shell(f"{python} -m session_sidecar_server check-config")
@@ -175,8 +175,9 @@ def unit(machine: Container, *names: str) -> list[str]:
 
 def test_systemd(machine):
     install, settings = snippets.of("systemd")
-    # The health check may come before it listens: a unit of this type is up when the program runs.
-    *commands, check = install.splitlines()
+    # A unit of this type is up when the program runs, before it listens.
+    *commands, wait, check = install.splitlines()
+    assert wait.startswith("sleep 1 ")
     machine.exec("sh", "-euc", "\n".join(commands))
     eventually(lambda: machine.exec("sh", "-c", check, check=False).stdout == "serving\n", "it serves")
     machine.exec("systemd-analyze", "verify", "session-sidecar.service")
@@ -190,6 +191,8 @@ def test_systemd(machine):
         done = machine.exec("setpriv", "--reuid=nobody", "--regid=nogroup", groups, "sh", "-c", call, check=False)
         assert (done.returncode == 0) == allowed, done.stderr
 
+    # As systemd.exec(5) has it; systemd 252 gives a folder that it makes to the user.
+    machine.exec("chown", "root:root", "/etc/session-sidecar")
     machine.exec("sh", "-euc", settings)
     eventually(lambda: machine.exec("sh", "-c", call, check=False).returncode == 0, "it serves again")
     machine.exec("sh", "-euc", f"SESSION_SIDECAR_TARGET=unix:{SOCKET} session-sidecar create --subject ada")
@@ -213,6 +216,12 @@ def test_systemd_does_not_start_again_what_is_configured_wrongly(machine):
     eventually(lambda: unit(machine, "ActiveState") == ["failed"], "it is given up")
     assert unit(machine, "ExecMainStatus", "NRestarts") == ["64", "0"]
     assert "--max-sessions" in machine.exec("journalctl", "--no-pager", "--unit", "session-sidecar").stdout
+
+
+def test_the_units_user_can_read_what_is_configured():
+    """By systemd.exec(5) the folder is root's, whoever the user is; what is secret in it has a mode of its own."""
+    unit = (REPOSITORY / "packaging/systemd/session-sidecar.service").read_text().splitlines()
+    assert {"User=session-sidecar", "ConfigurationDirectory=session-sidecar", "ConfigurationDirectoryMode=0755"} <= set(unit)
 
 
 def test_the_unit_is_closed_as_tight_as_can_be():

@@ -11,9 +11,10 @@ from support.process import PATIENCE
 
 HERE = Path(__file__).resolve().parents[1]
 CONFIG = str(HERE / "tests/mypy.ini")
-PAGES = ["docs/python.md", "clients/python/README.md", "README.md"]
+PAGES = ["docs/python.md", "docs/holds.md", "clients/python/README.md", "README.md"]
+USED = {"docs/holds.md": "session_id = sidecar.create().session_id\nassert pulse(session_id)\ndone(session_id)\n"}
 EXAMPLES = [
-    pytest.param(example, id=f"{page}-{number}")
+    pytest.param(example + USED.get(page, ""), id=f"{page}-{number}")
     for page in PAGES
     for number, example in enumerate(re.findall(r"^```python\n(.*?)^```", (REPOSITORY / page).read_text(), re.DOTALL | re.MULTILINE))
 ]
