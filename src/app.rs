@@ -145,6 +145,7 @@ impl App {
             .map(|path| (path, ReloadMeter::register(&mut registry)));
 
         let callers = KnownCallers::new(config.callers).map_err(|error| anyhow!("--policy-file: {error}"))?;
+        net::open_many(config.max_connections);
         let listeners = Listeners::bind(config.listen, &callers.table(), config.max_connections, &mut registry).await?;
         let mut files = listeners.files;
         if policy_file.is_some() {

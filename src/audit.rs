@@ -119,6 +119,8 @@ pub struct AdminCall {
     pub dry_run: bool,
     /// Who asked, as the caller says.
     pub actor_id: String,
+    /// Who asked, by what the caller is known by.
+    pub known_by: Box<str>,
     /// What became of it: the name of a gRPC code.
     pub result: &'static str,
 }

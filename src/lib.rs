@@ -10,6 +10,7 @@ pub mod config;
 pub mod door;
 pub mod driver;
 pub mod event;
+mod files;
 pub mod huge_pages;
 mod net;
 pub mod reload;

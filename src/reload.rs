@@ -1,34 +1,33 @@
 //! Follows the policy file: a change is taken over while sessions live. See `docs/adr/0008-the-policy-file-is-polled.md`. Other files
 //! that are followed are looked at in the same rhythm: [`Settling`].
 
-use std::{
-    io::{self, Read as _},
-    panic::resume_unwind,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{panic::resume_unwind, path::PathBuf, time::Duration};
 
 use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge},
     registry::Registry,
 };
-use tokio::task::JoinError;
+use tokio::{
+    task::{JoinError, JoinHandle},
+    time::timeout,
+};
 use tracing::{info, warn};
 
 use crate::{
     config::{PolicyFile, parse_whole},
+    files,
     sessions::Reloaded,
 };
 
 /// How often the file is looked at.
 const POLL: Duration = Duration::from_secs(2);
 
+/// How long a look may take until that is told.
+const LONG: Duration = Duration::from_secs(10);
+
 /// How long after a first look at other content the second one comes, which must see the same: an editor that writes in place
 /// leaves half a file for a moment, and half a file can be a valid one.
 const SETTLE: Duration = Duration::from_millis(250);
-
-/// A longer file is no policy file. It is what the reader of policies takes at most, and one byte to see that there is more.
-const MOST_BYTES: u64 = (1 << 20) + 1;
 
 /// What is counted about reloads.
 #[derive(Clone)]
@@ -86,12 +85,13 @@ where
     };
     loop {
         // In a thread that may hang with a file system: what is applied can name files as well.
+        let name = follower.path.display().to_string();
         let looked = tokio::task::spawn_blocking(move || {
-            let looked = read(&follower.path).map_err(|error| format!("cannot be read: {error}"));
+            let looked = files::read_text(&follower.path).map_err(|error| format!("cannot be read: {error}"));
             let nap = follower.saw(looked);
             (follower, nap)
         });
-        let nap = match looked.await.map_err(JoinError::try_into_panic) {
+        let nap = match in_time_or_told(looked, &name).await.map_err(JoinError::try_into_panic) {
             Ok((back, nap)) => {
                 follower = back;
                 nap
@@ -107,15 +107,20 @@ where
     }
 }
 
+/// Waits for a look at files, and tells if that takes long: a file system is away.
+pub(crate) async fn in_time_or_told<T>(mut looking: JoinHandle<T>, files: &str) -> Result<T, JoinError> {
+    if let Ok(looked) = timeout(LONG, &mut looking).await {
+        return looked;
+    }
+    warn!(
+        files,
+        "files cannot be read for 10 s, or what they name: what they said before stays in force"
+    );
+    looking.await
+}
+
 /// What a look at the file found: its content, or why there is none.
 type Look = Result<String, String>;
-
-/// Reads the whole file, whichever it is now: through all symlinks.
-fn read(path: &Path) -> io::Result<String> {
-    let mut text = String::new();
-    std::fs::File::open(path)?.take(MOST_BYTES).read_to_string(&mut text)?;
-    Ok(text)
-}
 
 /// Tells of looks at something that changes which are news: what is other than before, and the same at two looks.
 pub struct Settling<L> {

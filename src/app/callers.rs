@@ -6,7 +6,8 @@ use parking_lot::Mutex;
 
 use super::files::Files;
 use crate::{
-    config::{KnownCaller, read_callers, read_files},
+    config::{KnownCaller, read_callers},
+    files,
     rpc::Callers,
 };
 
@@ -51,7 +52,7 @@ impl KnownCallers {
     /// Their token files, to be followed.
     pub(super) fn files(&self) -> Files {
         let (all, changed) = (self.clone(), self.clone());
-        let contents = read_files(&self.token_files()).unwrap_or_default();
+        let contents = files::read_all(&self.token_files()).unwrap_or_default();
         Files::new(
             move || all.token_files(),
             &contents,

@@ -2,13 +2,17 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use futures_util::future::join_all;
 use prometheus_client::{
     metrics::{counter::Counter, family::Family},
     registry::Registry,
 };
 use tracing::{info, warn};
 
-use crate::{config::read_files, reload::Settling};
+use crate::{
+    files,
+    reload::{Settling, in_time_or_told},
+};
 
 /// Counts changes of files.
 #[derive(Clone)]
@@ -35,6 +39,8 @@ type Apply = Box<dyn Fn(&[Vec<u8>]) -> Result<(), String> + Send>;
 /// Files that mean something together.
 pub(super) struct Files {
     paths: Box<dyn Fn() -> Vec<PathBuf> + Send>,
+    /// What they were at the last look.
+    names: String,
     /// Not what is in them, for that may be secret.
     looks: Settling<Result<Vec<blake3::Hash>, String>>,
     apply: Apply,
@@ -48,6 +54,7 @@ impl Files {
         apply: impl Fn(&[Vec<u8>]) -> Result<(), String> + Send + 'static,
     ) -> Self {
         Self {
+            names: names(&paths()),
             paths: Box::new(paths),
             looks: Settling::new(Some(Ok(hashes(contents)))),
             apply: Box::new(apply),
@@ -57,15 +64,16 @@ impl Files {
     /// Looks at them, and answers when to look again.
     fn look(&mut self, meter: &FileMeter) -> Duration {
         let paths = (self.paths)();
-        let read = read_files(&paths);
+        self.names = names(&paths);
+        let read = files::read_all(&paths);
         let now = read.as_ref().map(|contents| hashes(contents)).map_err(Clone::clone);
         let (news, nap) = self.looks.saw(now);
         if !news {
             return nap;
         }
         let applied = read.and_then(|contents| (self.apply)(&contents));
-        let names: Vec<_> = paths.iter().map(|path| path.display().to_string()).collect();
-        let (files, outcome) = (names.join(", "), if applied.is_ok() { "applied" } else { "refused" });
+        let outcome = if applied.is_ok() { "applied" } else { "refused" };
+        let files = &self.names;
         match applied {
             Ok(()) => info!(%files, "files of a listener changed: connections and calls from now on follow them"),
             Err(error) => warn!(%files, %error, "files of a listener are bad: what they said before stays in force"),
@@ -75,38 +83,43 @@ impl Files {
     }
 }
 
+fn names(paths: &[PathBuf]) -> String {
+    let names: Vec<_> = paths.iter().map(|path| path.display().to_string()).collect();
+    names.join(", ")
+}
+
 fn hashes(contents: &[Vec<u8>]) -> Vec<blake3::Hash> {
     contents.iter().map(|content| blake3::hash(content)).collect()
 }
 
 /// Follows files until `stop` is done.
-pub(super) async fn follow(mut followed: Vec<Files>, meter: FileMeter, stop: impl Future<Output = ()>) {
-    if followed.is_empty() {
-        return;
+pub(super) async fn follow(followed: Vec<Files>, meter: FileMeter, stop: impl Future<Output = ()>) {
+    // One that hangs holds up no other.
+    let following = followed.into_iter().map(|files| follow_one(files, meter.clone()));
+    tokio::select! {
+        () = stop => {}
+        _ = join_all(following) => {}
     }
-    tokio::pin!(stop);
+}
+
+async fn follow_one(mut followed: Files, meter: FileMeter) {
     loop {
-        let (files, counts) = (followed, meter.clone());
-        // A file system may take long.
+        let (mut files, counts) = (followed, meter.clone());
+        let names = files.names.clone();
         let looked = tokio::task::spawn_blocking(move || {
-            let mut files = files;
-            let naps = files.iter_mut().map(|file| file.look(&counts));
-            let nap = naps.min().unwrap_or_default();
+            let nap = files.look(&counts);
             (files, nap)
         });
-        let nap = match looked.await {
+        let nap = match in_time_or_told(looked, &names).await {
             Ok((files, nap)) => {
                 followed = files;
                 nap
             }
             Err(error) => {
-                warn!(%error, "the files of listeners are not followed any more; restart the sidecar");
+                warn!(%error, "files of a listener are not followed any more; restart the sidecar");
                 return;
             }
         };
-        tokio::select! {
-            () = &mut stop => return,
-            () = tokio::time::sleep(nap) => {}
-        }
+        tokio::time::sleep(nap).await;
     }
 }

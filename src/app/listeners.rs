@@ -26,8 +26,8 @@ use tracing::{debug, warn};
 
 use super::files::Files;
 use crate::{
-    config::{Endpoint, Listen, Peers, TlsFiles, read_files, token_text},
-    net,
+    config::{Endpoint, Listen, Peers, TlsFiles, token_text},
+    files, net,
     rpc::{
         Admission, Callers, Connection, Incoming, Io, Peer, Tokens,
         tls::{self, Tls},
@@ -175,7 +175,7 @@ impl Listeners {
 /// Reads the tokens of a listener.
 fn load_tokens(path: PathBuf) -> Result<(Arc<Tokens>, Files), String> {
     let paths = vec![path];
-    let contents = read_files(&paths)?;
+    let contents = files::read_all(&paths)?;
     let tokens = Arc::new(Tokens::parse(token_text(&contents)?)?);
     let followed = Files::new(move || paths.clone(), &contents, {
         let tokens = Arc::clone(&tokens);
@@ -187,7 +187,7 @@ fn load_tokens(path: PathBuf) -> Result<(Arc<Tokens>, Files), String> {
 /// Reads the certificate of a listener, its key, and the authority of its clients.
 fn load_tls(files: TlsFiles, expiry: Gauge) -> Result<(Tls, Files), String> {
     let paths = files.paths();
-    let contents = read_files(&paths)?;
+    let contents = files::read_all(&paths)?;
     let configured = files.configure(&contents)?;
     expiry.set(configured.not_after);
     let tls = Tls::new(configured);

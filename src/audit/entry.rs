@@ -80,6 +80,9 @@ pub struct Entry {
     /// Which user or program exactly; in an `admin` who asked, as the caller said.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub actor_id: String,
+    /// By what the caller of an `admin` is known: its entry of `[[callers]]`, or its listener.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub known_by: String,
     /// What they noted.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub note: String,
@@ -264,6 +267,7 @@ impl Lines {
             subject,
             subject_hash,
             actor_id: call.actor_id.clone(),
+            known_by: call.known_by.to_string(),
             method: call.method.to_owned(),
             filter: call.filter.clone(),
             count: call.count,

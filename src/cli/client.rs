@@ -1,6 +1,6 @@
 //! Connections to a sidecar, and its errors in words.
 
-use std::{fs, path::Path};
+use std::path::Path;
 
 use anyhow::{Context as _, anyhow};
 use hyper_util::rt::TokioIo;
@@ -17,6 +17,7 @@ use tower::service_fn;
 
 use crate::{
     config::TargetArgs,
+    files,
     rpc::proto::{
         dev::test_clock_service_client::TestClockServiceClient,
         v1::{session_admin_service_client::SessionAdminServiceClient, session_service_client::SessionServiceClient},
@@ -73,7 +74,7 @@ fn token(path: &Path) -> anyhow::Result<MetadataValue<Ascii>> {
 }
 
 fn read(flag: &str, path: &Path) -> anyhow::Result<Vec<u8>> {
-    fs::read(path).with_context(|| format!("{flag} {} cannot be read", path.display()))
+    files::read(path).with_context(|| format!("{flag} {} cannot be read", path.display()))
 }
 
 async fn channel(args: &TargetArgs) -> anyhow::Result<Channel> {

@@ -93,7 +93,7 @@ pub struct ServeArgs {
     /// is given to, and `uids=` and `gids=` of the processes that may connect (default: all that its mode lets); of an address
     /// `tls-cert-file=` and `tls-key-file=`, PEM, and `client-ca-file=` of the authority of which each client must have a certificate.
     /// `token-file=` holds a bearer token that each call must show, or two while it is changed. `authority=strict` refuses requests
-    /// with an invalid `:authority`, which is replaced otherwise (`repair`). Files are followed.
+    /// with an invalid `:authority`, which is replaced otherwise (`repair`) on connections that begin with one. Files are followed.
     #[arg(
         long,
         env = "SESSION_SIDECAR_LISTEN",

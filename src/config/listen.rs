@@ -1,16 +1,16 @@
 //! Listeners, as URLs: `tcp://127.0.0.1:50151` or `unix:///run/session-sidecar.sock?mode=0660&uids=1000`, both with optional
 //! `tenants=`, `verbs=` and `authority=`.
 
-use std::{
-    borrow::Cow, collections::HashSet, fmt, fs::File, io::Read as _, net::SocketAddr, path::PathBuf, str::FromStr,
-    sync::Arc,
-};
+use std::{borrow::Cow, collections::HashSet, fmt, net::SocketAddr, path::PathBuf, str::FromStr, sync::Arc};
 
 use percent_encoding::percent_decode_str;
 
-use crate::rpc::{
-    Caller, Tokens, VerbGroup,
-    tls::{self, Configured},
+use crate::{
+    files,
+    rpc::{
+        Caller, Tokens, VerbGroup,
+        tls::{self, Configured},
+    },
 };
 
 /// One listener.
@@ -36,32 +36,6 @@ pub(super) fn is_tenant(name: &str) -> bool {
     name.len() <= 128 && name.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
-/// What is read of files of a listener.
-pub(super) type Contents = Vec<Vec<u8>>;
-
-/// A longer file is neither a certificate nor a token.
-const MOST_BYTES: u64 = 1 << 20;
-
-/// Reads files, all or none. The error names the file.
-pub fn read_files(paths: &[PathBuf]) -> Result<Contents, String> {
-    let read_one = |path: &PathBuf| {
-        let told = |error: String| format!("{} cannot be read: {error}", path.display());
-        // Some files have no size, and no end.
-        let read = |file: File| {
-            let mut content = Vec::new();
-            file.take(MOST_BYTES + 1).read_to_end(&mut content).map(|_| content)
-        };
-        let content = File::open(path)
-            .and_then(read)
-            .map_err(|error| told(error.to_string()))?;
-        if content.len() as u64 > MOST_BYTES {
-            return Err(told(format!("it is longer than {MOST_BYTES} bytes")));
-        }
-        Ok(content)
-    };
-    paths.iter().map(read_one).collect()
-}
-
 /// What the file of a listener's tokens says, as text.
 pub fn token_text(contents: &[Vec<u8>]) -> Result<&str, String> {
     std::str::from_utf8(&contents[0]).map_err(|_| "the file of tokens is no text".to_owned())
@@ -71,10 +45,10 @@ impl Listen {
     /// Reads the listener's files, and says what is wrong with them.
     pub fn check_files(&self) -> Result<(), String> {
         if let Some(tls) = &self.tls {
-            tls.configure(&read_files(&tls.paths())?)?;
+            tls.configure(&files::read_all(&tls.paths())?)?;
         }
         if let Some(path) = &self.token_file {
-            let contents = read_files(std::slice::from_ref(path))?;
+            let contents = files::read_all(std::slice::from_ref(path))?;
             Tokens::parse(token_text(&contents)?)?;
         }
         Ok(())
@@ -236,6 +210,7 @@ impl FromStr for Listen {
             (None, None) => return Err("client-ca-file needs tls-cert-file and tls-key-file".to_owned()),
             _ => return Err("tls-cert-file and tls-key-file need each other".to_owned()),
         };
+        caller.known_by = format!("listener {endpoint}").into();
         Ok(Self {
             endpoint,
             caller,

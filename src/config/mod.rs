@@ -25,7 +25,7 @@ pub use args::{
     AuditSubject, Cli, Command, InspectArgs, LogFormat, PolicyArgs, PolicyCommand, PolicyDocumentArgs, PolicyFileArgs,
     PolicyKeptArgs, PolicyLintArgs, ServeArgs, StandardArg, StoreArgs, StoreCommand, StoreCommandArgs, StoreOutage,
 };
-pub use listen::{Endpoint, Listen, Peers, TlsFiles, read_files, token_text};
+pub use listen::{Endpoint, Listen, Peers, TlsFiles, token_text};
 pub use options::options_markdown;
 pub use policy::{
     KnownCaller, PolicyFile, parse as parse_policies, parse_door, parse_file as parse_policy_file, parse_whole,
@@ -41,7 +41,7 @@ pub use verb_args::{
 
 use crate::{
     audit::{SubjectForm, Target},
-    door,
+    door, files,
     state::Policy,
 };
 
@@ -229,9 +229,9 @@ fn at_least_one(flag: &str, value: usize) -> anyhow::Result<usize> {
 }
 
 /// Reads a file with a key.
-pub fn read_key(flag: &str, path: &PathBuf) -> anyhow::Result<Vec<u8>> {
+pub fn read_key(flag: &str, path: &Path) -> anyhow::Result<Vec<u8>> {
     let shown = path.display();
-    let key = fs::read(path).with_context(|| format!("{flag} {shown} cannot be read"))?;
+    let key = files::read(path).with_context(|| format!("{flag} {shown} cannot be read"))?;
     if key.len() < 32 {
         bail!(
             "{flag} {shown} holds {} bytes; at least 32 random ones are needed (head -c 32 /dev/urandom > {shown})",

@@ -1,11 +1,17 @@
 //! The shared store, as `serve` is told of it.
 
-use std::{fs, path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::{Context as _, bail};
 
 use super::{ServeArgs, StoreArgs, read_key};
-use crate::store::shared::{FORMATS, Fingerprints, Outage, link};
+use crate::{
+    files,
+    store::shared::{FORMATS, Fingerprints, Outage, link},
+};
 
 /// A shared store, resolved and checked.
 pub struct StoreConfig {
@@ -106,10 +112,10 @@ impl StoreConfig {
                  common (head -c 32 /dev/urandom > FILE)"
             );
         };
-        let (master_key, other_key) = keys(key, args.store_other_key_file.as_ref())?;
+        let (master_key, other_key) = keys(key, args.store_other_key_file.as_deref())?;
         let text = |flag: &str, path: &Option<PathBuf>| -> anyhow::Result<Option<String>> {
             let Some(path) = path else { return Ok(None) };
-            let read = fs::read_to_string(path).with_context(|| format!("{flag} {} cannot be read", path.display()))?;
+            let read = files::read_text(path).with_context(|| format!("{flag} {} cannot be read", path.display()))?;
             let line = read.trim_end_matches(['\n', '\r']);
             if line.is_empty() {
                 bail!("{flag} {} is empty", path.display());
@@ -134,7 +140,7 @@ impl StoreConfig {
     }
 }
 
-fn keys(own: &PathBuf, other: Option<&PathBuf>) -> anyhow::Result<(Vec<u8>, Option<Vec<u8>>)> {
+fn keys(own: &Path, other: Option<&Path>) -> anyhow::Result<(Vec<u8>, Option<Vec<u8>>)> {
     let key = read_key("--store-key-file", own)?;
     let other = other.map(|path| read_key("--store-other-key-file", path)).transpose()?;
     if other.as_ref() == Some(&key) {

@@ -1,9 +1,11 @@
 //! Whether calls are traced, as OpenTelemetry's own variables say
 //! (<https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/>). Those that are not read here its library reads.
 
-use std::{fs, path::PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context as _, bail};
+
+use crate::files;
 
 /// Where spans go.
 #[derive(Debug, PartialEq, Eq)]
@@ -56,7 +58,7 @@ impl TraceConfig {
         }
         let ca = about("CERTIFICATE").map(|(name, path)| {
             let path = PathBuf::from(path);
-            fs::read(&path).with_context(|| format!("{name}: {} cannot be read", path.display()))
+            files::read(&path).with_context(|| format!("{name}: {} cannot be read", path.display()))
         });
         let named = said("OTEL_SERVICE_NAME").is_some()
             || said("OTEL_RESOURCE_ATTRIBUTES")

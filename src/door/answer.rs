@@ -40,8 +40,9 @@ pub(super) struct Session {
     /// The idle timeout in seconds, if it has one.
     #[serde(skip_serializing_if = "Option::is_none")]
     idle_timeout: Option<f64>,
-    /// Whether the policy wants to know of open pages.
-    presence: bool,
+    /// Whether the policy wants to know of open pages, where that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    presence: Option<bool>,
     /// How many seconds a hold was granted from now.
     #[serde(skip_serializing_if = "Option::is_none")]
     granted_ttl: Option<f64>,
@@ -134,7 +135,7 @@ impl Writer<'_> {
             can_extend: false,
             version: 0,
             idle_timeout: None,
-            presence: false,
+            presence: Some(false),
             granted_ttl: None,
             login_url: self.settings.login_url.to_string(),
             end: None,
@@ -152,6 +153,7 @@ impl Writer<'_> {
             next_warning_in: left(status.next_warning),
             can_extend: status.can_extend,
             version: status.version,
+            presence: None,
             ..self.none()
         }
     }
@@ -161,7 +163,7 @@ impl Writer<'_> {
         if let Some(details) = &report.details {
             let limits = &details.limits;
             session.idle_timeout = (limits.idle_timeout < Limits::NEVER).then(|| limits.idle_timeout.as_secs_f64());
-            session.presence = limits.presence.is_some();
+            session.presence = Some(limits.presence.is_some());
             session.end = details.end.as_deref().map(|tombstone| self.end(tombstone));
         }
         session

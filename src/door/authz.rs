@@ -14,7 +14,7 @@ use super::{
     Answer, Door,
     answer::{Refused, is_worthless, state, taken_back},
     request::{self, Named, named},
-    settings::{Treatment, Unknown, without_port},
+    settings::{Cookie, Treatment, Unknown, without_port},
 };
 use crate::{
     sessions::{Error, Name, Status},
@@ -29,7 +29,7 @@ pub(super) const SUBJECT: HeaderName = HeaderName::from_static("x-session-subjec
 pub const STATE: HeaderName = HeaderName::from_static("x-session-state");
 /// Seconds until it ends if nothing else happens.
 pub const EXPIRES_IN: HeaderName = HeaderName::from_static("x-session-expires-in");
-/// The request's cookies, without that of a session that is over.
+/// The request's cookies, without those that name a session that is over, or could be read as that.
 pub(super) const COOKIES: HeaderName = HeaderName::from_static("x-session-cookies");
 /// Where to send the person, for a proxy that can only be told 401.
 pub(super) const LOGIN: HeaderName = HeaderName::from_static("x-session-login");
@@ -104,11 +104,12 @@ impl Verdict {
 pub struct Passes {
     /// Its session, and whose it is; none: it has none, or nobody looks.
     pub session: Option<(Status, Option<HeaderValue>)>,
-    /// Whether its session is over: then the application is not to see the cookie that names it.
-    pub is_over: bool,
+    /// Whether it goes on with other cookies than it has.
+    pub other_cookies: bool,
     /// `Set-Cookie`, if the browser is to forget it, unless the application's answer sets it anew.
     pub take_back: Option<HeaderValue>,
-    /// Its cookies, without that one.
+    /// Its cookies. The application is to see that of the session that is told, or one that nobody knows, and nothing that it could take
+    /// for another's: not that of a session that is over, and none that it may read in two ways.
     pub cookies: Vec<u8>,
 }
 
@@ -194,9 +195,24 @@ impl Door {
         }
         let route = self.settings.route(asked.host, asked.path(), &asked.route);
         let refused = |refused, ended| Verdict::Refused(self.denied(asked, refused, ended));
-        let (name, cookie) = match named(&self.settings, asked.headers) {
+        let named = match named(&self.settings, asked.headers) {
+            Named::Id(..) | Named::Nothing if self.knows_one_in_other_case(asked.headers).await => Named::Unclear(
+                "a cookie names another session, and has the name of the session's but for letter case: some applications would read it",
+            ),
+            named => named,
+        };
+        let (name, cookie) = match named {
             Named::Id(id, cookie) => (self.name(id), cookie),
-            Named::Nothing | Named::Unclear(_) if route.public => return Verdict::Passes(Passes::with(asked, None)),
+            Named::Nothing if route.public => return Verdict::Passes(self.passes(asked, None)),
+            Named::Unclear(_) if route.public => {
+                let (cookies, other_cookies) =
+                    request::cookies_without_others(&self.settings, asked.headers, None, true);
+                return Verdict::Passes(Passes {
+                    other_cookies,
+                    cookies,
+                    ..Passes::default()
+                });
+            }
             Named::Nothing => {
                 let message = "the request names no session: send the person to the login page";
                 return refused(
@@ -215,22 +231,21 @@ impl Door {
                 let subject = subject.and_then(|subject| HeaderValue::from_str(&subject).ok());
                 return Verdict::Passes(Passes {
                     session: Some((status, subject)),
-                    ..Passes::with(asked, None)
+                    ..self.passes(asked, cookie)
                 });
             }
             Err(error) => error,
         };
         match error {
             Error::Unknown { .. } if route.public || lets_pass(self.settings.unknown, route.passive) => {
-                Verdict::Passes(Passes::with(asked, None))
+                Verdict::Passes(self.passes(asked, cookie))
             }
-            Error::Invalid { .. } if route.public => Verdict::Passes(Passes::with(asked, None)),
+            Error::Invalid { .. } if route.public => Verdict::Passes(self.passes(asked, cookie)),
             Error::Ended(_, ref tombstone) if route.public => Verdict::Passes(Passes {
                 take_back: cookie
                     .filter(|_| is_worthless(tombstone.end.reason))
                     .and_then(taken_back),
-                is_over: true,
-                ..Passes::with(asked, cookie.map(|cookie| &*cookie.name))
+                ..self.passes(asked, None)
             }),
             Error::Ended(_, ref tombstone) => refused(writer.refused(&error), Some(tombstone.end.reason)),
             Error::Unknown { .. } | Error::ReadOnly(_) => refused(writer.refused(&error), None),
@@ -240,6 +255,28 @@ impl Door {
                 refused(refusal, None)
             }
             error => Verdict::Unsure(error),
+        }
+    }
+
+    /// Whether a cookie names a session that is or was, and would name the request's if letter case did not matter. One that nobody knows
+    /// is another application's.
+    async fn knows_one_in_other_case(&self, headers: &HeaderMap) -> bool {
+        for id in request::in_other_case(&self.settings, headers) {
+            let known = self.report(self.name(id)).await;
+            if known.is_ok_and(|report| report.details.is_some()) {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// A request goes on, with this cookie alone of those that name sessions.
+    fn passes(&self, asked: &Asked<'_>, cookie: Option<&Cookie>) -> Passes {
+        let (cookies, other_cookies) = request::cookies_without_others(&self.settings, asked.headers, cookie, false);
+        Passes {
+            other_cookies,
+            cookies,
+            ..Passes::default()
         }
     }
 
@@ -340,13 +377,6 @@ fn lets_pass(unknown: Unknown, passive: bool) -> bool {
 }
 
 impl Passes {
-    fn with(asked: &Asked<'_>, over: Option<&str>) -> Self {
-        Self {
-            cookies: request::cookies_without(asked.headers, over),
-            ..Self::default()
-        }
-    }
-
     /// What is said of the session, to the application and to the browser.
     #[must_use]
     pub fn told(&self) -> Vec<(HeaderName, HeaderValue)> {

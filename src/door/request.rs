@@ -57,14 +57,17 @@ pub(super) fn named<'a>(settings: &'a Settings, headers: &'a HeaderMap) -> Named
 }
 
 fn checked<'a>(value: &'a [u8], cookie: Option<&'a Cookie>) -> Named<'a> {
-    let is_id = (1..=LONGEST_ID).contains(&value.len()) && value.iter().all(u8::is_ascii_graphic);
     match std::str::from_utf8(value) {
         Ok(_) if cookie.is_some() && has_another_form(value) => Named::Unclear(
             "the cookie that names the session has quotes, backslashes, commas, or what needs no %: some applications would read another id",
         ),
-        Ok(id) if is_id => Named::Id(id, cookie),
+        Ok(id) if is_id(value) => Named::Id(id, cookie),
         _ => Named::Unclear("what names the session is no id: 1 to 256 bytes of visible ASCII"),
     }
+}
+
+fn is_id(value: &[u8]) -> bool {
+    (1..=LONGEST_ID).contains(&value.len()) && value.iter().all(u8::is_ascii_graphic)
 }
 
 /// Whether applications that undo quotes or `%` would read something that has a plainer form: the id of an ended session in another
@@ -82,16 +85,45 @@ fn has_another_form(value: &[u8]) -> bool {
 }
 
 /// Whether another pair than that of this name could be read as it: by those who strip what is no letter (a no-break space in Django),
-/// separate pairs by white space or commas as well (Python's `http.cookies`, RFC 2109), undo `%` in names (Rack), or read `.`, a
-/// space and `[` as `_` (PHP).
+/// separate pairs by white space or commas as well (Python's `http.cookies`, RFC 2109), undo `%` in names (Rack), read `.`, a
+/// space and `[` as `_` (PHP), or pass over a name that is empty (Werkzeug before 2.2.3).
 fn may_be_read_as(pair: &[u8], name: &str) -> bool {
     if value_of(pair, name).is_some() {
         return may_be_read_as_within(pair, name.as_bytes());
     }
+    let begin = pair
+        .iter()
+        .take_while(|byte| **byte == b'=' || byte.is_ascii_whitespace());
+    let pair = &pair[begin.count()..];
     let end = pair.iter().position(|byte| *byte == b'=').unwrap_or(pair.len());
-    let key: Vec<u8> = percent_decode(&pair[..end]).collect();
+    let key: Vec<u8> = percent_decode(pair[..end].trim_ascii_end()).collect();
     let underscored = key.iter().map(|byte| if b".[ +".contains(byte) { b'_' } else { *byte });
     underscored.eq(name.bytes()) || key == name.as_bytes() || may_be_read_as_within(pair, name.as_bytes())
+}
+
+/// What stands in cookies whose names are those that name a session but for letter case, which some do not tell apart (ASP.NET Core).
+pub(super) fn in_other_case<'a>(settings: &'a Settings, headers: &'a HeaderMap) -> impl Iterator<Item = &'a str> {
+    let those = pairs(headers).filter(|pair| {
+        settings
+            .cookies
+            .iter()
+            .any(|cookie| is_in_other_case(pair, &cookie.name))
+    });
+    let values = those.filter_map(|pair| pair.splitn(2, |byte| *byte == b'=').nth(1));
+    values.filter_map(|value| {
+        std::str::from_utf8(value.trim_ascii_start())
+            .ok()
+            .filter(|id| is_id(id.as_bytes()))
+    })
+}
+
+fn is_in_other_case(pair: &[u8], name: &str) -> bool {
+    let key = pair
+        .split(|byte| *byte == b'=')
+        .next()
+        .unwrap_or_default()
+        .trim_ascii_end();
+    key.eq_ignore_ascii_case(name.as_bytes()) && key != name.as_bytes()
 }
 
 /// Whether this name and `=` are somewhere behind what separates, but at the beginning.
@@ -123,11 +155,24 @@ fn value_of<'a>(pair: &'a [u8], name: &str) -> Option<&'a [u8]> {
     (pair[..equals].trim_ascii_end() == name.as_bytes()).then(|| pair[equals + 1..].trim_ascii_start())
 }
 
-/// The request's cookies as a header has them, without one.
-pub(super) fn cookies_without(headers: &HeaderMap, name: Option<&str>) -> Vec<u8> {
-    let goes = |pair: &[u8]| name.is_some_and(|name| value_of(pair, name).is_some());
-    let kept: Vec<_> = pairs(headers).filter(|pair| !goes(pair)).collect();
-    kept.join(&b"; "[..])
+/// The request's cookies as a header has them, without those that name a session or could be read as that, but for one; and whether any
+/// were taken out. In `any_case`: also those that differ by letter case alone.
+pub(super) fn cookies_without_others(
+    settings: &Settings,
+    headers: &HeaderMap,
+    one: Option<&Cookie>,
+    any_case: bool,
+) -> (Vec<u8>, bool) {
+    let is = |pair: &[u8], cookie: &Cookie| value_of(pair, &cookie.name).is_some();
+    let goes = |pair: &[u8]| {
+        let names = |cookie: &Cookie| {
+            let in_other_case = any_case && is_in_other_case(pair, &cookie.name);
+            is(pair, cookie) || may_be_read_as(pair, &cookie.name) || in_other_case
+        };
+        settings.cookies.iter().any(names) && !one.is_some_and(|one| is(pair, one))
+    };
+    let (gone, kept): (Vec<_>, Vec<_>) = pairs(headers).partition(|pair| goes(pair));
+    (kept.join(&b"; "[..]), !gone.is_empty())
 }
 
 /// Who sent a request, as far as the browser says.
@@ -220,7 +265,10 @@ mod tests {
             named(&settings(), &foreign),
             Named::Id("a", Some(&settings().cookies[0]))
         );
-        assert_eq!(cookies_without(&foreign, Some("first")), b"city=M\xfcnchen; x");
+        assert_eq!(
+            cookies_without_others(&settings(), &foreign, None, false),
+            (b"city=M\xfcnchen; x".to_vec(), true)
+        );
     }
 
     #[test]
@@ -244,6 +292,8 @@ mod tests {
             "first=a; x=1 first=b",
             "first=a; x=1, first=b",
             "first=a; x=1,first =b",
+            "first=a; =first=b",
+            "= =first=b",
         ] {
             assert_eq!(id_in(&[("cookie", cookie)]), "unclear", "{cookie}");
         }
@@ -276,6 +326,41 @@ mod tests {
                 "{cookie}"
             );
         }
+    }
+
+    #[test]
+    fn applications_see_one_cookie_that_names_a_session_and_nothing_like_it() {
+        let settings = settings();
+        let left = |cookies: &str, one: Option<usize>| {
+            let headers = headers(&[("cookie", cookies)]);
+            let one = one.map(|one| &settings.cookies[one]);
+            let (left, taken) = cookies_without_others(&settings, &headers, one, false);
+            (String::from_utf8(left).unwrap(), taken)
+        };
+        let all = "x=1; first=a; second=b; y=\"2\"";
+        assert_eq!(left(all, Some(0)), ("x=1; first=a; y=\"2\"".to_owned(), true));
+        assert_eq!(left(all, Some(1)), ("x=1; second=b; y=\"2\"".to_owned(), true));
+        assert_eq!(left(all, None), ("x=1; y=\"2\"".to_owned(), true));
+        assert_eq!(left("x=1; first=a", Some(0)), ("x=1; first=a".to_owned(), false));
+        for guise in ["%73econd=b", "z=1 second=b", "=second=b", "second"] {
+            assert_eq!(
+                left(&format!("first=a; {guise}"), Some(0)),
+                ("first=a".to_owned(), true),
+                "{guise}"
+            );
+        }
+    }
+
+    #[test]
+    fn names_in_other_letter_case_are_told_apart_only_if_that_is_wanted() {
+        let headers = headers(&[("cookie", "first=a; FIRST=b; x=1; Second = c; FIRSTS=d; First=\"\t\"")]);
+        assert_eq!(in_other_case(&settings(), &headers).collect::<Vec<_>>(), ["b", "c"]);
+        let left = |any_case: bool| {
+            let (left, _) = cookies_without_others(&settings(), &headers, None, any_case);
+            String::from_utf8(left).unwrap()
+        };
+        assert_eq!(left(true), "x=1; FIRSTS=d");
+        assert_eq!(left(false), "FIRST=b; x=1; Second = c; FIRSTS=d; First=\"\t\"");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::{
     fs,
     os::unix::fs::symlink,
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},

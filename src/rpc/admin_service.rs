@@ -76,8 +76,7 @@ impl AdminService {
         request: Request<v1::ListSessionsRequest>,
         call: &mut AdminCall,
     ) -> Called<v1::ListSessionsResponse> {
-        let (caller, request) = open(request)?;
-        allow(&caller, VerbGroup::Admin)?;
+        let (caller, request) = admit(request, call)?;
         call.actor_id = actor_id(&request.actor_id)?;
         let filter = filter(&caller, request.filter, call)?;
         let page_size = read::page_size("page_size", request.page_size)?;
@@ -105,8 +104,7 @@ impl AdminService {
         request: Request<v1::EndSessionsRequest>,
         call: &mut AdminCall,
     ) -> Called<v1::EndSessionsResponse> {
-        let (caller, request) = open(request)?;
-        allow(&caller, VerbGroup::Admin)?;
+        let (caller, request) = admit(request, call)?;
         call.actor_id = actor_id(&request.actor_id)?;
         call.dry_run = request.dry_run;
         let filter = filter(&caller, request.filter, call)?;
@@ -168,8 +166,7 @@ impl AdminService {
     ) -> Called<v1::ExplainSessionResponse> {
         use v1::explain_session_request::Target as Wire;
 
-        let (caller, request) = open(request)?;
-        allow(&caller, VerbGroup::Admin)?;
+        let (caller, request) = admit(request, call)?;
         call.actor_id = actor_id(&request.actor_id)?;
         let tenant = Arc::clone(own_tenant(&caller, "tenant", &request.tenant)?);
         call.tenant = Some(tenant.to_string());
@@ -227,8 +224,7 @@ impl AdminService {
         request: Request<v1::ListPoliciesRequest>,
         call: &mut AdminCall,
     ) -> Called<v1::ListPoliciesResponse> {
-        let (caller, request) = open(request)?;
-        allow(&caller, VerbGroup::Admin)?;
+        let (_, request) = admit(request, call)?;
         call.actor_id = actor_id(&request.actor_id)?;
         let policies = admin_write::policies(&self.sessions);
         call.count = Some(policies.len() as u64);
@@ -243,14 +239,21 @@ impl AdminService {
         request: Request<v1::GetStatsRequest>,
         call: &mut AdminCall,
     ) -> Called<v1::GetStatsResponse> {
-        let (caller, request) = open(request)?;
-        allow(&caller, VerbGroup::Admin)?;
+        let (caller, request) = admit(request, call)?;
         call.actor_id = actor_id(&request.actor_id)?;
         let tenant = own_tenant(&caller, "tenant", &request.tenant)?;
         call.tenant = Some(tenant.to_string());
         let stats = self.sessions.stats(tenant).await?;
         Ok(admin_write::stats(&stats))
     }
+}
+
+/// Who calls, which is noted also if they may not, and the request.
+fn admit<T>(request: Request<T>, call: &mut AdminCall) -> Called<(Arc<Caller>, T)> {
+    let (caller, request) = open(request)?;
+    call.known_by.clone_from(&caller.known_by);
+    allow(&caller, VerbGroup::Admin)?;
+    Ok((caller, request))
 }
 
 /// Reads a filter, and notes it for the audit log.

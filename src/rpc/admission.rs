@@ -10,6 +10,7 @@ use super::{
     Caller, Callers, Peer,
     error::{CallError, Called},
 };
+use crate::net::Room;
 
 /// What the requests of a connection may do, and what they must show for it.
 #[derive(Clone)]
@@ -18,7 +19,14 @@ pub struct Admission {
     caller: Arc<Caller>,
     tokens: Option<Arc<Tokens>>,
     callers: Arc<Callers>,
-    peer: Arc<Peer>,
+    connection: Arc<Known>,
+}
+
+/// What is known of a connection.
+#[derive(Default)]
+struct Known {
+    peer: Peer,
+    room: Arc<Room>,
 }
 
 impl From<Arc<Caller>> for Admission {
@@ -27,7 +35,7 @@ impl From<Arc<Caller>> for Admission {
             caller,
             tokens: None,
             callers: Arc::default(),
-            peer: Arc::default(),
+            connection: Arc::default(),
         }
     }
 }
@@ -50,8 +58,30 @@ impl Admission {
     /// The same for a connection with this at its other end.
     #[must_use]
     pub fn of(&self, peer: Peer) -> Self {
-        let peer = Arc::new(peer);
-        Self { peer, ..self.clone() }
+        let room = Arc::default();
+        Self {
+            connection: Arc::new(Known { peer, room }),
+            ..self.clone()
+        }
+    }
+
+    /// Room for what has come of the connection's requests that have not come whole.
+    pub(super) fn room(&self) -> Arc<Room> {
+        Arc::clone(&self.connection.room)
+    }
+
+    /// What a request may do that has not been read, if that `must` be known now: some are turned away, whatever they ask for.
+    pub(super) fn receive(&self, headers: &HeaderMap, must: bool) -> Called<Option<Arc<Caller>>> {
+        if self.tokens.is_none() && !self.caller.verbs.is_empty() && !must {
+            return Ok(None);
+        }
+        let caller = self.admit(headers)?;
+        if caller.verbs.is_empty() {
+            return Err(CallError::Denied(
+                "this listener is for those whom [[callers]] in the policy file knows, and it does not know this caller".to_owned(),
+            ));
+        }
+        Ok(Some(caller))
     }
 
     /// What a request with these headers may do.
@@ -62,27 +92,13 @@ impl Admission {
         self.decide(shown.as_ref())
     }
 
-    /// Why a request with these headers is turned away whatever it asks for, if it is.
-    pub(super) fn turns_away(&self, headers: &HeaderMap) -> Option<CallError> {
-        if self.tokens.is_none() && !self.caller.verbs.is_empty() {
-            return None;
-        }
-        match self.admit(headers) {
-            Ok(caller) if caller.verbs.is_empty() => Some(CallError::Denied(
-                "this listener is for those whom [[callers]] in the policy file knows, and it does not know this caller".to_owned(),
-            )),
-            Ok(_) => None,
-            Err(error) => Some(error),
-        }
-    }
-
     fn decide(&self, shown: Option<&Shown>) -> Called<Arc<Caller>> {
         let callers = self.callers.now();
         let by_token = shown.and_then(|shown| callers.shows(&shown.0));
         if let (Some(tokens), None) = (&self.tokens, by_token) {
             tokens.check(shown)?;
         }
-        let by_peer = callers.is(&self.peer);
+        let by_peer = callers.is(&self.connection.peer);
         // The first in the file.
         let known = by_token.into_iter().chain(by_peer).min();
         Ok(Arc::clone(known.map_or(&self.caller, |place| callers.may(place))))
@@ -96,7 +112,7 @@ impl Admission {
         async move {
             loop {
                 match admission.decide(shown.as_ref()) {
-                    Ok(now) if now == was => {}
+                    Ok(now) if now.has_rights_of(&was) => {}
                     Ok(_) => return CallError::CallerChanged,
                     Err(error) => return error,
                 }

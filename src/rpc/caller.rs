@@ -5,6 +5,8 @@ use std::{fmt, str::FromStr, sync::Arc};
 /// What the callers of a listener may do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
+    /// How they are known, in words for the audit log.
+    pub known_by: Box<str>,
     /// The tenants that they may name.
     pub tenants: Arc<[Arc<str>]>,
     /// The groups of verbs that they may use.
@@ -67,6 +69,7 @@ impl Default for Caller {
     fn default() -> Self {
         let groups = VerbGroup::ALL.into_iter().map(|(_, group)| group);
         Self {
+            known_by: Box::default(),
             tenants: Arc::new(["".into()]),
             verbs: groups.filter(|group| *group != VerbGroup::Admin).collect(),
         }
@@ -78,6 +81,12 @@ impl Caller {
     #[must_use]
     pub fn may(&self, group: VerbGroup) -> bool {
         self.verbs.contains(&group)
+    }
+
+    /// Whether they may do the same as another.
+    #[must_use]
+    pub fn has_rights_of(&self, other: &Self) -> bool {
+        (&self.tenants, &self.verbs) == (&other.tenants, &other.verbs)
     }
 
     /// The tenant of this name, if they may name it.

@@ -15,7 +15,7 @@ use crate::{
 pub const DOMAIN: &str = "sessionsidecar.v1";
 
 /// When to ask again if the sidecar cannot know now.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
+pub(super) const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// What becomes of a call.
 pub(super) type Called<T> = Result<T, CallError>;

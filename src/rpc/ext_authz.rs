@@ -145,7 +145,7 @@ fn passed<'a>(passes: Passes, sent: impl Iterator<Item = &'a str>) -> v3::CheckR
     let for_browsers = told.iter().filter(|(name, _)| *name == STATE || *name == EXPIRES_IN);
     let mut response_headers_to_add: Vec<_> = for_browsers.map(|(name, value)| option(name, value)).collect();
     response_headers_to_add.extend(passes.take_back.as_ref().map(taken_back));
-    if passes.is_over {
+    if passes.other_cookies {
         match HeaderValue::from_bytes(&passes.cookies) {
             Ok(cookies) if !cookies.is_empty() => headers.push(option(&header::COOKIE, &cookies)),
             _ => headers_to_remove.push(header::COOKIE.as_str().to_owned()),

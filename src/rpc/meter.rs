@@ -32,6 +32,18 @@ pub(super) enum Method {
     ExtAuthz,
 }
 
+impl Method {
+    /// The name that it has on the wire and in metrics.
+    pub(super) fn name(self) -> &'static str {
+        METHODS[self as usize].1
+    }
+
+    /// Whether it is one of the admin service's.
+    pub(super) fn is_admin(self) -> bool {
+        (Self::ListSessions as usize..=Self::GetStats as usize).contains(&(self as usize))
+    }
+}
+
 /// All of them, in their order, by the names that they have on the wire and in metrics.
 const METHODS: [(Method, &str); 16] = [
     (Method::Create, "Create"),

@@ -53,12 +53,14 @@ use proto::{
 use reception::Reception;
 use service::Service;
 use test_clock::TestClock;
-use write::Writer;
 
 use crate::{door::Doors, sessions::Sessions};
 
 /// The largest message that is read: a full BatchTouch of the longest ids fits.
 const LARGEST_MESSAGE: usize = 1024 * 1024;
+
+/// The largest that is read of those who need not show who they are, which names a service or a type.
+const LARGEST_QUESTION: usize = 4 * 1024;
 
 /// The gRPC services over one core.
 pub struct Api {
@@ -120,16 +122,14 @@ impl Api {
         stop: BoxFuture<'static, ()>,
     ) -> Result<(Health, Serving), tonic_reflection::server::Error> {
         let (reporter, health) = tonic_health::server::health_reporter();
+        let health = health.max_decoding_message_size(LARGEST_QUESTION);
         let admin = AdminService::new(Arc::clone(&self.sessions), Arc::clone(&self.meter));
         let admin = SessionAdminServiceServer::new(admin)
             .max_decoding_message_size(LARGEST_MESSAGE)
             .max_encoding_message_size(16 * LARGEST_MESSAGE);
         let ext_authz = ExtAuthz::new(self.doors, &self.sessions, Arc::clone(&self.meter));
         let ext_authz = AuthorizationServer::new(ext_authz).max_decoding_message_size(LARGEST_MESSAGE);
-        let reception = Reception {
-            meter: Arc::clone(&self.meter),
-            writer: Writer::new(&self.sessions),
-        };
+        let reception = Reception::new(&self.sessions, Arc::clone(&self.meter));
         let max_watchers = self.sessions.max_watchers();
         let service = Service::new(Arc::clone(&self.sessions), self.meter, self.draining);
         let service = SessionServiceServer::new(service)
@@ -155,8 +155,12 @@ impl Api {
             .add_service(admin)
             .add_service(ext_authz)
             .add_service(health)
-            .add_service(reflection().build_v1()?)
-            .add_service(reflection().build_v1alpha()?)
+            .add_service(reflection().build_v1()?.max_decoding_message_size(LARGEST_QUESTION))
+            .add_service(
+                reflection()
+                    .build_v1alpha()?
+                    .max_decoding_message_size(LARGEST_QUESTION),
+            )
             .add_optional_service(test_clock)
             .serve_with_incoming_shutdown(connections, stop);
         Ok((Health(reporter), Box::pin(server)))

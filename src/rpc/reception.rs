@@ -10,24 +10,62 @@ use std::{
 use futures_util::future::Either;
 use http::{Request, Response};
 use pin_project_lite::pin_project;
-use tonic::{Status, body::Body};
-use tower::{Layer, Service};
+use tonic::{Code, Status, body::Body};
+use tower::{BoxError, Layer, Service};
 
-use super::{Admission, RpcMeter, meter::Method, undecodable, write::Writer};
-use crate::net::{Patient, TOO_SLOW};
+use super::{Admission, Caller, RpcMeter, meter::Method, undecodable, write::Writer};
+use crate::{
+    audit::{AdminCall, Audit},
+    net::{Patient, TOO_SLOW},
+    sessions::Sessions,
+};
 
 /// Receives calls.
 #[derive(Clone)]
-pub(super) struct Reception {
-    pub(super) meter: Arc<RpcMeter>,
-    pub(super) writer: Writer,
+pub(super) struct Reception(Arc<Desk>);
+
+/// What is needed for calls that no verb sees.
+struct Desk {
+    meter: Arc<RpcMeter>,
+    writer: Writer,
+    audit: Audit,
 }
 
 impl Reception {
-    /// The status of a call that is turned away.
-    fn turns_away(&self, request: &Request<Body>) -> Option<Status> {
-        let error = request.extensions().get::<Admission>()?.turns_away(request.headers())?;
-        Some(error.into_status(&self.writer))
+    pub(super) fn new(sessions: &Sessions, meter: Arc<RpcMeter>) -> Self {
+        Self(Arc::new(Desk {
+            meter,
+            writer: Writer::new(sessions),
+            audit: sessions.audit().clone(),
+        }))
+    }
+}
+
+impl Desk {
+    /// Counts a call that no verb has seen, and writes it down if it is an administrator's.
+    fn note(&self, method: Method, code: Code, administrator: Option<&Caller>) {
+        self.meter.count(method, code);
+        if let Some(caller) = administrator {
+            self.audit.admin(AdminCall {
+                method: method.name(),
+                result: RpcMeter::name(code),
+                known_by: caller.known_by.clone(),
+                ..AdminCall::default()
+            });
+        }
+    }
+
+    /// What a call may do, if that needs to be known by now, which is noted; or the status of one that is turned away.
+    fn receive(&self, method: Method, request: &mut Request<Body>) -> Result<Option<Arc<Caller>>, Status> {
+        let Some(admission) = request.extensions().get::<Admission>() else {
+            return Ok(None);
+        };
+        let received = admission.receive(request.headers(), method.is_admin());
+        let caller = received.map_err(|error| error.into_status(&self.writer))?;
+        if let Some(caller) = &caller {
+            request.extensions_mut().insert(Arc::clone(caller));
+        }
+        Ok(caller)
     }
 }
 
@@ -61,29 +99,46 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         let path = request.uri().path();
-        let method = RpcMeter::method(path);
-        if let Some(method) = method
-            && let Some(status) = self.reception.turns_away(&request)
-        {
-            self.reception.meter.count(method, status.code());
-            return Either::Left(std::future::ready(Ok(status.into_http())));
-        }
         // Only reflection has requests of several messages.
         let is_stream = path.starts_with("/grpc.reflection.");
-        let request = if is_stream {
-            request
-        } else {
-            let too_slow = || Status::deadline_exceeded(TOO_SLOW).into();
-            request.map(|body| Body::new(Patient::new(body, too_slow)))
-        };
+        let method = RpcMeter::method(path);
+        let mut administrator = None;
+        if let Some(method) = method {
+            match self.reception.0.receive(method, &mut request) {
+                Ok(caller) => administrator = caller.filter(|_| method.is_admin()),
+                // Whoever it is could fill the audit log.
+                Err(status) => {
+                    self.reception.0.note(method, status.code(), None);
+                    return Either::Left(std::future::ready(Ok(status.into_http())));
+                }
+            }
+        }
+        let room = request.extensions().get::<Admission>().map(Admission::room);
+        let headers = request.headers().iter();
+        let head = headers.map(|(name, value)| name.as_str().len() + value.len()).sum();
+        let request = request.map(|body| {
+            let body = Patient::new(body, refusal).in_room(room.unwrap_or_default(), head);
+            Body::new(if is_stream { body.of_many() } else { body })
+        });
         Either::Right(Answering {
             answer: self.inner.call(request),
             method,
-            meter: Arc::clone(&self.reception.meter),
+            administrator,
+            reception: self.reception.clone(),
         })
     }
+}
+
+/// The status of a request that does not come whole. What answers it in our words is `undecodable`.
+fn refusal(why: &'static str) -> BoxError {
+    let code = if why == TOO_SLOW {
+        Code::DeadlineExceeded
+    } else {
+        Code::Unavailable
+    };
+    Status::new(code, why).into()
 }
 
 pin_project! {
@@ -92,7 +147,8 @@ pin_project! {
         #[pin]
         answer: F,
         method: Option<Method>,
-        meter: Arc<RpcMeter>,
+        administrator: Option<Arc<Caller>>,
+        reception: Reception,
     }
 }
 
@@ -110,7 +166,9 @@ where
         {
             // No verb has seen it, and none has counted it.
             if let Some(method) = this.method {
-                this.meter.count(*method, status.code());
+                this.reception
+                    .0
+                    .note(*method, status.code(), this.administrator.as_deref());
             }
             // The details of the one that it was are none.
             let _ = status.add_header(response.headers_mut());

@@ -436,6 +436,10 @@ pub(super) fn open<T>(request: Request<T>) -> Called<(Arc<Caller>, T)> {
 
 /// What the caller of a request may do.
 fn caller<T>(request: &Request<T>) -> Called<Arc<Caller>> {
+    // Not twice.
+    if let Some(received) = request.extensions().get::<Arc<Caller>>() {
+        return Ok(Arc::clone(received));
+    }
     admission(request)?.admit(request.metadata().as_ref())
 }
 

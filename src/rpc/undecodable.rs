@@ -1,14 +1,32 @@
 //! A request that cannot be read is the caller's fault, and is told so: tonic says INTERNAL, or OUT_OF_RANGE.
 
+use std::collections::HashMap;
+
 use percent_encoding::percent_decode;
 use tonic::{Code, Status, codegen::http::HeaderMap};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
-use super::{LARGEST_MESSAGE, error::DOMAIN};
-use crate::net::TOO_SLOW;
+use super::error::{DOMAIN, RETRY_AFTER};
+use crate::net::{NO_ROOM, TOO_SLOW};
+
+/// What tonic says of a body that is no message: each is a part of it, and what we say in its place.
+const NO_MESSAGE: [(&str, &str); 3] = [
+    ("Missing request message.", "there is none"),
+    ("Unexpected EOF decoding stream.", "it is cut off"),
+    (
+        "protocol error: received message with invalid compression flag",
+        "its first byte, which says whether it is compressed, is neither 0 nor 1",
+    ),
+];
 
 /// What prost's error begins with.
 const UNDECODABLE: &str = "failed to decode Protobuf message: ";
+
+/// What tonic says of those that are compressed, which is right as it is.
+const COMPRESSED: [&str; 2] = [
+    "Content is compressed with ",
+    "protocol error: received message with compressed-flag but no grpc-encoding was specified",
+];
 
 /// What tonic's begins with.
 const TOO_LARGE: &str = "Error, decoded message length too large: ";
@@ -18,21 +36,35 @@ const TOO_LARGE: &str = "Error, decoded message length too large: ";
 pub(super) fn blamed(headers: &HeaderMap) -> Option<Status> {
     // Only an error without an answer has its status in the headers.
     let code = Code::from_bytes(headers.get(Status::GRPC_STATUS)?.as_bytes());
-    if !matches!(code, Code::Internal | Code::OutOfRange | Code::DeadlineExceeded) {
+    if !matches!(
+        code,
+        Code::Internal | Code::OutOfRange | Code::DeadlineExceeded | Code::Unavailable | Code::Unimplemented
+    ) {
         return None;
     }
     let message = percent_decode(headers.get(Status::GRPC_MESSAGE)?.as_bytes())
         .decode_utf8()
         .ok()?;
     match code {
+        _ if COMPRESSED.iter().any(|told| message.starts_with(told)) => Some(Status::new(code, message)),
         Code::OutOfRange if message.starts_with(TOO_LARGE) => {
-            let message = format!("the request is larger than {LARGEST_MESSAGE} bytes: send less at once");
-            let limit = [("limit".to_owned(), LARGEST_MESSAGE.to_string())];
+            let limit: usize = message.rsplit(' ').find_map(|word| word.parse().ok())?;
+            let message = format!("the request is larger than {limit} bytes: send less at once");
+            let limit = [("limit".to_owned(), limit.to_string())];
             let details = ErrorDetails::with_error_info("MESSAGE_TOO_LARGE", DOMAIN, limit);
             Some(Status::with_error_details(Code::ResourceExhausted, message, details))
         }
+        Code::Unavailable if message == NO_ROOM => {
+            let mut details = ErrorDetails::with_error_info("CONNECTION_BUSY", DOMAIN, HashMap::new());
+            details.set_retry_info(Some(RETRY_AFTER));
+            Some(Status::with_error_details(code, NO_ROOM, details))
+        }
         Code::DeadlineExceeded if message == TOO_SLOW => Some(Status::deadline_exceeded(TOO_SLOW)),
-        Code::Internal => Some(undecodable(message.strip_prefix(UNDECODABLE)?)),
+        Code::Internal => {
+            let no_message = NO_MESSAGE.iter().find(|(told, _)| message.starts_with(told));
+            let told = no_message.map(|(_, problem)| *problem);
+            told.or_else(|| message.strip_prefix(UNDECODABLE)).map(undecodable)
+        }
         _ => None,
     }
 }

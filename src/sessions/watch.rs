@@ -156,8 +156,8 @@ impl Sessions {
         let slot = slot.map_err(|_| WatchError::TooMany { max })?;
         let binding = self.keyring.bind(|keys| subscriber.binding(keys));
         // Before the sessions are listed: what happens to them from here on is sent as an event.
-        if subscriber.resume_token.is_none() && !subscriber.initial_state {
-            // What has happened before is nothing new, also where it is not known here yet.
+        if subscriber.resume_token.is_none() {
+            // What has happened before is nothing new, also where it is not known here yet; the initial state is what came of it.
             let level = self.store.barrier().await;
             level.map_err(|Unavailable| WatchError::Unavailable)?;
             self.router.caught_up().await;

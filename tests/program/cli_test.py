@@ -1,12 +1,15 @@
 """The client commands, end to end."""
 
 import json
+import os
+import re
 import subprocess
 
 import pytest
 
+from support import REPOSITORY
 from support.api import Client
-from support.process import clean_environment, eventually, run
+from support.process import PATIENCE, clean_environment, eventually, run
 
 ID = "an-id-of-at-least-16-bytes"
 OTHER_ID = "another-id-of-at-least-16-bytes"
@@ -92,6 +95,23 @@ def test_a_session_from_create_to_end(command):
         "stolen",
     )
     assert command("check", stdin=ID)["session"]["status"]["state"] == "SESSION_STATE_ENDED"
+
+
+def test_a_first_session_as_the_readme_tells_it(binary, serve, directory):
+    """By somebody who types: 3 s go by after each command."""
+    blocks = re.findall(r"^```sh\n(.*?)^```$", (REPOSITORY / "README.md").read_text(), re.DOTALL | re.MULTILINE)
+    (commands,) = [block.splitlines() for block in blocks if "session-sidecar advance" in block]
+    assert len(commands) == 5
+    (directory / "session-sidecar").symlink_to(binary)
+    seen = {"watch": "until grep -q LIVE told; do sleep 0.1; done", "advance": "until grep -q WARNING told; do sleep 0.1; done"}
+    script = ["trap 'kill %1' EXIT"]
+    for line in commands:
+        script += [line, *(wait for word, wait in seen.items() if f"session-sidecar {word}" in line), "session-sidecar advance 3s"]
+    script += ["until grep -q CLEARED told; do sleep 0.1; done"]
+    env = clean_environment(SESSION_SIDECAR_TARGET=f"http://{serve('--dev').tcp}", PATH=f"{directory}:{os.environ['PATH']}")
+    with (directory / "told").open("w") as told:
+        done = subprocess.run(["bash", "-euc", "\n".join(script)], cwd=directory, env=env, stdout=told, stderr=subprocess.PIPE, text=True, timeout=PATIENCE, check=False)
+    assert done.returncode == 0, done.stderr + (directory / "told").read_text()
 
 
 def test_without_json_create_prints_the_id_alone_and_the_others_a_line_for_people(binary, sidecar):

@@ -94,6 +94,9 @@ def test_a_key_file_that_others_can_read_is_said_aloud(binary, directory, serve)
         ["--listen", "tcp://127.0.0.1:1?colour=red"],
         ["--policy-file", "/nonexistent/policy.toml"],
         ["--key-file", "/nonexistent/key"],
+        # They have no end.
+        ["--policy-file", "/dev/zero"],
+        ["--key-file", "/dev/zero"],
         ["--drain-timeout", "soon"],
         ["--max-sessions", "many"],
         ["--log-format", "xml"],

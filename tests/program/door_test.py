@@ -3,6 +3,7 @@
 import http.client
 import json
 import signal
+import socket
 from pathlib import Path
 
 import pytest
@@ -115,6 +116,31 @@ def test_slow_and_broken_requests_keep_nobody_from_the_door(door):
         connection.sock.recv(1000)
         connection.close()
     assert door.told("GET", "/session")[0] == 200
+
+
+def test_who_comes_while_it_stops_is_refused_at_once_and_what_is_under_way_is_answered(door):
+    connection = http.client.HTTPConnection("127.0.0.1", door.port, timeout=30)
+    connection.putrequest("POST", "/session/activity")
+    for name, value in {"Cookie": f"sid={door.id}", "X-Session-Sidecar": "1", "Content-Length": "2"}.items():
+        connection.putheader(name, value)
+    connection.endheaders(b"{")
+    # Somebody has begun to read it.
+    assert door.told("GET", "/session")[0] == 200
+    door.sidecar.process.send_signal(signal.SIGTERM)
+
+    def is_refused() -> bool:
+        try:
+            socket.create_connection(("127.0.0.1", door.port), timeout=30).close()
+        except ConnectionRefusedError:
+            return True
+        return False
+
+    eventually(is_refused, "nobody comes in any more")
+    assert door.sidecar.process.poll() is None
+    connection.send(b"}")
+    assert connection.getresponse().status == 200
+    connection.close()
+    assert eventually(lambda: door.sidecar.process.poll() is not None, "it ends") and door.sidecar.process.returncode == 0
 
 
 def test_it_is_off_unless_it_is_asked_for(serve):

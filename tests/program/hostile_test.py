@@ -1,6 +1,7 @@
 """Clients that mean harm, or are broken. After each, the sidecar answers as if nothing had been."""
 
 import contextlib
+import resource
 import struct
 import threading
 import time
@@ -12,7 +13,7 @@ import pytest
 import http2
 from http2 import RawConnection
 from support.api import Client, Code, reason, v1, violations
-from support.process import eventually
+from support.process import Sidecar, eventually
 
 OPENING = http2.PREFACE + http2.settings()
 WATCH_TENANT = v1.WatchExpiryRequest(scope=v1.WatchScope(whole_tenant=True)).SerializeToString()
@@ -148,6 +149,70 @@ def test_a_message_over_the_limit_is_an_error_and_the_connection_goes_on(sidecar
         assert client.create().session_id
 
 
+def test_requests_that_do_not_come_whole_have_room_for_sixteen_of_the_largest_on_a_connection(sidecar):
+    batch = v1.BatchTouchRequest(touches=[v1.TouchRequest(session_id="x" * 256)] * 3_900).SerializeToString()
+    rest = threading.Event()
+
+    def unfinished():
+        yield batch
+        rest.wait()
+
+    with Client(sidecar.tcp) as client, Client(sidecar.tcp) as other:
+        method = "/sessionsidecar.v1.SessionService/BatchTouch"
+        call = client.channel.stream_unary(method, request_serializer=bytes, response_deserializer=bytes)
+        calls = [call.future(unfinished(), timeout=10) for _ in range(20)]
+        try:
+            eventually(lambda: sum(call.done() for call in calls) >= 4, "those that have no room are refused")
+            assert other.create().session_id, "another connection has room of its own"
+            assert client.create().session_id, "what is small needs none"
+        finally:
+            rest.set()
+        codes = [call.exception().code() for call in calls]
+        refused = [call.exception() for call in calls if call.code() == Code.UNAVAILABLE]
+        assert {reason(error) for error in refused} == {"CONNECTION_BUSY"} and "16 MiB" in refused[0].details()
+        assert sidecar.metrics("rpcs_total")['{method="BatchTouch",code="UNAVAILABLE"}'] == len(refused)
+        assert set(codes) == {Code.UNAVAILABLE, Code.INVALID_ARGUMENT}, "the others are read when they are whole"
+        # What they took is free again.
+        assert client.create().session_id
+        with pytest.raises(grpc.RpcError) as read:
+            call(iter([batch]), timeout=10)
+        assert read.value.code() == Code.INVALID_ARGUMENT
+
+
+def test_the_heads_of_streams_that_say_nothing_have_the_same_room(sidecar):
+    head = [("x", "y" * 14_000)]
+    with Client(sidecar.tcp) as client:
+        call = client.channel.stream_stream(
+            "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", request_serializer=bytes, response_deserializer=bytes
+        )
+        say_nothing = threading.Event()
+
+        def silent():
+            say_nothing.wait()
+            yield from ()
+
+        calls = [call(silent(), metadata=head, timeout=20) for _ in range(1_500)]
+        eventually(lambda: sum(call.done() for call in calls) > 200, "there is no room for all")
+        assert client.create().session_id
+        say_nothing.set()
+        for each in calls:
+            each.cancel()
+
+
+def test_who_need_not_show_who_they_are_cannot_send_much(sidecar):
+    """They name a service or a file: of 5,000 bytes, in the field 1 or 3."""
+    with Client(sidecar.tcp) as client:
+
+        def ask(method: str, field: bytes) -> list[bytes]:
+            call = client.channel.stream_stream(f"/{method}", request_serializer=bytes, response_deserializer=bytes)
+            return list(call(iter([field + b"\x88\x27" + b"x" * 5_000]), timeout=10))
+
+        with pytest.raises(grpc.RpcError) as refused:
+            ask("grpc.health.v1.Health/Check", b"\x0a")
+        assert refused.value.code() == Code.RESOURCE_EXHAUSTED and "4096 bytes" in refused.value.details()
+        assert ask("grpc.reflection.v1.ServerReflection/ServerReflectionInfo", b"\x1a") == [], "it is over"
+
+
 def test_a_full_batch_of_the_longest_ids_is_no_message_over_the_limit(sidecar):
     with Client(sidecar.tcp) as client:
         touches = [v1.TouchRequest(session_id="x" * 256)] * 1_000
@@ -266,4 +331,51 @@ def test_what_cannot_be_decoded_is_the_callers_fault_and_names_the_field(sidecar
         with pytest.raises(grpc.RpcError) as refused:
             touch(b"\x12\xff", timeout=10)
         assert refused.value.code() == Code.INVALID_ARGUMENT
+        nothing = client.channel.stream_unary(
+            "/sessionsidecar.v1.SessionService/Touch", request_serializer=bytes, response_deserializer=bytes
+        )
+        with pytest.raises(grpc.RpcError) as refused:
+            nothing(iter([]), timeout=10)
+        assert refused.value.code() == Code.INVALID_ARGUMENT and "there is none" in refused.value.details()
+        with pytest.raises(grpc.RpcError) as refused:
+            touch(b"", timeout=10, compression=grpc.Compression.Gzip)
+        assert refused.value.code() == Code.UNIMPLEMENTED and "gzip" in refused.value.details()
+        counted = sidecar.metrics("rpcs_total")
+        assert counted['{method="Touch",code="INVALID_ARGUMENT"}'] == 3 and counted['{method="Touch",code="UNIMPLEMENTED"}'] == 1
         assert client.create().session_id
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [(b"", "INVALID_ARGUMENT"), (b"\0\0\0\0\x05\x12", "INVALID_ARGUMENT"), (b"\7\0\0\0\0", "INVALID_ARGUMENT"), (b"\1\0\0\0\0", "INTERNAL")],
+    ids=["none", "cut off", "no flag", "compressed by nothing"],
+)
+def test_what_is_no_message_is_counted(sidecar, body, code):
+    frames = http2.frame(http2.HEADERS, http2.END_HEADERS, 1, http2.header_block("Touch")) + http2.frame(http2.DATA, http2.END_STREAM, 1, body)
+    with RawConnection(sidecar.port, OPENING + frames):
+        eventually(lambda: sidecar.metrics("rpcs_total")[f'{{method="Touch",code="{code}"}}'] == 1, "it is counted")
+
+
+def test_a_small_limit_of_open_files_is_raised(serve):
+    _, hard = limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+    try:
+        sidecar = serve()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    with contextlib.ExitStack() as crowd:
+        for _ in range(400):
+            crowd.enter_context(RawConnection(sidecar.port, OPENING))
+        assert_well(sidecar)
+        with Client(sidecar.uds) as other:
+            assert other.create().session_id
+
+
+def test_a_limit_of_open_files_that_is_too_small_is_told(binary, directory):
+    wrapped = directory / "limited"
+    wrapped.write_text(f'#!/bin/sh\nulimit -n 512\nexec {binary} "$@"\n')
+    wrapped.chmod(0o755)
+    with Sidecar(wrapped, directory, "--max-connections", "100") as sidecar:
+        assert "LimitNOFILE" not in sidecar.output()
+    with Sidecar(wrapped, directory) as sidecar:
+        assert all(part in sidecar.output() for part in ('"maximum":512', '"wanted":10256', "LimitNOFILE"))

@@ -1,5 +1,6 @@
 """Callers whom the policy file knows by certificate, token or user, whichever listener they come by (G17)."""
 
+import json
 import os
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from support.process import eventually, free_port, run
 
 SHOP = "spiffe://cluster.local/ns/shop/sa/shop"
 TOKEN = "dG9rZW4tb2YtdGhlLWRlc2s="
+OTHER = "b3RoZXItb3RoZXItb3RoZXI="
 NEXT = "dGhlLW5leHQtdG9rZW4tcGxlYXNl"
 POLICY = '[policy.default]\nidle_timeout = "15m"\n'
 
@@ -94,6 +96,52 @@ def test_by_a_token_and_by_the_user_of_a_process(serve, directory, policy):
         create(client, "desk", token=TOKEN)
         assert refused(lambda: create(client, "mine", token=TOKEN)) == Code.PERMISSION_DENIED
     assert TOKEN not in sidecar.output()
+
+
+def test_the_audit_log_says_by_what_an_administrator_is_known(serve, directory, policy):
+    (own, desk, log, path) = (directory / "own", directory / "desk", directory / "audit.jsonl", directory / "s.sock")
+    own.write_text(NEXT)
+    desk.write_text(TOKEN)
+    policy.write_text(POLICY + caller(f'token_file = "{desk}"', "admin") + caller(f"uid = {os.geteuid()}", "admin"))
+    port = free_port()
+    sidecar = serve("--policy-file", str(policy), "--audit-log", str(log), listen=[f"tcp://127.0.0.1:{port}?token-file={own}&verbs=admin", f"unix://{path}"])
+    with Client(f"127.0.0.1:{port}") as client, Client(f"unix:{path}") as here:
+        stats(client, token=TOKEN)
+        stats(client, token=NEXT)
+        stats(here)
+        assert refused(lambda: stats(client)) == Code.UNAUTHENTICATED
+        with pytest.raises(grpc.RpcError):
+            unreadable = client.channel.unary_unary("/sessionsidecar.v1.SessionAdminService/GetStats", request_serializer=bytes, response_deserializer=bytes)
+            unreadable(b"\xff", metadata=[("authorization", f"Bearer {TOKEN}")], timeout=10)
+    assert sidecar.stop() == 0
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [(line["method"], line.get("known_by"), line["result"]) for line in lines] == [
+        ("GetStats", f"token_file {desk}", "OK"),
+        ("GetStats", f"listener tcp://127.0.0.1:{port}", "OK"),
+        ("GetStats", f"uid {os.geteuid()}", "OK"),
+        # Nobody knows what this one wanted. Of strangers, who could fill the log, there is nothing.
+        ("GetStats", f"token_file {desk}", "INVALID_ARGUMENT"),
+    ]
+
+
+def test_a_file_that_hangs_holds_up_no_other(serve, directory, policy):
+    """As on a file system that is away: here a pipe that nobody writes to."""
+    (own, desk) = (directory / "own", directory / "desk")
+    own.write_text(NEXT)
+    desk.write_text(TOKEN)
+    policy.write_text(POLICY + caller(f'token_file = "{desk}"', "admin"))
+    port = free_port()
+    sidecar = serve("--policy-file", str(policy), listen=[f"tcp://127.0.0.1:{port}?token-file={own}"])
+    os.mkfifo(directory / "pipe")
+    (directory / "pipe").rename(desk)
+    with Client(f"127.0.0.1:{port}") as client:
+        for waits in (desk, policy):  # the policy file names it
+            eventually(lambda waits=waits: f'stays in force","files":"{waits}"' in sidecar.output(), "it is told", patience=60)
+        own.write_text(f"{NEXT}\n{OTHER}")
+        eventually(lambda: sidecar.metrics("listener_file_reloads_total")['{outcome="applied"}'] == 1, "the others are followed")
+        create(client, token=OTHER)
+        stats(client, token=TOKEN)
+    assert sidecar.stop() == 0
 
 
 def test_a_known_token_is_as_good_as_the_listeners_own(serve, directory, policy):

@@ -249,6 +249,7 @@ impl Sidecar {
         self.admin_of(Caller {
             tenants: tenants.iter().map(|tenant| Arc::from(*tenant)).collect(),
             verbs: vec![VerbGroup::Admin],
+            ..Caller::default()
         })
         .await
     }

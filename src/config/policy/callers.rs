@@ -6,7 +6,8 @@ use anyhow::{Context as _, anyhow, bail};
 use serde::Deserialize;
 
 use crate::{
-    config::{listen::is_tenant, read_files, token_text},
+    config::{listen::is_tenant, token_text},
+    files,
     rpc::{Caller, CallerTable, KnownBy, VerbGroup},
 };
 
@@ -49,7 +50,7 @@ pub fn read_callers(callers: &[KnownCaller]) -> Result<CallerTable, String> {
             KnownBy::Uid(uid) => KnownBy::Uid(*uid),
             KnownBy::Token(path) => {
                 let told = |error| format!("callers[{place}]: {error}");
-                let contents = read_files(std::slice::from_ref(path)).map_err(told)?;
+                let contents = files::read_all(std::slice::from_ref(path)).map_err(told)?;
                 KnownBy::Token(token_text(&contents).map_err(told)?.to_owned())
             }
         };
@@ -86,6 +87,11 @@ fn caller(table: KnownTable) -> anyhow::Result<KnownCaller> {
         (None, None, Some(uid)) => KnownBy::Uid(uid),
         _ => bail!("it must have one of certificate, token_file and uid, by which the caller is known"),
     };
+    let words = match &known_by {
+        KnownBy::Certificate(name) => format!("certificate {name}"),
+        KnownBy::Token(path) => format!("token_file {}", path.display()),
+        KnownBy::Uid(uid) => format!("uid {uid}"),
+    };
     if table.verbs.is_empty() {
         bail!("verbs is empty: say which groups of verbs the caller may use, or leave the caller out");
     }
@@ -100,6 +106,7 @@ fn caller(table: KnownTable) -> anyhow::Result<KnownCaller> {
     Ok(KnownCaller {
         known_by,
         may: Caller {
+            known_by: words.into(),
             verbs: verbs
                 .collect::<Result<_, _>>()
                 .map_err(|error| anyhow!("verbs: {error}"))?,

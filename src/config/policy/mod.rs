@@ -7,7 +7,7 @@ mod place;
 mod rules;
 mod values;
 
-use std::{collections::BTreeMap, fs, path::Path, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, anyhow, bail};
 use serde::Deserialize;
@@ -17,9 +17,10 @@ pub(super) use keys::{CALLER_KEYS, DOOR_KEYS, KEYS, ROUTE_KEYS, RULE_KEYS};
 use rules::RuleTable;
 use values::{PresetName, Span, Switch};
 
-use crate::door::Settings;
-use crate::state::{
-    AtSubjectCap, Limits, Policy, PresenceLimits, Superseded, Unmatched, WorkLimits, policy::warning_points,
+use crate::{
+    door::Settings,
+    files,
+    state::{AtSubjectCap, Limits, Policy, PresenceLimits, Superseded, Unmatched, WorkLimits, policy::warning_points},
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -28,7 +29,6 @@ const LONGEST_TTL: Duration = Duration::from_secs(24 * 3600);
 const SHORTEST_LEAD: Duration = Duration::from_millis(1);
 const MOST_POINTS: usize = 16;
 const MOST_POLICIES: usize = 1_000;
-const MOST_BYTES: usize = 1 << 20;
 const MOST_HOLDS: u32 = 256;
 const A_MILLION: u32 = 1_000_000;
 
@@ -123,7 +123,7 @@ pub fn read(path: &Path) -> anyhow::Result<BTreeMap<String, Policy>> {
 
 /// Reads a file.
 pub(super) fn read_whole(path: &Path) -> anyhow::Result<PolicyFile> {
-    let text = fs::read_to_string(path).with_context(|| format!("--policy-file {} cannot be read", path.display()))?;
+    let text = files::read_text(path).with_context(|| format!("--policy-file {} cannot be read", path.display()))?;
     parse_whole(&text).with_context(|| format!("--policy-file {}", path.display()))
 }
 
@@ -174,8 +174,8 @@ fn whole(text: &str, mut file: File) -> anyhow::Result<PolicyFile> {
 }
 
 fn tables(text: &str) -> anyhow::Result<File> {
-    if text.len() > MOST_BYTES {
-        bail!("it has {} bytes; at most {MOST_BYTES} are allowed", text.len());
+    if text.len() > files::MOST_BYTES {
+        bail!("it has {} bytes; at most {} are allowed", text.len(), files::MOST_BYTES);
     }
     let file: File = toml::from_str(text).map_err(|error| explain(text, &error))?;
     if file.policy.len() > MOST_POLICIES {

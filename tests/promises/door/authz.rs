@@ -147,10 +147,40 @@ async fn r3_an_ended_session_does_not_come_back_in_another_guise() {
         format!("sid={own}; \u{a0}sid={ended}"),
         format!("sid={own}; other=1 sid={ended}"),
         format!("s%69d={ended}; sid={own}"),
+        format!("SID={ended}; sid={own}"),
+        format!("sid={own}; =sid={ended}"),
+        format!("sid={own}; sid={ended}"),
     ] {
-        let headers = [("x-original-uri", "/cart"), ("cookie", cookies.as_str())];
+        let cookies = format!("theme=dark; {cookies}");
+        let ask = async |target: &str| {
+            let headers = [("x-original-uri", target), ("cookie", cookies.as_str())];
+            site.ask(Method::GET, "/authz", &headers, "").await
+        };
+        assert_eq!(ask("/cart").await.code, StatusCode::UNAUTHORIZED, "{cookies}");
+        for public in ["/login", "/static/a.css"] {
+            let told = ask(public).await;
+            assert_eq!(told.code, StatusCode::OK);
+            assert_eq!(header(&told, "x-session-cookies"), "theme=dark", "{cookies}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn r3_an_application_sees_no_other_session_than_the_one_that_was_judged() {
+    let mut site = Site::new().await;
+    create(&mut site.client, "alice").await;
+    pass(mins(15)).await;
+    create(&mut site.client, "bob").await;
+    let (ended, live) = (id("alice"), id("bob"));
+    let cookies = format!("wide={ended}; sid={live}; theme=dark; SID=another-applications");
+    for target in ["/cart", "/static/a.css"] {
+        let headers = [("x-original-uri", target), ("cookie", cookies.as_str())];
         let told = site.ask(Method::GET, "/authz", &headers, "").await;
-        assert_eq!(told.code, StatusCode::UNAUTHORIZED, "{cookies}");
+        assert_eq!(told.code, StatusCode::OK);
+        assert_eq!(
+            header(&told, "x-session-cookies"),
+            format!("sid={live}; theme=dark; SID=another-applications")
+        );
     }
 }
 

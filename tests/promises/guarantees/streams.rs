@@ -46,6 +46,58 @@ fn word_of(message: &Message) -> String {
     format!("{} {}", word(message), session.unwrap_or_default())
 }
 
+/// Whoever watches now is told the state, and not how it came to be, although nothing has carried the end to the watchers yet.
+#[tokio::test(start_paused = true)]
+async fn g12_what_was_answered_before_a_watch_began_is_no_event_of_it() {
+    use session_sidecar::{
+        sessions::{Follow, Name, Scope, Subscriber, WatchContent},
+        state::{Actor, End, EndReason},
+    };
+
+    let sidecar = Sidecar::start();
+    let client = &mut sidecar.client().await;
+    create(client, "alice").await;
+    create(client, "bob").await;
+    pass(secs(1)).await;
+    let sessions = &sidecar.sessions;
+    let name = Name {
+        tenant: "",
+        session_id: &id("alice"),
+        follow: Follow::Alias,
+    };
+    let logout = End {
+        reason: EndReason::Logout,
+        actor: Actor::User,
+        actor_id: "".into(),
+        note: "".into(),
+        at: sessions.clock().now(),
+    };
+    assert!(sessions.end(name, logout, None).await.is_ok());
+    let subscriber = Subscriber {
+        scope: Scope::Everything,
+        tenants: ["".into()].into(),
+        warnings: true,
+        cleared: true,
+        ends: true,
+        resume_token: None,
+        heartbeat: secs(10),
+        initial_state: true,
+    };
+    let mut watch = sessions
+        .watch(subscriber, sidecar.draining.clone())
+        .await
+        .expect("a watch");
+    let mut told = Vec::new();
+    for _ in 0..3 {
+        told.push(watch.next().await.expect("open").expect("a message").content);
+    }
+    assert!(
+        matches!(&told[..], [WatchContent::Snapshot(bob), WatchContent::SnapshotEnd(1), WatchContent::Heartbeat]
+            if bob.status.reference == session_ref(&sidecar, "bob")),
+        "{told:?}"
+    );
+}
+
 #[tokio::test(start_paused = true)]
 async fn g12_a_trimmed_log_or_another_process_is_a_clean_out_of_range() {
     let sidecar = Sidecar::with(Options {
