@@ -122,8 +122,8 @@ def package(chart: str, directory: Path) -> Path:
     return archive
 
 
-def notes(case: Case) -> str:
-    """What the chart says after an installation."""
+def notes(case: Case, values: Manifest | None = None) -> str:
+    """What the chart says after an installation of a case, with values on top of it."""
     with tempfile.TemporaryDirectory(prefix="charts-") as directory:
         copy = Path(directory) / case.chart
         shutil.copytree(charts() / case.chart, copy)
@@ -131,9 +131,10 @@ def notes(case: Case) -> str:
         text = (copy / "templates/NOTES.txt").read_text()
         (copy / "templates/notes.yaml").write_text(f"notes: |\n  {{{{- $notes := include \"notes\" . }}}}{{{{ $notes | nindent 2 }}}}\n")
         (copy / "templates/_notes.tpl").write_text('{{- define "notes" -}}\n' + text + "\n{{- end -}}")
-        rendered = _run(
-            "helm4", "template", "sessions", str(copy), "--namespace", "shop", "--values", str(case.values), "-s", "templates/notes.yaml"
-        )
+        top = Path(directory) / "top.json"
+        top.write_text(json.dumps(values or {}))
+        told = ["--values", str(case.values), "--values", str(top)]
+        rendered = _run("helm4", "template", "sessions", str(copy), "--namespace", "shop", *told, "-s", "templates/notes.yaml")
     return str(yaml.safe_load(rendered)["notes"])
 
 

@@ -258,6 +258,50 @@ def test_notes(name: str, told: list[str]) -> None:
     assert all(words in text for words in told), text
 
 
+STICKY = {"replicaCount": 2, "sidecar": {"stickySessions": True}}
+SOCKET = "SESSION_SIDECAR_TARGET=unix:/run/session-sidecar/api.sock\n"
+LOOPBACK = "http://127.0.0.1:50151"
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "told", "untold"),
+    [
+        ("shop-memory", {}, ["LOSES: everything", "(strategy\nRecreate)", SOCKET, f"{LOOPBACK} in the pod", "50152 of each pod, /metrics", "label"], ["stick to a pod", "network"]),
+        ("shop-memory", STICKY, ["LOSES: everything", "You said that sessions stick to a pod. Where they do not, people are logged out"], []),
+        ("shop-store", {}, ["LOSES: nothing. Sessions are in rediss://app@redis.internal:6379;", "the PodMonitor sessions-session-sidecar\n"], ["Recreate", "label"]),
+        ("shop-store", STICKY, ["LOSES: nothing"], ["stick to a pod"]),
+        ("shop-classic", {}, [SOCKET], [LOOPBACK]),
+        ("shop-memory", {"sidecar": {"socket": {"enabled": False}}}, [f"SESSION_SIDECAR_TARGET={LOOPBACK}\n"], ["unix:", "in the pod"]),
+        (
+            "shop-classic",
+            {"sidecar": {"socket": {"enabled": False}, "network": {"enabled": True, "port": 50160, "allowPlaintext": True}}},
+            ["network   port 50160 of each pod"],
+            ["TARGET", LOOPBACK],
+        ),
+        ("shop-memory", {"sidecar": {"policyConfigMap": "mine"}}, ["change of the ConfigMap mine is followed without a rollout"], ["sidecar.policies"]),
+    ],
+)
+def test_notes_of_a_chart_that_includes_the_library(name: str, values: Manifest, told: list[str], untold: list[str]) -> None:
+    text = notes(_case(name), values)
+    assert all(words in text for words in told) and not [words for words in untold if words in text], text
+
+
+@pytest.mark.parametrize(
+    ("service", "shop", "values"),
+    [("service-token", "shop-memory", {}), ("service-mesh", "shop-memory", STICKY), ("service-token", "shop-memory", {"sidecar": {"policyConfigMap": "mine"}})],
+)
+def test_both_charts_say_alike_what_a_rollout_loses(service: str, shop: str, values: Manifest) -> None:
+    loses = [notes(_case(name), values).partition("WHAT A ROLLOUT LOSES")[2] for name in (service, shop)]
+    assert loses[0] == loses[1] and loses[0].endswith("is followed without a rollout.\n")
+
+
+def test_the_notes_name_the_target_that_the_pod_has() -> None:
+    for values in ({}, {"sidecar": {"socket": {"enabled": False}}}):
+        (pod,) = render(_case("shop-memory"), values=values).pods()
+        (variable,) = pod["containers"][0]["env"]
+        assert f"  API       {variable['name']}={variable['value']}\n" in notes(_case("shop-memory"), values)
+
+
 def _case(name: str) -> Case:
     (case,) = [case for case in cases() if case.name == name]
     return case

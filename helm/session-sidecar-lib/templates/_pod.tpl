@@ -206,11 +206,14 @@ A command is a connection, of which there are `maxConnections`: hence only where
 {{/* Entries of env of the containers that call the sidecar: clients read SESSION_SIDECAR_TARGET. */}}
 {{- define "session-sidecar.env" -}}
 - name: SESSION_SIDECAR_TARGET
-  {{- if .Values.sidecar.socket.enabled }}
-  value: unix:/run/session-sidecar/api.sock
-  {{- else }}
-  value: http://127.0.0.1:{{ .Values.sidecar.loopback.port }}
-  {{- end }}
+  value: {{ include "session-sidecar.target" . }}
+{{- end -}}
+
+{{/* Where containers of the pod find the sidecar. */}}
+{{- define "session-sidecar.target" -}}
+{{- with .Values.sidecar -}}
+{{ if .socket.enabled }}unix:/run/session-sidecar/api.sock{{ else }}http://127.0.0.1:{{ .loopback.port }}{{ end }}
+{{- end -}}
 {{- end -}}
 
 {{/* Labels of the pod: by these PodMonitors find it. */}}
