@@ -96,6 +96,70 @@ def test_what_the_workflow_names_is_there():
     assert {"Dockerfile", ".dockerignore"} <= {path.name for path in REPOSITORY.iterdir()}
 
 
+def parts() -> list[str]:
+    """What `./dev test` has: all of it, and its parts in full."""
+    (found,) = re.findall(r"^ +([a-z| ]+)\) full ", (REPOSITORY / "dev").read_text(), re.MULTILINE)
+    return ["", *found.split(" | ")]
+
+
+def tried(job: dict) -> set[str]:
+    """The parts of `./dev test` that a job runs, each as a whole step, whose failure is the job's. A part comes by a variable, from the matrix."""
+    found = set()
+    for row in job.get("strategy", {}).get("matrix", {}).get("include", [{}]):
+        for step in job["steps"]:
+            said = re.fullmatch(r'\./dev test(?: "\$(\w+)"| (\w+))?', step.get("run", "").strip())
+            if not said or "if" in step or step.get("continue-on-error"):
+                continue
+            part = step["env"][said[1]] if said[1] else said[2] or ""
+            found.add(re.sub(r"\$\{\{ matrix\.(\w+) \}\}", lambda name, row=row: row[name[1]], part))
+    return found
+
+
+def ungated(jobs: dict[str, dict]) -> set[tuple[str, str]]:
+    """Jobs that may write, or sign, each with a part of the tests that may fail all the same."""
+    # Such a job may run though what it needs has failed, or be needed though it has failed.
+    strict = {name: job for name, job in jobs.items() if "if" not in job and not job.get("continue-on-error")}
+
+    def awaited(name: str) -> set[str]:
+        needs = jobs[name].get("needs", []) if name in strict else []
+        needs = [needs] if isinstance(needs, str) else needs
+        return {part for needed in needs if needed in strict for part in tried(jobs[needed]) | awaited(needed)}
+
+    publishing = [name for name, job in jobs.items() if "write" in job["permissions"].values()]
+    assert publishing
+    return {(name, part) for name in publishing for part in parts() if part not in awaited(name)}
+
+
+def test_all_tests_pass_before_anything_is_published():
+    assert {"", "charts", "clients", "fuzz", "image"} <= set(parts())
+    assert not ungated(yaml.safe_load(WORKFLOW.read_text())["jobs"])
+
+
+@pytest.mark.parametrize("part", parts())
+def test_a_missing_gate_is_found(part):
+    """The proof of the test before it."""
+    jobs = yaml.safe_load(WORKFLOW.read_text())["jobs"]
+    matrix = jobs["test"]["strategy"]["matrix"]
+    matrix["include"] = [row for row in matrix["include"] if row["part"] != part]
+    assert ungated(jobs) == {(job, part) for job in ("image", "charts", "pypi", "release")}
+
+
+@pytest.mark.parametrize(
+    ("job", "changed", "found"),
+    [
+        ("image", {"needs": "version"}, {"image", "charts"}),
+        ("release", {"if": "always()"}, {"release"}),
+        ("test", {"continue-on-error": True}, {"image", "charts", "pypi", "release"}),
+        ("test", {"steps": [{"run": "./dev test || true"}]}, {"image", "charts", "pypi", "release"}),
+        ("test", {"steps": [{"run": 'echo ./dev test "$PART"', "env": {"PART": "${{ matrix.part }}"}}]}, {"image", "charts", "pypi", "release"}),
+    ],
+)
+def test_a_gate_that_stands_open_is_found(job, changed, found):
+    jobs = yaml.safe_load(WORKFLOW.read_text())["jobs"]
+    jobs[job] |= changed
+    assert {name for name, _ in ungated(jobs)} == found
+
+
 @pytest.fixture
 def tagged(tmp_path: Path) -> Path:
     """The files that tell a version, of a release."""
