@@ -96,6 +96,45 @@ def test_what_the_workflow_names_is_there():
     assert {"Dockerfile", ".dockerignore"} <= {path.name for path in REPOSITORY.iterdir()}
 
 
+IMAGE = "ghcr.io/owner/session-sidecar:0.1.0@sha256:" + 64 * "0"
+
+
+def compose(tree: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([tree / "packaging/release/compose.sh", IMAGE], capture_output=True, text=True, check=False)
+
+
+def test_the_compose_file_of_a_release_names_its_image(tmp_path):
+    (tmp_path / "compose.yaml").write_text(compose(REPOSITORY).stdout)
+    lint(VENV / "check-jsonschema", "--builtin-schema", "vendor.compose-spec", tmp_path / "compose.yaml")
+    released, ours = (yaml.safe_load(path.read_text()) for path in (tmp_path / "compose.yaml", REPOSITORY / "packaging/compose.yaml"))
+    assert released["services"]["session-sidecar"].pop("image") == f"${{SESSION_SIDECAR_IMAGE:-{IMAGE}}}"
+    assert ours["services"]["session-sidecar"].pop("image") and released == ours
+
+
+def test_a_compose_file_that_names_none_is_not_released(tagged):
+    shutil.copy(REPOSITORY / "packaging/compose.yaml", tagged / "packaging")
+    assert compose(tagged).returncode == 0
+    shutil.copy(tagged / "packaging/compose.yaml", tagged / "packaging/before.yaml")
+    for word, other in (("${SESSION_SIDECAR_IMAGE:-session-sidecar}", "session-sidecar"), ("docker compose --file", "podman-compose --file")):
+        (tagged / "packaging/compose.yaml").write_text((tagged / "packaging/before.yaml").read_text().replace(word, other))
+        done = compose(tagged)
+        assert done.returncode == 1 and "SESSION_SIDECAR_IMAGE" in done.stderr and not done.stdout
+
+
+def test_a_release_has_the_files_that_the_changelog_names():
+    """Of a job whose files become the release's, and are among those of which the sums are signed."""
+    jobs = yaml.safe_load(WORKFLOW.read_text())["jobs"]
+    script = "".join(step.get("run", "") for step in jobs["image"]["steps"])
+    assert 'packaging/release/compose.sh "${IMAGE,,}:$VERSION@$DIGEST" >dist/compose.yaml\n' in script
+    assert "cp packaging/systemd/* dist\n" in script and (REPOSITORY / "packaging/systemd/session-sidecar.service").exists()
+    assert [step["with"]["path"] for step in jobs["image"]["steps"] if "upload-artifact" in step.get("uses", "")] == ["dist"]
+    steps = jobs["release"]["steps"]
+    (download,) = [step["with"] for step in steps if "download-artifact" in step.get("uses", "")]
+    assert download == {"path": "dist", "merge-multiple": True}, "of all jobs"
+    script = "".join(step.get("run", "") for step in steps)
+    assert "sha256sum -- * >SHA256SUMS" in script and "sign-blob" in script and "dist/*" in script
+
+
 def parts() -> list[str]:
     """What `./dev test` has: all of it, and its parts in full."""
     (found,) = re.findall(r"^ +([a-z| ]+)\) full ", (REPOSITORY / "dev").read_text(), re.MULTILINE)
