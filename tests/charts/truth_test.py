@@ -13,11 +13,15 @@ import pytest
 import yaml
 
 from charts import HELM, REPOSITORY, Case, Manifest, Refused, Rendered, cases, render
+from program import http2
 from support.process import clean_environment, eventually, free_port, run, tool
 
 RUNS = [case for case in cases() if case.name != "platform"]
 PAGE = (REPOSITORY / "docs/deploy.md").read_text()
 START = {"unknown": "start", "start": {"app_session_age": "1h"}}
+# WatchExpiry of the whole tenant (WatchScope.whole_tenant), by a caller that gives the server no window: not even the goodbye can be sent to it.
+STUCK = http2.PREFACE + http2.settings(window=0) + http2.call("WatchExpiry", 1, b"\x0a\x02\x20\x01")
+
 
 @pytest.fixture
 def directory() -> Iterator[Path]:
@@ -112,6 +116,24 @@ def test_the_probes_in_istio(binary: Path, directory: Path) -> None:
         _probes_answer(rendered, address, binary, directory)
         told = run(binary, "create", "--target", f"unix:{directory}/run/session-sidecar-probe/probe.sock")
         assert told.returncode and "CALLER_NOT_ALLOWED" in told.stderr
+
+
+def test_the_pod_of_helm_test(binary: Path, directory: Path) -> None:
+    """Its command succeeds at a sidecar that is ready, and at no other."""
+    (case,) = [case for case in cases() if case.name == "service-mesh"]
+    rendered = render(case, values={"test": {"enabled": True}})
+    port = free_port()
+    with _running(binary, rendered, directory, port) as (process, address):
+        ready = partial(_helm_test, rendered, address)
+        eventually(lambda: ready().returncode == 0, "the pod of helm test succeeds")
+        assert ready().stdout == "ready\n"
+        with http2.RawConnection(port, STUCK) as watcher:
+            assert next(stream for kind, stream, _ in watcher.frames() if kind == http2.HEADERS) == 1, "it is served"
+            process.terminate()
+            eventually(lambda: ready().returncode, "the pod of helm test fails while the sidecar drains")
+            assert _answers(f"http://{address}/livez"), "it is there, and not ready"
+        assert process.wait(30) == 0
+        assert ready().returncode, "nobody is there"
 
 
 # Each is refused by the schema, too (refuse_test.py), which is not asked here.
@@ -235,9 +257,35 @@ def _answers(url: str) -> bool:
         return False
 
 
+def _helm_test(rendered: Rendered, address: str) -> "subprocess.CompletedProcess[str]":
+    """Runs the command of the pod of `helm test`, where its Service's name and port stand for an address."""
+    (pod,) = rendered.of_kind("Pod")
+    (container,) = pod["spec"]["containers"]
+    program, *options, url = container["command"]
+    asked = re.fullmatch(r"http://([\w-]+):(\d+)(/\w+)", url)
+    assert asked, url
+    (service,) = [service["spec"] for service in rendered.of_kind("Service") if service["metadata"]["name"] == asked[1]]
+    (port,) = [port for port in service["ports"] if port["port"] == int(asked[2])]
+    # By which it comes to the sidecar's admin port.
+    (deployment,) = rendered.of_kind("Deployment")
+    assert service["selector"].items() <= deployment["spec"]["template"]["metadata"]["labels"].items()
+    assert {"name": port["targetPort"], "containerPort": 50152, "protocol": "TCP"} in rendered.sidecar()["ports"]
+    # Not by a proxy of this machine.
+    return subprocess.run([tool(program), *options, f"http://{address}{asked[3]}"], env={}, capture_output=True, text=True, timeout=60, check=False)
+
+
 @contextmanager
 def _served(binary: Path, rendered: Rendered, directory: Path, port: int | None = None) -> Iterator[str]:
-    """Runs the container's arguments, over TCP on a port, and answers where its admin port is; ready when the startup probe is."""
+    """Runs the container's arguments, over TCP on a port, and answers where its admin port is; stops it as a pod is stopped."""
+    with _running(binary, rendered, directory, port) as (process, admin):
+        yield admin
+        process.terminate()
+        assert process.wait(30) == 0, (directory / "log").read_text()
+
+
+@contextmanager
+def _running(binary: Path, rendered: Rendered, directory: Path, port: int | None) -> "Iterator[tuple[subprocess.Popen[bytes], str]]":
+    """The process, and where its admin port is; ready when the startup probe is."""
     admin, api = f"127.0.0.1:{free_port()}", f"127.0.0.1:{port or free_port()}"
     arguments = [
         argument.replace("0.0.0.0:50152", admin).replace("0.0.0.0:50151", api).replace("127.0.0.1:50151", api)
@@ -253,9 +301,7 @@ def _served(binary: Path, rendered: Rendered, directory: Path, port: int | None 
 
     try:
         eventually(started, "the startup probe succeeds")
-        yield admin
-        process.terminate()
-        assert process.wait(30) == 0, log.read_text()
+        yield process, admin
     finally:
         process.kill()
         process.wait()
