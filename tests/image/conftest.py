@@ -16,8 +16,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--again", default="localhost/session-sidecar:again", help="the same, built a second time without a cache")
     parser.addoption("--arm64", default="localhost/session-sidecar:arm64", help="the same, built for arm64")
     parser.addoption("--binary", type=Path, default=DEFAULT_BINARY, help="the session-sidecar that goes into the wheel")
-    parser.addoption("--manifest", type=Path, default=HERE / "pod.yaml", help="Kubernetes manifests, one of which is a pod to run")
-    parser.addoption("--app-container", help="which container of its pod is the application, if there are several beside the sidecar")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -19,6 +19,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -33,9 +34,9 @@ PROBES = ("startupProbe", "readinessProbe", "livenessProbe")
 class Manifest:
     """Kubernetes documents, and the pod among them."""
 
-    def __init__(self, text: str, images: dict[str, str]) -> None:
+    def __init__(self, documents: list[dict], images: dict[str, str]) -> None:
         """`images` says which local image stands for a container, by the container's name; "" is for all others."""
-        self.documents = [document for document in yaml.safe_load_all(text) if document]
+        self.documents = [without_nothing(document) for document in documents]
         hooks = [one for one in self.documents if "helm.sh/hook" in (one["metadata"].get("annotations") or {})]
         workloads = [one for one in self.documents if one["kind"] in WORKLOADS and one not in hooks]
         assert len(workloads) == 1, f"one of {', '.join(WORKLOADS)} is to be run, and there are {len(workloads)}"
@@ -129,6 +130,13 @@ class Manifest:
         path.chmod(mode | ((mode & 0o600) >> 3) if self.group is not None else mode)
         if self.group is not None:
             os.chown(path, 0, self.group)
+
+
+def without_nothing(value: Any) -> Any:
+    """A document without its nulls, which mean the same to Kubernetes."""
+    if isinstance(value, dict):
+        return {key: without_nothing(one) for key, one in value.items() if one is not None}
+    return [without_nothing(one) for one in value] if isinstance(value, list) else value
 
 
 def expanded(text: str, known: dict[str, str]) -> str:
