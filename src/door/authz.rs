@@ -109,7 +109,8 @@ pub struct Passes {
     /// `Set-Cookie`, if the browser is to forget it, unless the application's answer sets it anew.
     pub take_back: Option<HeaderValue>,
     /// Its cookies. The application is to see that of the session that is told, or one that nobody knows, and nothing that it could take
-    /// for another's: not that of a session that is over, and none that it may read in two ways.
+    /// for another's: not that of a session that is over, and none that it may read in two ways. A header that names a session (`header`)
+    /// stays as it is.
     pub cookies: Vec<u8>,
 }
 
@@ -196,10 +197,14 @@ impl Door {
         let route = self.settings.route(asked.host, asked.path(), &asked.route);
         let refused = |refused, ended| Verdict::Refused(self.denied(asked, refused, ended));
         let named = match named(&self.settings, asked.headers) {
-            Named::Id(..) | Named::Nothing if self.knows_one_in_other_case(asked.headers).await => Named::Unclear(
-                "a cookie names another session, and has the name of the session's but for letter case: some applications would read it",
-            ),
-            named => named,
+            Named::Unclear(problem) => Named::Unclear(problem),
+            named => match self.knows_one_in_other_case(asked.headers).await {
+                Ok(false) => named,
+                Ok(true) => Named::Unclear(
+                    "a cookie names another session, and has the name of the session's but for letter case: some applications would read it",
+                ),
+                Err(error) => return Verdict::Unsure(error),
+            },
         };
         let (name, cookie) = match named {
             Named::Id(id, cookie) => (self.name(id), cookie),
@@ -259,15 +264,19 @@ impl Door {
     }
 
     /// Whether a cookie names a session that is or was, and would name the request's if letter case did not matter. One that nobody knows
-    /// is another application's.
-    async fn knows_one_in_other_case(&self, headers: &HeaderMap) -> bool {
-        for id in request::in_other_case(&self.settings, headers) {
-            let known = self.report(self.name(id)).await;
-            if known.is_ok_and(|report| report.details.is_some()) {
-                return true;
+    /// is another application's, but of those nobody has many.
+    async fn knows_one_in_other_case(&self, headers: &HeaderMap) -> Result<bool, Error> {
+        let Some(ids) = request::in_other_case(&self.settings, headers) else {
+            return Ok(true);
+        };
+        for id in ids {
+            match self.report(self.name(&id)).await {
+                Ok(report) if report.details.is_some() => return Ok(true),
+                Ok(_) | Err(Error::Unknown { .. } | Error::Invalid { .. }) => {}
+                Err(error) => return Err(error),
             }
         }
-        false
+        Ok(false)
     }
 
     /// A request goes on, with this cookie alone of those that name sessions.

@@ -37,17 +37,20 @@ pub(super) fn named<'a>(settings: &'a Settings, headers: &'a HeaderMap) -> Named
         }
     }
     for cookie in &settings.cookies {
-        if pairs(headers).any(|pair| may_be_read_as(pair, &cookie.name)) {
-            return Named::Unclear(
-                "a cookie is not the one that names a session, and some applications would read it as that",
-            );
-        }
         let mut found: Option<&[u8]> = None;
-        for value in pairs(headers).filter_map(|pair| value_of(pair, &cookie.name)) {
-            if found.is_some_and(|known| known != value) {
-                return Named::Unclear("two cookies of one name name different sessions");
+        for pair in pairs(headers) {
+            match read(pair, &cookie.name) {
+                Reading::Guise => {
+                    return Named::Unclear(
+                        "a cookie is not the one that names a session, and some applications would read it as that",
+                    );
+                }
+                Reading::Own(value) if found.is_some_and(|known| known != value) => {
+                    return Named::Unclear("two cookies of one name name different sessions");
+                }
+                Reading::Own(value) => found = Some(value),
+                Reading::InOtherCase(_) | Reading::Foreign => {}
             }
-            found = Some(value);
         }
         if let Some(value) = found.filter(|value| !value.is_empty()) {
             return checked(value, Some(cookie));
@@ -84,62 +87,123 @@ fn has_another_form(value: &[u8]) -> bool {
         || encoded.any(|(window, byte)| plain(byte) || window[1..].iter().any(u8::is_ascii_lowercase))
 }
 
-/// Whether another pair than that of this name could be read as it: by those who strip what is no letter (a no-break space in Django),
-/// separate pairs by white space or commas as well (Python's `http.cookies`, RFC 2109), undo `%` in names (Rack), read `.`, a
-/// space and `[` as `_` (PHP), or pass over a name that is empty (Werkzeug before 2.2.3).
-fn may_be_read_as(pair: &[u8], name: &str) -> bool {
-    if value_of(pair, name).is_some() {
-        return may_be_read_as_within(pair, name.as_bytes());
+/// What a pair is, where a cookie of some name is looked for.
+#[derive(Debug, PartialEq, Eq)]
+enum Reading<'a> {
+    /// That cookie, with this value. Quotes belong to it.
+    Own(&'a [u8]),
+    /// One whose name differs by letter case alone, which some do not tell apart (ASP.NET Core).
+    InOtherCase(&'a [u8]),
+    /// Nothing plain, and some applications would read that cookie in it.
+    Guise,
+    /// Another cookie.
+    Foreign,
+}
+
+/// Reads a pair as the strictest and the most lenient would: some strip what is no letter (a no-break space in Django), separate pairs by
+/// white space or commas as well (Python's `http.cookies`, RFC 2109), or begin anew behind each byte that they do not expect (ASP.NET
+/// Core), undo `%` in names (Rack), read `.`, a space and `[` as `_` (PHP), or pass over a name that is empty (Werkzeug before 2.2.3).
+fn read<'a>(pair: &'a [u8], name: &str) -> Reading<'a> {
+    let name = name.as_bytes();
+    if is_within(pair, name) {
+        return Reading::Guise;
+    }
+    if let Some((key, value)) = split(pair)
+        && key.eq_ignore_ascii_case(name)
+    {
+        return if key == name {
+            Reading::Own(value)
+        } else {
+            Reading::InOtherCase(value)
+        };
     }
     let begin = pair
         .iter()
         .take_while(|byte| **byte == b'=' || byte.is_ascii_whitespace());
     let pair = &pair[begin.count()..];
-    let end = pair.iter().position(|byte| *byte == b'=').unwrap_or(pair.len());
-    let key: Vec<u8> = percent_decode(pair[..end].trim_ascii_end()).collect();
-    let underscored = key.iter().map(|byte| if b".[ +".contains(byte) { b'_' } else { *byte });
-    underscored.eq(name.bytes()) || key == name.as_bytes() || may_be_read_as_within(pair, name.as_bytes())
+    let (key, _) = split(pair).unwrap_or((pair, b""));
+    let key: Vec<u8> = percent_decode(key).collect();
+    let underscored = |name: &[u8]| -> Vec<u8> {
+        let bytes = name.iter();
+        bytes
+            .map(|byte| if b".[ +".contains(byte) { b'_' } else { *byte })
+            .collect()
+    };
+    if underscored(&key).eq_ignore_ascii_case(&underscored(name)) {
+        Reading::Guise
+    } else {
+        Reading::Foreign
+    }
 }
 
-/// What stands in cookies whose names are those that name a session but for letter case, which some do not tell apart (ASP.NET Core).
-pub(super) fn in_other_case<'a>(settings: &'a Settings, headers: &'a HeaderMap) -> impl Iterator<Item = &'a str> {
-    let those = pairs(headers).filter(|pair| {
-        settings
-            .cookies
-            .iter()
-            .any(|cookie| is_in_other_case(pair, &cookie.name))
-    });
-    let values = those.filter_map(|pair| pair.splitn(2, |byte| *byte == b'=').nth(1));
-    values.filter_map(|value| {
-        std::str::from_utf8(value.trim_ascii_start())
-            .ok()
-            .filter(|id| is_id(id.as_bytes()))
-    })
-}
-
-fn is_in_other_case(pair: &[u8], name: &str) -> bool {
-    let key = pair
-        .split(|byte| *byte == b'=')
-        .next()
-        .unwrap_or_default()
-        .trim_ascii_end();
-    key.eq_ignore_ascii_case(name.as_bytes()) && key != name.as_bytes()
-}
-
-/// Whether this name and `=` are somewhere behind what separates, but at the beginning.
-fn may_be_read_as_within(pair: &[u8], name: &[u8]) -> bool {
+/// Whether this name and `=` are in a pair that is not plain, in any letter case, behind what no name has, but at its beginning.
+fn is_within(pair: &[u8], name: &[u8]) -> bool {
     let separates = |byte: &u8| !byte.is_ascii_graphic() || *byte == b',';
-    let mut places = pair
-        .windows(name.len())
-        .enumerate()
-        .filter(|(_, window)| *window == name);
-    places.any(|(place, _)| {
-        let behind = &pair[place + name.len()..];
-        let gap = behind.iter().take_while(|byte| separates(byte)).count();
-        let is_first = place == 0 && behind[..gap].trim_ascii().is_empty();
-        let is_apart = place == 0 || separates(&pair[place - 1]);
-        !is_first && is_apart && behind.get(gap) == Some(&b'=')
+    let mut places = pair.windows(name.len()).enumerate();
+    !is_plain(pair)
+        && places.any(|(place, window)| {
+            let behind = &pair[place + name.len()..];
+            let gap = behind.iter().take_while(|byte| separates(byte)).count();
+            let is_first = place == 0 && behind[..gap].trim_ascii().is_empty();
+            window.eq_ignore_ascii_case(name)
+                && !is_first
+                && (place == 0 || !is_of_token(pair[place - 1]))
+                && behind.get(gap) == Some(&b'=')
+        })
+}
+
+/// Whether all read a pair in the same way: a name of the bytes that RFC 6265 section 4.1.1 has there, and a value of such.
+fn is_plain(pair: &[u8]) -> bool {
+    let of_value = |byte: &u8| byte.is_ascii_graphic() && !b"\",;\\".contains(byte);
+    split(pair).is_some_and(|(key, value)| {
+        !key.is_empty() && key.iter().all(|byte| is_of_token(*byte)) && value.iter().all(of_value)
     })
+}
+
+/// Whether a name can have it (RFC 9110 section 5.6.2).
+fn is_of_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+/// The name and the value of a pair.
+fn split(pair: &[u8]) -> Option<(&[u8], &[u8])> {
+    let equals = pair.iter().position(|byte| *byte == b'=')?;
+    Some((pair[..equals].trim_ascii_end(), pair[equals + 1..].trim_ascii_start()))
+}
+
+/// How many cookies may differ from the session's by letter case: each is asked for.
+const MOST_IN_OTHER_CASE: usize = 4;
+
+/// The ids that applications which know no letter case would read in cookies whose names differ from the session's by that alone; or
+/// nothing if there are more than anybody has.
+pub(super) fn in_other_case(settings: &Settings, headers: &HeaderMap) -> Option<Vec<String>> {
+    let mut ids = Vec::new();
+    let mut count = 0;
+    for pair in pairs(headers) {
+        for cookie in &settings.cookies {
+            let Reading::InOtherCase(value) = read(pair, &cookie.name) else {
+                continue;
+            };
+            count += 1;
+            if count > MOST_IN_OTHER_CASE {
+                return None;
+            }
+            let first = value
+                .split(|byte| *byte == b',')
+                .next()
+                .unwrap_or_default()
+                .trim_ascii();
+            let bare = first
+                .strip_prefix(b"\"")
+                .and_then(|bare| bare.strip_suffix(b"\""))
+                .unwrap_or(first);
+            for id in [value, &percent_decode(bare).collect::<Vec<_>>()] {
+                ids.extend(String::from_utf8(id.to_vec()).ok().filter(|_| is_id(id)));
+            }
+        }
+    }
+    ids.dedup();
+    Some(ids)
 }
 
 /// The pairs of all cookies (RFC 6265 section 5.4: with `; ` between), as bytes: others than ours may have any.
@@ -147,12 +211,6 @@ fn pairs(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
     let lines = headers.get_all(header::COOKIE).iter();
     let pairs = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b';'));
     pairs.map(<[u8]>::trim_ascii).filter(|pair| !pair.is_empty())
-}
-
-/// The value of a pair that has this name. Quotes belong to it.
-fn value_of<'a>(pair: &'a [u8], name: &str) -> Option<&'a [u8]> {
-    let equals = pair.iter().position(|byte| *byte == b'=')?;
-    (pair[..equals].trim_ascii_end() == name.as_bytes()).then(|| pair[equals + 1..].trim_ascii_start())
 }
 
 /// The request's cookies as a header has them, without those that name a session or could be read as that, but for one; and whether any
@@ -163,13 +221,14 @@ pub(super) fn cookies_without_others(
     one: Option<&Cookie>,
     any_case: bool,
 ) -> (Vec<u8>, bool) {
-    let is = |pair: &[u8], cookie: &Cookie| value_of(pair, &cookie.name).is_some();
     let goes = |pair: &[u8]| {
-        let names = |cookie: &Cookie| {
-            let in_other_case = any_case && is_in_other_case(pair, &cookie.name);
-            is(pair, cookie) || may_be_read_as(pair, &cookie.name) || in_other_case
+        let names = |cookie: &Cookie| match read(pair, &cookie.name) {
+            Reading::Own(_) | Reading::Guise => true,
+            Reading::InOtherCase(_) => any_case,
+            Reading::Foreign => false,
         };
-        settings.cookies.iter().any(names) && !one.is_some_and(|one| is(pair, one))
+        let stays = |one: &Cookie| matches!(read(pair, &one.name), Reading::Own(_));
+        settings.cookies.iter().any(names) && !one.is_some_and(stays)
     };
     let (gone, kept): (Vec<_>, Vec<_>) = pairs(headers).partition(|pair| goes(pair));
     (kept.join(&b"; "[..]), !gone.is_empty())
@@ -294,12 +353,21 @@ mod tests {
             "first=a; x=1,first =b",
             "first=a; =first=b",
             "= =first=b",
+            "first=a; @first=b",
+            "first=a; x@FIRST=b",
+            "first=a; x=a\"first=b",
+            "first=a; x=1,First=b",
+            "first=a; x=a\"?first=b",
+            "first=a; (=?first=b",
+            "first=a; =FIRST=b",
+            "first=a; %46IRST=b",
         ] {
             assert_eq!(id_in(&[("cookie", cookie)]), "unclear", "{cookie}");
         }
         for (cookie, id) in [
             ("first=s%3Aa%2Bb", "s%3Aa%2Bb in first"),
             ("first=100%; x=?first=b&first=c", "100% in first"),
+            ("first=a; x=/?first=b:@first=c(first=d", "a in first"),
             ("first=a; x=\"b\"; y=%61, firsts=1", "a in first"),
         ] {
             assert_eq!(id_in(&[("cookie", cookie)]), id);
@@ -320,11 +388,20 @@ mod tests {
             }],
             ..Settings::default()
         };
-        for cookie in ["my.sid=b; my_sid=a", "my[sid=b"] {
-            assert!(
-                matches!(named(&php, &headers(&[("cookie", cookie)])), Named::Unclear(_)),
-                "{cookie}"
-            );
+        let dotted = Settings {
+            cookies: vec![Cookie {
+                name: "my.sid".into(),
+                ..Cookie::default()
+            }],
+            ..Settings::default()
+        };
+        for (settings, cookie) in [
+            (&php, "my.sid=b; my_sid=a"),
+            (&php, "my[sid=b"),
+            (&dotted, "my.sid=a; MY_sid=b"),
+        ] {
+            let headers = headers(&[("cookie", cookie)]);
+            assert!(matches!(named(settings, &headers), Named::Unclear(_)), "{cookie}");
         }
     }
 
@@ -353,10 +430,19 @@ mod tests {
 
     #[test]
     fn names_in_other_letter_case_are_told_apart_only_if_that_is_wanted() {
-        let headers = headers(&[("cookie", "first=a; FIRST=b; x=1; Second = c; FIRSTS=d; First=\"\t\"")]);
-        assert_eq!(in_other_case(&settings(), &headers).collect::<Vec<_>>(), ["b", "c"]);
+        let cookies = |cookies: &str| headers(&[("cookie", cookies)]);
+        let ids = |text: &str| in_other_case(&settings(), &cookies(text));
+        let some = cookies("first=a; FIRST=b; x=1; Second = c; FIRSTS=d; First=\"\t\"");
+        assert_eq!(in_other_case(&settings(), &some).unwrap(), ["b", "c"]);
+        assert_eq!(
+            ids("FIRST=%62; First=\"c\"; fIRST=d,e").unwrap(),
+            ["%62", "b", "\"c\"", "c", "d,e", "d"]
+        );
+        let many = "FIRST=a; ".repeat(MOST_IN_OTHER_CASE);
+        assert_eq!(ids(&many).unwrap(), ["a"]);
+        assert_eq!(ids(&format!("{many}FIRST=a")), None);
         let left = |any_case: bool| {
-            let (left, _) = cookies_without_others(&settings(), &headers, None, any_case);
+            let (left, _) = cookies_without_others(&settings(), &some, None, any_case);
             String::from_utf8(left).unwrap()
         };
         assert_eq!(left(true), "x=1; FIRSTS=d");

@@ -4,11 +4,13 @@ import http.client
 import json
 import signal
 import socket
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from support.process import Sidecar, eventually, free_port, run
+from support.api import Client, v1
+from support.process import Sidecar, eventually, free_port, run, tool
 
 EX_USAGE = 64
 POLICY = """
@@ -98,6 +100,38 @@ def test_a_stream_ends_with_the_process(door):
     assert response.read() == b""
     connection.close()
     assert eventually(lambda: door.sidecar.process.poll() is not None, "it ends") and door.sidecar.process.returncode == 0
+
+
+def test_while_the_store_is_away_nobody_comes_back_by_a_name_in_other_letter_case(serve, binary, directory):
+    """Some applications would read the cookie SID as sid, and the store alone knows that its session is over."""
+    (door, store, key, policy) = (free_port(), free_port(), directory / "key", directory / "policy.toml")
+    key.write_bytes(b"0123456789abcdef" * 2)
+    key.chmod(0o600)
+    policy.write_text(POLICY)
+    redis = subprocess.Popen([tool("redis-server"), "--port", str(store), "--save", "", "--dir", str(directory)], stdout=subprocess.DEVNULL)
+    try:
+        eventually(lambda: run(Path(tool("redis-cli")), "-p", str(store), "ping").stdout == "PONG\n", "redis answers")
+        shared = ["--store", f"redis://127.0.0.1:{store}", "--store-key-file", str(key), "--store-outage", "degraded"]
+        sidecar = serve(*shared, "--policy-file", str(policy), "--door-listen", f"127.0.0.1:{door}")
+
+        def asked(target: str, cookies: str) -> int:
+            connection = http.client.HTTPConnection("127.0.0.1", door, timeout=30)
+            connection.request("GET", "/authz", headers={"X-Original-URI": target, "Cookie": cookies})
+            status = connection.getresponse().status
+            connection.close()
+            return status
+
+        with Client(sidecar.tcp) as client:
+            live, ended = (client.create().session_id for _ in range(2))
+            client.sessions.End(v1.EndRequest(session_id=ended, reason=v1.END_REASON_LOGOUT), timeout=10)
+        both = f"sid={live}; SID={ended}"
+        assert (asked("/cart", f"sid={live}"), asked("/cart", both)) == (200, 401)
+        redis.kill()
+        eventually(lambda: sidecar.metrics("store_up")[""] == 0, "the store is away")
+        assert (asked("/cart", f"sid={live}"), asked("/cart", both)) == (200, 503)
+    finally:
+        redis.kill()
+        redis.wait()
 
 
 def test_slow_and_broken_requests_keep_nobody_from_the_door(door):

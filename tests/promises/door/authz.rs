@@ -149,6 +149,12 @@ async fn r3_an_ended_session_does_not_come_back_in_another_guise() {
         format!("s%69d={ended}; sid={own}"),
         format!("SID={ended}; sid={own}"),
         format!("sid={own}; =sid={ended}"),
+        format!("sid={own}; @sid={ended}"),
+        format!("sid={own}; x=1,SID={ended}"),
+        format!("sid={own}; x=a\"Sid={ended}"),
+        format!("sid={own}; SID=%{:X}{rest}", first.as_bytes()[0]),
+        format!("sid={own}; SID=\"{ended}\""),
+        format!("sid={own}{}", "; SID=x".repeat(5)),
         format!("sid={own}; sid={ended}"),
     ] {
         let cookies = format!("theme=dark; {cookies}");
