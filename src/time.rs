@@ -151,6 +151,13 @@ impl Clock {
         SystemTime::UNIX_EPOCH + Duration::from_nanos(u64::try_from(nanos).unwrap_or(0))
     }
 
+    /// What the wall clock shows, in seconds since 1970.
+    #[must_use]
+    pub fn unix_seconds(&self) -> i64 {
+        let since = self.wall(self.now()).duration_since(SystemTime::UNIX_EPOCH);
+        since.map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
+    }
+
     /// The moment at which the wall clock shows this, by what it shows now: for people who ask about a time of day.
     #[must_use]
     pub fn at_wall(&self, wall: SystemTime) -> Time {

@@ -32,6 +32,7 @@ use crate::{
         Admission, Callers, Connection, Incoming, Io, Peer, Tokens,
         tls::{self, Tls},
     },
+    time::Clock,
 };
 
 /// Listeners that are bound.
@@ -195,6 +196,10 @@ fn load_tls(files: TlsFiles, expiry: Gauge) -> Result<(Tls, Files), String> {
         let tls = tls.clone();
         move |contents| {
             let configured = files.configure(contents)?;
+            // What is in force may be good for longer.
+            configured
+                .fault_at(Clock::system().unix_seconds())
+                .map_or(Ok(()), Err)?;
             expiry.set(configured.not_after);
             tls.replace(configured);
             Ok(())

@@ -11,6 +11,7 @@ use crate::{
         Caller, Tokens, VerbGroup,
         tls::{self, Configured},
     },
+    time::Clock,
 };
 
 /// One listener.
@@ -42,16 +43,18 @@ pub fn token_text(contents: &[Vec<u8>]) -> Result<&str, String> {
 }
 
 impl Listen {
-    /// Reads the listener's files, and says what is wrong with them.
-    pub fn check_files(&self) -> Result<(), String> {
+    /// Reads the listener's files, and says what is wrong with them: what it cannot be served with is an error, what nobody wants is answered.
+    pub fn check_files(&self) -> Result<Option<String>, String> {
+        let mut fault = None;
         if let Some(tls) = &self.tls {
-            tls.configure(&files::read_all(&tls.paths())?)?;
+            let configured = tls.configure(&files::read_all(&tls.paths())?)?;
+            fault = configured.fault_at(Clock::system().unix_seconds());
         }
         if let Some(path) = &self.token_file {
             let contents = files::read_all(std::slice::from_ref(path))?;
             Tokens::parse(token_text(&contents)?)?;
         }
-        Ok(())
+        Ok(fault)
     }
 }
 

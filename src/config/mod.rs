@@ -96,10 +96,12 @@ impl Config {
     /// Resolves and checks the arguments of `serve`.
     pub fn resolve(args: &ServeArgs) -> anyhow::Result<Self> {
         let listen = args.listen.clone();
+        let mut warnings = Vec::new();
         for place in &listen {
-            place
+            let fault = place
                 .check_files()
                 .map_err(|error| anyhow!("--listen {}: {error}", place.endpoint))?;
+            warnings.extend(fault.map(|fault| format!("--listen {}: {fault}", place.endpoint)));
             let Endpoint::Tcp(address) = place.endpoint else {
                 continue;
             };
@@ -141,7 +143,6 @@ impl Config {
             callers,
         } = file;
         read_callers(&callers).map_err(|error| anyhow!("--policy-file: {error}"))?;
-        let mut warnings = Vec::new();
         if !policies.contains_key("default") {
             let names: Vec<_> = policies.keys().map(String::as_str).collect();
             warnings.push(format!(

@@ -32,6 +32,15 @@ pub struct Configured {
     pub not_after: i64,
 }
 
+impl Configured {
+    /// What is wrong with it at a time, in seconds since 1970: nothing that keeps it from being served.
+    #[must_use]
+    pub fn fault_at(&self, now: i64) -> Option<String> {
+        let told = "tls-cert-file: its certificate has ended, and clients refuse it: renew it";
+        (self.not_after < now).then(|| told.to_owned())
+    }
+}
+
 impl Tls {
     /// TLS with a configuration.
     #[must_use]

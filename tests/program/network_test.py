@@ -1,6 +1,9 @@
 """Listeners for other machines: TLS, client certificates, bearer tokens, and what changes of their files do."""
 
 import shutil
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -74,31 +77,129 @@ def test_clients_need_a_certificate_of_the_authority(serve, authority, place, di
             assert refused(client.create).code() == Code.UNAVAILABLE
 
 
+@contextmanager
+def load(port: int, *authorities: Authority) -> Iterator[Callable[[], int]]:
+    """Clients that connect, call and hang up, all the time, and one whose connection stays. Answers how many calls were answered; one that fails, fails
+    the test."""
+    trusted = b"".join(authority.certificate.read_bytes() for authority in authorities)
+    over, answered, failed = threading.Event(), [], []
+
+    def call(client: Client) -> None:
+        try:
+            client.create()
+            answered.append(1)
+        except grpc.RpcError as error:
+            failed.append(error.details())
+
+    def come_and_go() -> None:
+        while not over.is_set():
+            with Client(f"127.0.0.1:{port}", credentials=grpc.ssl_channel_credentials(trusted)) as client:
+                call(client)
+
+    def stay() -> None:
+        with Client(f"127.0.0.1:{port}", credentials=grpc.ssl_channel_credentials(trusted)) as client:
+            while not over.is_set():
+                call(client)
+
+    threads = [threading.Thread(target=run) for run in (come_and_go, come_and_go, come_and_go, stay)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield lambda: len(answered)
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
+    assert not failed, failed[:3]
+
+
 def test_a_renewed_certificate_is_taken_over_under_load(serve, authority, place, directory):
     port, listen = tls(place)
     sidecar = serve(listen=[listen])
     others = Authority(directory / "others")
     (certificate, key) = others.sign("server", days=9)
     before = sidecar.metrics("certificate_expiry_seconds")
-    with dial(port, authority) as client:
-        client.create()
-        # Half of a file, and a certificate without its key, change nothing.
+    with load(port, authority, others) as answered:
+
+        def told(text: str) -> None:
+            eventually(lambda: text in sidecar.output(), f"{text!r} is told")
+            known = answered()
+            eventually(lambda: answered() > known + 10, "the load goes on")
+
+        # Half of a file, a certificate without its key, and one that has ended, change nothing.
         (place / "tls.crt").write_bytes(certificate.read_bytes()[:200])
-        eventually(lambda: client.create() and "it is no PEM, or half of one" in sidecar.output(), "half a file is told of")
+        told("it is no PEM, or half of one")
         (place / "tls.crt").write_bytes(certificate.read_bytes())
-        eventually(lambda: client.create() and "do not belong together" in sidecar.output(), "a wrong key is told of")
+        told("do not belong together")
+        for source, name in zip(others.sign("ended", days=-1), ("tls.crt", "tls.key"), strict=True):
+            shutil.copy(source, place / f"{name}.new")
+        for name in ("tls.key", "tls.crt"):
+            (place / f"{name}.new").rename(place / name)
+        told("its certificate has ended")
         assert sidecar.metrics("certificate_expiry_seconds") == before
         with dial(port, authority) as another:
             another.create()
         (place / "tls.key").write_bytes(key.read_bytes())
-        eventually(lambda: client.create() and sidecar.metrics("certificate_expiry_seconds") != before, "the new one is taken over")
+        (place / "tls.crt").write_bytes(certificate.read_bytes())
+        eventually(lambda: sidecar.metrics("certificate_expiry_seconds") != before, "the new one is taken over")
         # Connections that are open stay; new ones meet the new certificate.
-        client.create()
+        known = answered()
+        eventually(lambda: answered() > known + 10, "the load goes on")
     with dial(port, others) as client:
         client.create()
     with dial(port, authority) as client:
         assert refused(client.create).code() == Code.UNAVAILABLE
-    assert sidecar.metrics("listener_file_reloads_total") == {'{outcome="applied"}': 1, '{outcome="refused"}': 2}
+    assert sidecar.metrics("listener_file_reloads_total")['{outcome="applied"}'] == 1
+
+
+def test_another_authority_of_clients_is_taken_over(serve, authority, place, directory):
+    port, listen = tls(place, f"client-ca-file={place}/ca.crt")
+    sidecar = serve(listen=[listen])
+    others = Authority(directory / "others")
+    (old, new) = (authority.sign("client"), others.sign("client"))
+
+    def lets(pair: tuple[Path, Path]) -> bool:
+        with dial(port, authority, pair) as client:
+            try:
+                return bool(client.create().session_id)
+            except grpc.RpcError as error:
+                assert error.code() == Code.UNAVAILABLE
+                return False
+
+    def reloads(outcome: str) -> float:
+        return sidecar.metrics("listener_file_reloads_total").get(f'{{outcome="{outcome}"}}', 0)
+
+    both = authority.certificate.read_bytes() + others.certificate.read_bytes()
+    assert (lets(old), lets(new)) == (True, False)
+    with dial(port, authority, old) as client:
+        client.create()
+        (place / "ca.crt").write_bytes(both[:-300])
+        eventually(lambda: reloads("refused") == 1, "half a file is refused")
+        assert "client-ca-file: it is no PEM, or half of one" in sidecar.output()
+        assert (lets(old), lets(new)) == (True, False)
+        (place / "ca.crt").write_bytes(both)
+        eventually(lambda: reloads("applied") == 1, "two authorities, while clients change")
+        assert (lets(old), lets(new)) == (True, True)
+        (place / "ca.crt").write_bytes(others.certificate.read_bytes())
+        eventually(lambda: reloads("applied") == 2, "the old one is taken away")
+        assert (lets(old), lets(new)) == (False, True)
+        # Who has shown a certificate of the old one goes on until the connection ends.
+        client.create()
+
+
+def test_a_certificate_that_has_ended_is_told_of(serve, binary, authority, place):
+    """It is served: who does not look at it, or comes by another listener, is not kept out."""
+    for source, name in zip(authority.sign("ended", days=-1), ("tls.crt", "tls.key"), strict=True):
+        shutil.copy(source, place / name)
+    port, listen = tls(place)
+    told = f"--listen tcp://127.0.0.1:{port}: tls-cert-file: its certificate has ended"
+    checked = run(binary, "check-config", "--listen", listen)
+    assert checked.returncode == 0 and f"warning: {told}" in checked.stdout
+    sidecar = serve(listen=[listen])
+    assert told in sidecar.output()
+    with dial(port, authority) as client:
+        assert refused(client.create).code() == Code.UNAVAILABLE
+    assert sidecar.metrics("certificate_expiry_seconds")[f'{{listener="tcp://127.0.0.1:{port}"}}'] > 0
 
 
 @pytest.mark.parametrize("query", ["token-file={path}", "verbs=none"])
