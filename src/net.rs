@@ -50,6 +50,9 @@ pub(crate) const TOO_SLOW: &str = "the request did not come whole within 10 s";
 /// How much of the requests of one connection, with their headers, may have come while they have not come whole: sixteen of the largest.
 const ROOM: usize = 16 << 20;
 
+/// What a request of several messages takes, which nobody limits in time: those who do not read the answers fill as much.
+const OF_MANY: usize = 256 << 10;
+
 /// What needs no room of each: small requests are not refused for large ones.
 const FREE: usize = 1024;
 
@@ -242,6 +245,7 @@ impl<B> Patient<B> {
     pub(crate) fn of_many(self) -> Self {
         Self {
             is_of_many: true,
+            come: self.come + OF_MANY,
             ..self
         }
     }
@@ -249,7 +253,11 @@ impl<B> Patient<B> {
     /// The same for one that, while it is waited for, shares room with others. So much of it has come, beside the body.
     pub(crate) fn in_room(self, room: Arc<Room>, come: usize) -> Self {
         let share = Some(Share { room, taken: 0 });
-        Self { share, come, ..self }
+        Self {
+            share,
+            come: self.come + come,
+            ..self
+        }
     }
 }
 
@@ -271,7 +279,7 @@ where
             }
         }
         this.waited |= polled.is_pending();
-        if this.waited
+        if (this.waited || this.is_of_many)
             && !this.body.is_end_stream()
             && let Some(share) = &mut this.share
             && !share.grow(this.come)

@@ -19,12 +19,6 @@ pub struct Admission {
     caller: Arc<Caller>,
     tokens: Option<Arc<Tokens>>,
     callers: Arc<Callers>,
-    connection: Arc<Known>,
-}
-
-/// What is known of a connection.
-#[derive(Default)]
-struct Known {
     peer: Peer,
     room: Arc<Room>,
 }
@@ -35,7 +29,8 @@ impl From<Arc<Caller>> for Admission {
             caller,
             tokens: None,
             callers: Arc::default(),
-            connection: Arc::default(),
+            peer: Peer::default(),
+            room: Arc::default(),
         }
     }
 }
@@ -55,19 +50,21 @@ impl Admission {
         self
     }
 
-    /// The same for a connection with this at its other end.
+    /// The same for a connection with this at its other end. What each request counts references of is the connection's own: two
+    /// processors that count those of one thing wait for each other.
     #[must_use]
     pub fn of(&self, peer: Peer) -> Self {
-        let room = Arc::default();
         Self {
-            connection: Arc::new(Known { peer, room }),
+            caller: Arc::new(Caller::clone(&self.caller)),
+            peer,
+            room: Arc::default(),
             ..self.clone()
         }
     }
 
     /// Room for what has come of the connection's requests that have not come whole.
     pub(super) fn room(&self) -> Arc<Room> {
-        Arc::clone(&self.connection.room)
+        Arc::clone(&self.room)
     }
 
     /// What a request may do that has not been read, if that `must` be known now: some are turned away, whatever they ask for.
@@ -98,15 +95,19 @@ impl Admission {
         if let (Some(tokens), None) = (&self.tokens, by_token) {
             tokens.check(shown)?;
         }
-        let by_peer = callers.is(&self.connection.peer);
+        let by_peer = callers.is(&self.peer);
         // The first in the file.
         let known = by_token.into_iter().chain(by_peer).min();
         Ok(Arc::clone(known.map_or(&self.caller, |place| callers.may(place))))
     }
 
     /// Done when a request with these headers, which was let in to do that, would not be let in any more, or to do something else.
-    pub(super) fn withdrawn(&self, headers: &HeaderMap, was: Arc<Caller>) -> impl Future<Output = CallError> + use<> {
-        let (admission, shown) = (self.clone(), Shown::by(headers));
+    pub(super) fn withdrawn(
+        self: &Arc<Self>,
+        headers: &HeaderMap,
+        was: Arc<Caller>,
+    ) -> impl Future<Output = CallError> + use<> {
+        let (admission, shown) = (Arc::clone(self), Shown::by(headers));
         let mut callers = self.callers.changes();
         let mut tokens = self.tokens.as_ref().map(|tokens| tokens.changed.subscribe());
         async move {

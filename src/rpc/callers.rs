@@ -19,7 +19,7 @@ pub enum KnownBy<T> {
 }
 
 /// What is at the other end of a connection.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Peer {
     /// The user of its process, if it came by a Unix socket.
     pub uid: Option<u32>,

@@ -3,6 +3,7 @@
 use std::{
     io,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -28,7 +29,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send> Io for T {}
 pub struct Connection {
     /// Of one type for all kinds of listeners, so that the server is built once.
     io: Box<dyn Io>,
-    admission: Admission,
+    admission: Arc<Admission>,
     /// Runs until the preface has come.
     handshake: Option<(Pin<Box<Sleep>>, usize)>,
     /// Looks at the first request, and at the others only if that one is in need of it.
@@ -42,7 +43,7 @@ impl Connection {
     pub fn new(io: impl Io + 'static, admission: impl Into<Admission>, place: Option<OwnedSemaphorePermit>) -> Self {
         Self {
             io: Box::new(io),
-            admission: admission.into(),
+            admission: Arc::new(admission.into()),
             handshake: Some((Box::pin(sleep(HANDSHAKE)), 0)),
             repair: None,
             _place: place,
@@ -81,10 +82,10 @@ fn poll_repaired(
 }
 
 impl Connected for Connection {
-    type ConnectInfo = Admission;
+    type ConnectInfo = Arc<Admission>;
 
-    fn connect_info(&self) -> Admission {
-        self.admission.clone()
+    fn connect_info(&self) -> Arc<Admission> {
+        Arc::clone(&self.admission)
     }
 }
 

@@ -6,6 +6,7 @@ mod admission;
 mod authority;
 mod caller;
 mod callers;
+mod codec;
 mod connection;
 mod error;
 mod ext_authz;

@@ -57,7 +57,7 @@ impl Desk {
 
     /// What a call may do, if that needs to be known by now, which is noted; or the status of one that is turned away.
     fn receive(&self, method: Method, request: &mut Request<Body>) -> Result<Option<Arc<Caller>>, Status> {
-        let Some(admission) = request.extensions().get::<Admission>() else {
+        let Some(admission) = request.extensions().get::<Arc<Admission>>() else {
             return Ok(None);
         };
         let received = admission.receive(request.headers(), method.is_admin());
@@ -115,9 +115,11 @@ where
                 }
             }
         }
-        let room = request.extensions().get::<Admission>().map(Admission::room);
-        let headers = request.headers().iter();
-        let head = headers.map(|(name, value)| name.as_str().len() + value.len()).sum();
+        let room = request
+            .extensions()
+            .get::<Arc<Admission>>()
+            .map(|admission| admission.room());
+        let head = length_of_head(&request);
         let request = request.map(|body| {
             let body = Patient::new(body, refusal).in_room(room.unwrap_or_default(), head);
             Body::new(if is_stream { body.of_many() } else { body })
@@ -131,12 +133,23 @@ where
     }
 }
 
+/// How much of a request has come before its body.
+fn length_of_head(request: &Request<Body>) -> usize {
+    let headers = request.headers().iter();
+    let uri = request.uri();
+    headers
+        .map(|(name, value)| name.as_str().len() + value.len())
+        .sum::<usize>()
+        + uri.path_and_query().map_or(0, |path| path.as_str().len())
+        + uri.authority().map_or(0, |authority| authority.as_str().len())
+}
+
 /// The status of a request that does not come whole. What answers it in our words is `undecodable`.
 fn refusal(why: &'static str) -> BoxError {
     let code = if why == TOO_SLOW {
         Code::DeadlineExceeded
     } else {
-        Code::Unavailable
+        Code::ResourceExhausted
     };
     Status::new(code, why).into()
 }

@@ -443,9 +443,9 @@ fn caller<T>(request: &Request<T>) -> Called<Arc<Caller>> {
     admission(request)?.admit(request.metadata().as_ref())
 }
 
-fn admission<T>(request: &Request<T>) -> Called<&Admission> {
+fn admission<T>(request: &Request<T>) -> Called<&Arc<Admission>> {
     let missing = || CallError::Denied("this connection has no listener; call through one".to_owned());
-    request.extensions().get::<Admission>().ok_or_else(missing)
+    request.extensions().get::<Arc<Admission>>().ok_or_else(missing)
 }
 
 pub(super) fn allow(caller: &Caller, group: VerbGroup) -> Called<()> {

@@ -20,7 +20,7 @@ const NO_MESSAGE: [(&str, &str); 3] = [
 ];
 
 /// What prost's error begins with.
-const UNDECODABLE: &str = "failed to decode Protobuf message: ";
+pub(super) const UNDECODABLE: &str = "failed to decode Protobuf message: ";
 
 /// What tonic says of those that are compressed, which is right as it is.
 const COMPRESSED: [&str; 2] = [
@@ -38,7 +38,7 @@ pub(super) fn blamed(headers: &HeaderMap) -> Option<Status> {
     let code = Code::from_bytes(headers.get(Status::GRPC_STATUS)?.as_bytes());
     if !matches!(
         code,
-        Code::Internal | Code::OutOfRange | Code::DeadlineExceeded | Code::Unavailable | Code::Unimplemented
+        Code::Internal | Code::OutOfRange | Code::DeadlineExceeded | Code::ResourceExhausted | Code::Unimplemented
     ) {
         return None;
     }
@@ -54,7 +54,7 @@ pub(super) fn blamed(headers: &HeaderMap) -> Option<Status> {
             let details = ErrorDetails::with_error_info("MESSAGE_TOO_LARGE", DOMAIN, limit);
             Some(Status::with_error_details(Code::ResourceExhausted, message, details))
         }
-        Code::Unavailable if message == NO_ROOM => {
+        Code::ResourceExhausted if message == NO_ROOM => {
             let mut details = ErrorDetails::with_error_info("CONNECTION_BUSY", DOMAIN, HashMap::new());
             details.set_retry_info(Some(RETRY_AFTER));
             Some(Status::with_error_details(code, NO_ROOM, details))

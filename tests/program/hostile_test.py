@@ -168,10 +168,10 @@ def test_requests_that_do_not_come_whole_have_room_for_sixteen_of_the_largest_on
         finally:
             rest.set()
         codes = [call.exception().code() for call in calls]
-        refused = [call.exception() for call in calls if call.code() == Code.UNAVAILABLE]
+        refused = [call.exception() for call in calls if call.code() == Code.RESOURCE_EXHAUSTED]
         assert {reason(error) for error in refused} == {"CONNECTION_BUSY"} and "16 MiB" in refused[0].details()
-        assert sidecar.metrics("rpcs_total")['{method="BatchTouch",code="UNAVAILABLE"}'] == len(refused)
-        assert set(codes) == {Code.UNAVAILABLE, Code.INVALID_ARGUMENT}, "the others are read when they are whole"
+        assert sidecar.metrics("rpcs_total")['{method="BatchTouch",code="RESOURCE_EXHAUSTED"}'] == len(refused)
+        assert set(codes) == {Code.RESOURCE_EXHAUSTED, Code.INVALID_ARGUMENT}, "the others are read when they are whole"
         # What they took is free again.
         assert client.create().session_id
         with pytest.raises(grpc.RpcError) as read:
@@ -179,12 +179,19 @@ def test_requests_that_do_not_come_whole_have_room_for_sixteen_of_the_largest_on
         assert read.value.code() == Code.INVALID_ARGUMENT
 
 
-def test_the_heads_of_streams_that_say_nothing_have_the_same_room(sidecar):
-    head = [("x", "y" * 14_000)]
+@pytest.mark.parametrize(
+    ("path", "head", "few"),
+    [
+        ("/sessionsidecar.v1.SessionService/Touch", [("x", "y" * 14_000)], 1_300),
+        ("/sessionsidecar.v1.SessionService/Touch?" + "y" * 14_000, [], 1_300),
+        # Who does not read the answers keeps them in memory, too.
+        ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", [], 64),
+    ],
+    ids=["headers", "path", "reflection"],
+)
+def test_streams_that_say_nothing_have_the_same_room(sidecar, path, head, few):
     with Client(sidecar.tcp) as client:
-        call = client.channel.stream_stream(
-            "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", request_serializer=bytes, response_deserializer=bytes
-        )
+        call = client.channel.stream_stream(path, request_serializer=bytes, response_deserializer=bytes)
         say_nothing = threading.Event()
 
         def silent():
@@ -192,11 +199,23 @@ def test_the_heads_of_streams_that_say_nothing_have_the_same_room(sidecar):
             yield from ()
 
         calls = [call(silent(), metadata=head, timeout=20) for _ in range(1_500)]
-        eventually(lambda: sum(call.done() for call in calls) > 200, "there is no room for all")
+        eventually(lambda: sum(call.done() for call in calls) >= 1_500 - few, "there is no room for all")
         assert client.create().session_id
         say_nothing.set()
         for each in calls:
             each.cancel()
+
+
+def test_a_list_of_very_many_is_refused_before_it_is_decoded(sidecar):
+    """Half a million empty touches are a megabyte, and two hundred when they are decoded."""
+    with Client(sidecar.tcp) as client:
+        touch = client.channel.unary_unary("/sessionsidecar.v1.SessionService/BatchTouch", request_serializer=bytes, response_deserializer=bytes)
+        for count, told in [(1_001, "touches"), (8_192, "touches"), (8_193, "more than 8192 fields"), (524_000, "more than 8192 fields")]:
+            with pytest.raises(grpc.RpcError) as refused:
+                touch(b"\x0a\0" * count, timeout=10)
+            assert refused.value.code() == Code.INVALID_ARGUMENT and told in refused.value.details()
+        assert sidecar.metrics("rpcs_total")['{method="BatchTouch",code="INVALID_ARGUMENT"}'] == 4
+        assert client.create().session_id
 
 
 def test_who_need_not_show_who_they_are_cannot_send_much(sidecar):
