@@ -198,10 +198,10 @@ impl Door {
         let refused = |refused, ended| Verdict::Refused(self.denied(asked, refused, ended));
         let named = match named(&self.settings, asked.headers) {
             Named::Unclear(problem) => Named::Unclear(problem),
-            named => match self.knows_one_in_other_case(asked.headers).await {
+            named => match self.knows_a_guise(asked.headers, &named).await {
                 Ok(false) => named,
                 Ok(true) => Named::Unclear(
-                    "a cookie names another session, and has the name of the session's but for letter case: some applications would read it",
+                    "a cookie is not the one that names the session, and some applications would read another session's id in it",
                 ),
                 Err(error) => return Verdict::Unsure(error),
             },
@@ -263,10 +263,11 @@ impl Door {
         }
     }
 
-    /// Whether a cookie names a session that is or was, and would name the request's if letter case did not matter. One that nobody knows
-    /// is another application's, but of those nobody has many.
-    async fn knows_one_in_other_case(&self, headers: &HeaderMap) -> Result<bool, Error> {
-        let Some(ids) = request::in_other_case(&self.settings, headers) else {
+    /// Whether some applications would read the id of another session that is or was in the cookies. What nobody knows is another
+    /// application's, but of such nobody has many.
+    async fn knows_a_guise(&self, headers: &HeaderMap, named: &Named<'_>) -> Result<bool, Error> {
+        let judged = if let Named::Id(id, _) = named { id } else { "" };
+        let Some(ids) = request::guises(&self.settings, headers, judged) else {
             return Ok(true);
         };
         for id in ids {

@@ -40,16 +40,11 @@ pub(super) fn named<'a>(settings: &'a Settings, headers: &'a HeaderMap) -> Named
         let mut found: Option<&[u8]> = None;
         for pair in pairs(headers) {
             match read(pair, &cookie.name) {
-                Reading::Guise => {
-                    return Named::Unclear(
-                        "a cookie is not the one that names a session, and some applications would read it as that",
-                    );
-                }
                 Reading::Own(value) if found.is_some_and(|known| known != value) => {
                     return Named::Unclear("two cookies of one name name different sessions");
                 }
                 Reading::Own(value) => found = Some(value),
-                Reading::InOtherCase(_) | Reading::Foreign => {}
+                Reading::Other(_) => {}
             }
         }
         if let Some(value) = found.filter(|value| !value.is_empty()) {
@@ -88,75 +83,91 @@ fn has_another_form(value: &[u8]) -> bool {
 }
 
 /// What a pair is, where a cookie of some name is looked for.
-#[derive(Debug, PartialEq, Eq)]
 enum Reading<'a> {
     /// That cookie, with this value. Quotes belong to it.
     Own(&'a [u8]),
-    /// One whose name differs by letter case alone, which some do not tell apart (ASP.NET Core).
-    InOtherCase(&'a [u8]),
-    /// Nothing plain, and some applications would read that cookie in it.
-    Guise,
-    /// Another cookie.
-    Foreign,
+    /// Another one; to some applications it is that one, and these are what they could read as its value.
+    Other(Vec<Vec<u8>>),
 }
 
-/// Reads a pair as the strictest and the most lenient would: some strip what is no letter (a no-break space in Django), separate pairs by
-/// white space or commas as well (Python's `http.cookies`, RFC 2109), or begin anew behind each byte that they do not expect (ASP.NET
-/// Core), undo `%` in names (Rack), read `.`, a space and `[` as `_` (PHP), or pass over a name that is empty (Werkzeug before 2.2.3).
+/// Reads a pair as the strictest reader, and as lenient ones: some know no letter case, separate pairs by commas, and begin anew behind
+/// each byte that they do not expect (ASP.NET Core), strip what is no letter (a no-break space in Django), separate pairs by white space
+/// (Python's `http.cookies`, RFC 2109), undo `%` in names (Rack, CGI.pm), also before they strip blanks and what is behind a zero, and
+/// read `.`, a space and `[` as `_` (PHP), or pass over a name that is empty (Werkzeug before 2.2.3).
 fn read<'a>(pair: &'a [u8], name: &str) -> Reading<'a> {
-    let name = name.as_bytes();
-    if is_within(pair, name) {
-        return Reading::Guise;
-    }
     if let Some((key, value)) = split(pair)
-        && key.eq_ignore_ascii_case(name)
+        && key == name.as_bytes()
     {
-        return if key == name {
-            Reading::Own(value)
-        } else {
-            Reading::InOtherCase(value)
-        };
+        return Reading::Own(value);
     }
-    let begin = pair
-        .iter()
-        .take_while(|byte| **byte == b'=' || byte.is_ascii_whitespace());
-    let pair = &pair[begin.count()..];
-    let (key, _) = split(pair).unwrap_or((pair, b""));
-    let key: Vec<u8> = percent_decode(key).collect();
-    let underscored = |name: &[u8]| -> Vec<u8> {
-        let bytes = name.iter();
-        bytes
-            .map(|byte| if b".[ +".contains(byte) { b'_' } else { *byte })
-            .collect()
-    };
-    if underscored(&key).eq_ignore_ascii_case(&underscored(name)) {
-        Reading::Guise
-    } else {
-        Reading::Foreign
+    let mut values = Vec::new();
+    read_leniently(pair, name.as_bytes(), &mut values);
+    if pair.contains(&b'%') {
+        let decoded: Vec<u8> = percent_decode(pair).collect();
+        read_leniently(&decoded, name.as_bytes(), &mut values);
     }
+    Reading::Other(values)
 }
 
-/// Whether this name and `=` are in a pair that is not plain, in any letter case, behind what no name has, but at its beginning.
-fn is_within(pair: &[u8], name: &[u8]) -> bool {
+fn read_leniently(pair: &[u8], name: &[u8], values: &mut Vec<Vec<u8>>) {
+    let is_blank = |byte: &&u8| **byte == b'=' || **byte == b'+' || !byte.is_ascii_graphic();
+    let begin = pair.iter().take_while(is_blank).count();
+    if let Some((key, value)) = split(&pair[begin..]) {
+        let key = key.split(|byte| *byte == 0).next().unwrap_or_default();
+        if are_alike(key, name) {
+            values.push(unquoted(value).to_owned());
+        }
+    }
+    if is_plain(pair) {
+        return;
+    }
     let separates = |byte: &u8| !byte.is_ascii_graphic() || *byte == b',';
-    let mut places = pair.windows(name.len()).enumerate();
-    !is_plain(pair)
-        && places.any(|(place, window)| {
-            let behind = &pair[place + name.len()..];
-            let gap = behind.iter().take_while(|byte| separates(byte)).count();
-            let is_first = place == 0 && behind[..gap].trim_ascii().is_empty();
-            window.eq_ignore_ascii_case(name)
-                && !is_first
-                && (place == 0 || !is_of_token(pair[place - 1]))
-                && behind.get(gap) == Some(&b'=')
-        })
+    for (place, window) in pair.windows(name.len()).enumerate() {
+        let is_apart = place == 0 || !is_of_token(pair[place - 1]);
+        if !is_apart || !window.eq_ignore_ascii_case(name) {
+            continue;
+        }
+        let behind = &pair[place + name.len()..];
+        let gap = behind.iter().take_while(|byte| separates(byte)).count();
+        if let Some(value) = behind[gap..].strip_prefix(b"=") {
+            let value = value.trim_ascii_start();
+            let ends = |byte: &u8| separates(byte) || *byte == b'"';
+            let length = value.iter().position(ends).unwrap_or(value.len());
+            let value = if value.starts_with(b"\"") {
+                unquoted(value)
+            } else {
+                &value[..length]
+            };
+            values.push(value.to_owned());
+        }
+    }
 }
 
-/// Whether all read a pair in the same way: a name of the bytes that RFC 6265 section 4.1.1 has there, and a value of such.
+/// Whether some applications take two names of cookies for one.
+pub(crate) fn are_alike(one: &[u8], other: &[u8]) -> bool {
+    let plain = |byte: &u8| {
+        if b".[ +".contains(byte) {
+            b'_'
+        } else {
+            byte.to_ascii_lowercase()
+        }
+    };
+    one.iter().map(plain).eq(other.iter().map(plain))
+}
+
+/// What stands in quotes, if a value begins with one; else what stands before a comma.
+fn unquoted(value: &[u8]) -> &[u8] {
+    let (value, end) = value.strip_prefix(b"\"").map_or((value, b','), |inner| (inner, b'"'));
+    value.split(|byte| *byte == end).next().unwrap_or_default().trim_ascii()
+}
+
+/// Whether all read a pair in the same way: a name of the bytes that RFC 6265 section 4.1.1 has there, and a value of such, which may
+/// stand in quotes.
 fn is_plain(pair: &[u8]) -> bool {
     let of_value = |byte: &u8| byte.is_ascii_graphic() && !b"\",;\\".contains(byte);
     split(pair).is_some_and(|(key, value)| {
-        !key.is_empty() && key.iter().all(|byte| is_of_token(*byte)) && value.iter().all(of_value)
+        let inner = value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\""));
+        !key.is_empty() && key.iter().all(|byte| is_of_token(*byte)) && inner.unwrap_or(value).iter().all(of_value)
     })
 }
 
@@ -171,39 +182,31 @@ fn split(pair: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((pair[..equals].trim_ascii_end(), pair[equals + 1..].trim_ascii_start()))
 }
 
-/// How many cookies may differ from the session's by letter case: each is asked for.
-const MOST_IN_OTHER_CASE: usize = 4;
+/// How many such ids a request may have: each is asked for.
+const MOST_GUISES: usize = 8;
 
-/// The ids that applications which know no letter case would read in cookies whose names differ from the session's by that alone; or
-/// nothing if there are more than anybody has.
-pub(super) fn in_other_case(settings: &Settings, headers: &HeaderMap) -> Option<Vec<String>> {
+/// The ids, beside the one that is judged, that some applications would read in a request's cookies; or nothing if that cannot be said, or
+/// if there are more than anybody has.
+pub(super) fn guises(settings: &Settings, headers: &HeaderMap, judged: &str) -> Option<Vec<String>> {
     let mut ids = Vec::new();
-    let mut count = 0;
     for pair in pairs(headers) {
         for cookie in &settings.cookies {
-            let Reading::InOtherCase(value) = read(pair, &cookie.name) else {
-                continue;
-            };
-            count += 1;
-            if count > MOST_IN_OTHER_CASE {
-                return None;
-            }
-            let first = value
-                .split(|byte| *byte == b',')
-                .next()
-                .unwrap_or_default()
-                .trim_ascii();
-            let bare = first
-                .strip_prefix(b"\"")
-                .and_then(|bare| bare.strip_suffix(b"\""))
-                .unwrap_or(first);
-            for id in [value, &percent_decode(bare).collect::<Vec<_>>()] {
-                ids.extend(String::from_utf8(id.to_vec()).ok().filter(|_| is_id(id)));
+            if let Reading::Other(values) = read(pair, &cookie.name) {
+                ids.extend(values);
             }
         }
     }
+    // Python's `http.cookies` undoes backslashes.
+    if ids.iter().any(|id| id.contains(&b'\\')) {
+        return None;
+    }
+    ids.retain(|id| is_id(id) && id != judged.as_bytes());
+    ids.sort_unstable();
     ids.dedup();
-    Some(ids)
+    if ids.len() > MOST_GUISES {
+        return None;
+    }
+    Some(ids.into_iter().filter_map(|id| String::from_utf8(id).ok()).collect())
 }
 
 /// The pairs of all cookies (RFC 6265 section 5.4: with `; ` between), as bytes: others than ours may have any.
@@ -213,22 +216,20 @@ fn pairs(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
     pairs.map(<[u8]>::trim_ascii).filter(|pair| !pair.is_empty())
 }
 
-/// The request's cookies as a header has them, without those that name a session or could be read as that, but for one; and whether any
-/// were taken out. In `any_case`: also those that differ by letter case alone.
+/// The request's cookies as a header has them, without those that name a session, but for one; and whether any were taken out. With
+/// `guises`: also without those that some applications would read as such.
 pub(super) fn cookies_without_others(
     settings: &Settings,
     headers: &HeaderMap,
     one: Option<&Cookie>,
-    any_case: bool,
+    guises: bool,
 ) -> (Vec<u8>, bool) {
     let goes = |pair: &[u8]| {
         let names = |cookie: &Cookie| match read(pair, &cookie.name) {
-            Reading::Own(_) | Reading::Guise => true,
-            Reading::InOtherCase(_) => any_case,
-            Reading::Foreign => false,
+            Reading::Own(_) => one.is_none_or(|one| one.name != cookie.name),
+            Reading::Other(values) => guises && !values.is_empty(),
         };
-        let stays = |one: &Cookie| matches!(read(pair, &one.name), Reading::Own(_));
-        settings.cookies.iter().any(names) && !one.is_some_and(stays)
+        settings.cookies.iter().any(names)
     };
     let (gone, kept): (Vec<_>, Vec<_>) = pairs(headers).partition(|pair| goes(pair));
     (kept.join(&b"; "[..]), !gone.is_empty())
@@ -339,114 +340,151 @@ mod tests {
     }
 
     #[test]
-    fn an_id_in_another_guise_is_not_passed_over() {
+    fn a_value_that_has_a_plainer_form_is_no_id() {
         for cookie in [
             "first=\"a\"",
             "first=\\141",
             "first=a,b",
+            "first=a, first=b",
+            "first=a first=b",
             "first=%61",
             "first=a%2fb",
             "first=s%3aa",
-            "%66irst=b; first=a",
-            "first=a; x=1 first=b",
-            "first=a; x=1, first=b",
-            "first=a; x=1,first =b",
-            "first=a; =first=b",
-            "= =first=b",
-            "first=a; @first=b",
-            "first=a; x@FIRST=b",
-            "first=a; x=a\"first=b",
-            "first=a; x=1,First=b",
-            "first=a; x=a\"?first=b",
-            "first=a; (=?first=b",
-            "first=a; =FIRST=b",
-            "first=a; %46IRST=b",
         ] {
             assert_eq!(id_in(&[("cookie", cookie)]), "unclear", "{cookie}");
         }
         for (cookie, id) in [
             ("first=s%3Aa%2Bb", "s%3Aa%2Bb in first"),
             ("first=100%; x=?first=b&first=c", "100% in first"),
-            ("first=a; x=/?first=b:@first=c(first=d", "a in first"),
-            ("first=a; x=\"b\"; y=%61, firsts=1", "a in first"),
         ] {
             assert_eq!(id_in(&[("cookie", cookie)]), id);
         }
-        for bytes in [
-            &b"first=a; \xc2\xa0first=b"[..],
-            b"first=a; first\xc2\xa0=b",
-            b"first=a; x\xa0first=b",
-        ] {
-            let mut headers = HeaderMap::new();
-            headers.insert(header::COOKIE, HeaderValue::from_bytes(bytes).unwrap());
-            assert!(matches!(named(&settings(), &headers), Named::Unclear(_)), "{bytes:?}");
-        }
-        let php = Settings {
-            cookies: vec![Cookie {
-                name: "my_sid".into(),
-                ..Cookie::default()
-            }],
-            ..Settings::default()
+    }
+
+    fn named_so(name: &str) -> Settings {
+        let cookie = Cookie {
+            name: name.into(),
+            ..Cookie::default()
         };
-        let dotted = Settings {
-            cookies: vec![Cookie {
-                name: "my.sid".into(),
-                ..Cookie::default()
-            }],
+        Settings {
+            cookies: vec![cookie],
             ..Settings::default()
-        };
-        for (settings, cookie) in [
-            (&php, "my.sid=b; my_sid=a"),
-            (&php, "my[sid=b"),
-            (&dotted, "my.sid=a; MY_sid=b"),
-        ] {
-            let headers = headers(&[("cookie", cookie)]);
-            assert!(matches!(named(settings, &headers), Named::Unclear(_)), "{cookie}");
         }
     }
 
     #[test]
-    fn applications_see_one_cookie_that_names_a_session_and_nothing_like_it() {
-        let settings = settings();
-        let left = |cookies: &str, one: Option<usize>| {
-            let headers = headers(&[("cookie", cookies)]);
-            let one = one.map(|one| &settings.cookies[one]);
-            let (left, taken) = cookies_without_others(&settings, &headers, one, false);
-            (String::from_utf8(left).unwrap(), taken)
-        };
-        let all = "x=1; first=a; second=b; y=\"2\"";
-        assert_eq!(left(all, Some(0)), ("x=1; first=a; y=\"2\"".to_owned(), true));
-        assert_eq!(left(all, Some(1)), ("x=1; second=b; y=\"2\"".to_owned(), true));
-        assert_eq!(left(all, None), ("x=1; y=\"2\"".to_owned(), true));
-        assert_eq!(left("x=1; first=a", Some(0)), ("x=1; first=a".to_owned(), false));
-        for guise in ["%73econd=b", "z=1 second=b", "=second=b", "second"] {
+    fn an_id_in_another_guise_is_found() {
+        let guises_of_b: [&[u8]; 27] = [
+            b"%66irst=b",
+            b"x=1 first=b",
+            b"x=1, first=b",
+            b"x=1,first =b",
+            b"=first=b",
+            b"= =first=b",
+            b"@first=b",
+            b"x@FIRST=b",
+            b"x=a\"first=b",
+            b"x=1,First=b, y",
+            b"x=a\"?first=b\"",
+            b"(=?first=b",
+            b"=FIRST=b",
+            b"%46IRST=b",
+            b"FIRST=b",
+            b"First = \"b\"",
+            b"FIRST=%62",
+            b"First=b,c",
+            b"x=1,%66irst=b",
+            b"x=1%2C%46irst=%62",
+            b"+first=b",
+            b"%20first=b",
+            b"first%00x=b",
+            b"x=1 first=\"b\"",
+            b"\xc2\xa0first=b",
+            b"first\xc2\xa0=b",
+            b"x\xa0first=b",
+        ];
+        for guise in guises_of_b {
+            let mut headers = HeaderMap::new();
+            let cookies = [b"first=a; ", guise].concat();
+            headers.insert(header::COOKIE, HeaderValue::from_bytes(&cookies).unwrap());
+            let found = guises(&settings(), &headers, "a").unwrap();
+            let shown = guise.escape_ascii();
+            assert!(found.contains(&"b".to_owned()), "{shown}: {found:?}");
             assert_eq!(
-                left(&format!("first=a; {guise}"), Some(0)),
-                ("first=a".to_owned(), true),
-                "{guise}"
+                named(&settings(), &headers),
+                Named::Id("a", Some(&settings().cookies[0]))
+            );
+            let (left, taken) = cookies_without_others(&settings(), &headers, None, true);
+            assert!(taken && left.is_empty(), "{shown}");
+        }
+        for (name, cookie) in [
+            ("my_sid", "my.sid=b; my_sid=a"),
+            ("my_sid", "my[sid=b"),
+            ("my.sid", "my.sid=a; MY_sid=b"),
+        ] {
+            assert_eq!(
+                guises(&named_so(name), &headers(&[("cookie", cookie)]), "a").unwrap(),
+                ["b"]
             );
         }
     }
 
     #[test]
-    fn names_in_other_letter_case_are_told_apart_only_if_that_is_wanted() {
-        let cookies = |cookies: &str| headers(&[("cookie", cookies)]);
-        let ids = |text: &str| in_other_case(&settings(), &cookies(text));
-        let some = cookies("first=a; FIRST=b; x=1; Second = c; FIRSTS=d; First=\"\t\"");
-        assert_eq!(in_other_case(&settings(), &some).unwrap(), ["b", "c"]);
-        assert_eq!(
-            ids("FIRST=%62; First=\"c\"; fIRST=d,e").unwrap(),
-            ["%62", "b", "\"c\"", "c", "d,e", "d"]
-        );
-        let many = "FIRST=a; ".repeat(MOST_IN_OTHER_CASE);
-        assert_eq!(ids(&many).unwrap(), ["a"]);
-        assert_eq!(ids(&format!("{many}FIRST=a")), None);
-        let left = |any_case: bool| {
-            let (left, _) = cookies_without_others(&settings(), &some, None, any_case);
-            String::from_utf8(left).unwrap()
+    fn what_nobody_reads_as_the_sessions_cookie_is_none() {
+        for cookies in [
+            "first=a; x=/?first=b:@first=c(first=d",
+            "first=a; x=\"b\"; y=%61, firsts=1",
+            "first=a; next=\"/page?first=1\"",
+            "first=a; x=1 first=a",
+            "FIRST=\"\t\"; first=a",
+        ] {
+            assert_eq!(
+                guises(&settings(), &headers(&[("cookie", cookies)]), "a").unwrap(),
+                [""; 0],
+                "{cookies}"
+            );
+        }
+        let some = |count: usize| {
+            let many: Vec<_> = (0..count).map(|id| format!("FIRST={id}; FIRST={id}")).collect();
+            guises(&settings(), &headers(&[("cookie", many.join("; ").as_str())]), "a")
         };
-        assert_eq!(left(true), "x=1; FIRSTS=d");
-        assert_eq!(left(false), "FIRST=b; x=1; Second = c; FIRSTS=d; First=\"\t\"");
+        assert_eq!(some(MOST_GUISES).unwrap().len(), MOST_GUISES);
+        assert_eq!(some(MOST_GUISES + 1), None);
+        assert_eq!(
+            guises(&settings(), &headers(&[("cookie", "x=1 first=\"\\142\"")]), "a"),
+            None
+        );
+    }
+
+    #[test]
+    fn the_longest_cookies_are_read_in_no_time() {
+        // A quadratic reader takes minutes for it.
+        for part in [",", "first ", "first,=", "%2C", "x first"] {
+            let long = part.repeat(1 << 18);
+            assert!(
+                guises(&settings(), &headers(&[("cookie", &format!("x={long}"))]), "a").is_some(),
+                "{part}"
+            );
+        }
+    }
+
+    #[test]
+    fn applications_see_one_cookie_that_names_a_session() {
+        let settings = settings();
+        let left = |cookies: &str, one: Option<usize>, guises: bool| {
+            let headers = headers(&[("cookie", cookies)]);
+            let one = one.map(|one| &settings.cookies[one]);
+            let (left, taken) = cookies_without_others(&settings, &headers, one, guises);
+            (String::from_utf8(left).unwrap(), taken)
+        };
+        let all = "x=1; first=a; second=b; y=\"2\"";
+        assert_eq!(left(all, Some(0), false), ("x=1; first=a; y=\"2\"".to_owned(), true));
+        assert_eq!(left(all, Some(1), false), ("x=1; second=b; y=\"2\"".to_owned(), true));
+        assert_eq!(left(all, None, false), ("x=1; y=\"2\"".to_owned(), true));
+        assert_eq!(left("x=1; first=a", Some(0), true), ("x=1; first=a".to_owned(), false));
+        let like = "FIRST=b; x=1; Second = c; FIRSTS=d";
+        assert_eq!(left(like, None, false), (like.to_owned(), false));
+        assert_eq!(left(like, None, true), ("x=1; FIRSTS=d".to_owned(), true));
     }
 
     #[test]

@@ -186,6 +186,8 @@ def test_it_is_off_unless_it_is_asked_for(serve):
     [
         ('[door]\ncookies = ["a b"]', "must be a cookie's name"),
         ("[door]\ncookies = []", "say how requests name their session"),
+        ('[door]\ncookies = ["session", "SESSION"]', "for one name: keep one of them"),
+        ('[door]\ncookies = ["my.sid", "other", "my_sid"]', "for one name: keep one of them"),
         ('[door]\ncookies = [{ name = "__Host-a", domain = "a" }]', "has no domain and the path /"),
         ('[door]\norigins = ["shop.example"]', "must be a scheme, a host"),
         ('[door]\nlogin_url = "//evil.example"', "login_url must be a path"),

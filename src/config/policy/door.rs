@@ -8,7 +8,7 @@ use serde::Deserialize;
 use super::rules::{host_globs, path_globs};
 use super::values::{Span, Texts};
 use crate::{
-    door::{Cookie, Route, Settings, Starting, Unknown},
+    door::{Cookie, Route, Settings, Starting, Unknown, are_alike},
     state::Policy,
 };
 
@@ -75,7 +75,7 @@ struct RouteTable {
 /// Checks a table, of a file with these policies.
 pub(super) fn check(table: DoorTable, policies: &BTreeMap<String, Policy>) -> anyhow::Result<Settings> {
     let usual = Settings::default();
-    let cookies = match table.cookies {
+    let cookies: Vec<Cookie> = match table.cookies {
         None => usual.cookies,
         Some(cookies) if cookies.len() > MOST_COOKIES => {
             bail!(
@@ -85,6 +85,16 @@ pub(super) fn check(table: DoorTable, policies: &BTreeMap<String, Policy>) -> an
         }
         Some(cookies) => cookies.into_iter().map(cookie).collect::<anyhow::Result<_>>()?,
     };
+    for (place, cookie) in cookies.iter().enumerate() {
+        let alike = |other: &&Cookie| are_alike(cookie.name.as_bytes(), other.name.as_bytes());
+        if let Some(other) = cookies[..place].iter().find(alike) {
+            bail!(
+                "cookies: some applications take {:?} and {:?} for one name: keep one of them",
+                other.name,
+                cookie.name
+            );
+        }
+    }
     let header = table.header.map(|name| {
         let known = axum::http::HeaderName::try_from(name.as_str());
         known.context("header is not the name of an HTTP header")?;

@@ -154,7 +154,11 @@ async fn r3_an_ended_session_does_not_come_back_in_another_guise() {
         format!("sid={own}; x=a\"Sid={ended}"),
         format!("sid={own}; SID=%{:X}{rest}", first.as_bytes()[0]),
         format!("sid={own}; SID=\"{ended}\""),
-        format!("sid={own}{}", "; SID=x".repeat(5)),
+        format!("sid={own}; x=1,%73id={ended}"),
+        format!("sid={own}; SID={ended}; wide={ended}"),
+        format!("sid={own}; %20sid={ended}"),
+        format!("sid={own}; x=1 sid=\"\\{:o}{rest}\"", first.as_bytes()[0]),
+        format!("sid={own}; SID=1; Sid=2; sId=3; siD=4; SID=5; SID=6; SID=7; SID=8; SID=9"),
         format!("sid={own}; sid={ended}"),
     ] {
         let cookies = format!("theme=dark; {cookies}");
@@ -178,15 +182,13 @@ async fn r3_an_application_sees_no_other_session_than_the_one_that_was_judged() 
     pass(mins(15)).await;
     create(&mut site.client, "bob").await;
     let (ended, live) = (id("alice"), id("bob"));
-    let cookies = format!("wide={ended}; sid={live}; theme=dark; SID=another-applications");
+    let others = "theme=dark; SID=another-applications; next=\"/page?sid=1\"; x=Hello, see /a?sid=2";
+    let cookies = format!("wide={ended}; sid={live}; {others}");
     for target in ["/cart", "/static/a.css"] {
         let headers = [("x-original-uri", target), ("cookie", cookies.as_str())];
         let told = site.ask(Method::GET, "/authz", &headers, "").await;
         assert_eq!(told.code, StatusCode::OK);
-        assert_eq!(
-            header(&told, "x-session-cookies"),
-            format!("sid={live}; theme=dark; SID=another-applications")
-        );
+        assert_eq!(header(&told, "x-session-cookies"), format!("sid={live}; {others}"));
     }
 }
 
