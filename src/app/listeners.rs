@@ -196,10 +196,11 @@ fn load_tls(files: TlsFiles, expiry: Gauge) -> Result<(Tls, Files), String> {
         let tls = tls.clone();
         move |contents| {
             let configured = files.configure(contents)?;
-            // What is in force may be good for longer.
-            configured
-                .fault_at(Clock::system().unix_seconds())
-                .map_or(Ok(()), Err)?;
+            if configured.not_after < expiry.get() {
+                // What is in force is good for longer.
+                let fault = configured.fault_at(Clock::system().unix_seconds());
+                fault.map_or(Ok(()), Err)?;
+            }
             expiry.set(configured.not_after);
             tls.replace(configured);
             Ok(())

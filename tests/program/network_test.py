@@ -202,6 +202,16 @@ def test_a_certificate_that_has_ended_is_told_of(serve, binary, authority, place
     assert sidecar.metrics("certificate_expiry_seconds")[f'{{listener="tcp://127.0.0.1:{port}"}}'] > 0
 
 
+def test_an_authority_is_changed_beside_a_certificate_that_has_ended(serve, authority, place, directory):
+    """Those whom the old one lets in must not stay because of it."""
+    for source, name in zip(authority.sign("ended", days=-1), ("tls.crt", "tls.key"), strict=True):
+        shutil.copy(source, place / name)
+    _, listen = tls(place, f"client-ca-file={place}/ca.crt")
+    sidecar = serve(listen=[listen])
+    (place / "ca.crt").write_bytes(Authority(directory / "others").certificate.read_bytes())
+    eventually(lambda: sidecar.metrics("listener_file_reloads_total").get('{outcome="applied"}') == 1, "the new authority is in force")
+
+
 @pytest.mark.parametrize("query", ["token-file={path}", "verbs=none"])
 def test_who_may_do_nothing_is_turned_away_before_the_request_is_read(serve, directory, query):
     """Else strangers fill the memory with requests that they do not finish."""
