@@ -241,13 +241,12 @@ impl<B> Patient<B> {
         }
     }
 
-    /// The same for one of several small messages, each of which has its time.
-    pub(crate) fn of_many(self) -> Self {
-        Self {
-            is_of_many: true,
-            come: self.come + OF_MANY,
-            ..self
-        }
+    /// The same for one of several small messages, each of which has its time; nothing if there is no room for it.
+    pub(crate) fn of_many(mut self) -> Option<Self> {
+        self.is_of_many = true;
+        self.come += OF_MANY;
+        let has_room = self.share.as_mut().is_none_or(|share| share.grow(self.come));
+        has_room.then_some(self)
     }
 
     /// The same for one that, while it is waited for, shares room with others. So much of it has come, beside the body.
@@ -279,7 +278,7 @@ where
             }
         }
         this.waited |= polled.is_pending();
-        if (this.waited || this.is_of_many)
+        if this.waited
             && !this.body.is_end_stream()
             && let Some(share) = &mut this.share
             && !share.grow(this.come)

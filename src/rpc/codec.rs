@@ -13,7 +13,7 @@ use tonic_prost::ProstCodec;
 
 use super::undecodable::UNDECODABLE;
 
-/// The most fields of a message itself, and of what it is a list of: a full BatchTouch has a thousand.
+/// The most fields of a message itself, each item of a list being one: a full BatchTouch has a thousand. What is within them is not counted.
 const MOST_FIELDS: usize = 8192;
 
 /// How large a buffer is at first: it grows for what is larger. tonic's has 8 KiB.
@@ -64,8 +64,9 @@ impl<D: Decoder<Error = Status>> Decoder for BoundedDecoder<D> {
     fn decode(&mut self, src: &mut DecodeBuf<'_>) -> Result<Option<D::Item>, Status> {
         // It is whole, and in one piece.
         if has_more_fields(src.chunk(), MOST_FIELDS) {
-            let problem =
-                format!("{UNDECODABLE}it has more than {MOST_FIELDS} fields or items of a list: send less at once");
+            let problem = format!(
+                "{UNDECODABLE}it has more than {MOST_FIELDS} fields, of which each item of a list is one: send less at once"
+            );
             return Err(Status::internal(problem));
         }
         self.0.decode(src)

@@ -120,10 +120,16 @@ where
             .get::<Arc<Admission>>()
             .map(|admission| admission.room());
         let head = length_of_head(&request);
-        let request = request.map(|body| {
-            let body = Patient::new(body, refusal).in_room(room.unwrap_or_default(), head);
-            Body::new(if is_stream { body.of_many() } else { body })
-        });
+        let (parts, body) = request.into_parts();
+        let mut body = Patient::new(body, refusal).in_room(room.unwrap_or_default(), head);
+        if is_stream {
+            // What serves it would end it as if all were well.
+            let Some(of_many) = body.of_many() else {
+                return Either::Left(std::future::ready(Ok(undecodable::busy().into_http())));
+            };
+            body = of_many;
+        }
+        let request = Request::from_parts(parts, Body::new(body));
         Either::Right(Answering {
             answer: self.inner.call(request),
             method,

@@ -54,11 +54,7 @@ pub(super) fn blamed(headers: &HeaderMap) -> Option<Status> {
             let details = ErrorDetails::with_error_info("MESSAGE_TOO_LARGE", DOMAIN, limit);
             Some(Status::with_error_details(Code::ResourceExhausted, message, details))
         }
-        Code::ResourceExhausted if message == NO_ROOM => {
-            let mut details = ErrorDetails::with_error_info("CONNECTION_BUSY", DOMAIN, HashMap::new());
-            details.set_retry_info(Some(RETRY_AFTER));
-            Some(Status::with_error_details(code, NO_ROOM, details))
-        }
+        Code::ResourceExhausted if message == NO_ROOM => Some(busy()),
         Code::DeadlineExceeded if message == TOO_SLOW => Some(Status::deadline_exceeded(TOO_SLOW)),
         Code::Internal => {
             let no_message = NO_MESSAGE.iter().find(|(told, _)| message.starts_with(told));
@@ -67,6 +63,13 @@ pub(super) fn blamed(headers: &HeaderMap) -> Option<Status> {
         }
         _ => None,
     }
+}
+
+/// There is no room for a request.
+pub(super) fn busy() -> Status {
+    let mut details = ErrorDetails::with_error_info("CONNECTION_BUSY", DOMAIN, HashMap::new());
+    details.set_retry_info(Some(RETRY_AFTER));
+    Status::with_error_details(Code::ResourceExhausted, NO_ROOM, details)
 }
 
 fn undecodable(told: &str) -> Status {
