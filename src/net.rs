@@ -60,8 +60,8 @@ const FREE: usize = 1024;
 const SLOWEST_OF_MANY: Duration = Duration::from_secs(60);
 
 /// What is said of a request that has no room.
-pub(crate) const NO_ROOM: &str =
-    "more than 16 MiB of this connection's requests have come, and none of them whole: send fewer large ones at once";
+pub(crate) const NO_ROOM: &str = "more than 16 MiB of this connection's requests have come, and none of them whole, where a stream of \
+                                  reflection counts as 256 KiB: send fewer large ones at once";
 
 /// How long to wait before accepting again after an error, which is most often that no file descriptor is free.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);

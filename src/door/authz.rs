@@ -1,7 +1,7 @@
 //! Whether a request may go on to the application, for whoever asks before it forwards: NGINX's `auth_request` and its like by `GET
 //! /authz`, Envoy over gRPC (`rpc::ext_authz`). It is a touch: what counts is for the policy's rules to say.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use axum::{
     extract::State,
@@ -241,11 +241,15 @@ impl Door {
             }
             Err(error) => error,
         };
+        let error = match error {
+            Error::Unknown { .. } => self.is_no_guise(name).await.err().unwrap_or(error),
+            error => error,
+        };
         match error {
             Error::Unknown { .. } if route.public || lets_pass(self.settings.unknown, route.passive) => {
                 Verdict::Passes(self.passes(asked, cookie))
             }
-            Error::Invalid { .. } if route.public => Verdict::Passes(self.passes(asked, cookie)),
+            Error::Invalid { .. } if route.public => Verdict::Passes(self.passes(asked, None)),
             Error::Ended(_, ref tombstone) if route.public => Verdict::Passes(Passes {
                 take_back: cookie
                     .filter(|_| is_worthless(tombstone.end.reason))
@@ -267,9 +271,27 @@ impl Door {
     /// application's, but of such nobody has many.
     async fn knows_a_guise(&self, headers: &HeaderMap, named: &Named<'_>) -> Result<bool, Error> {
         let judged = if let Named::Id(id, _) = named { id } else { "" };
-        let Some(ids) = request::guises(&self.settings, headers, judged) else {
-            return Ok(true);
-        };
+        match request::guises(&self.settings, headers, judged) {
+            Some(ids) => self.knows_any(ids).await,
+            None => Ok(true),
+        }
+    }
+
+    /// Refuses an id that nobody knows, if some applications would take it for one that is known: `s:a` for `s%3Aa`.
+    async fn is_no_guise(&self, name: Name<'_>) -> Result<(), Error> {
+        let mut ids = request::ids_of(name.session_id.as_bytes());
+        ids.remove(name.session_id);
+        if self.knows_any(ids).await? {
+            return Err(Error::Invalid {
+                field: "session_id",
+                problem: "some applications would read the id of another session in it".to_owned(),
+            });
+        }
+        Ok(())
+    }
+
+    /// Whether one of these is the id of a session that is or was.
+    async fn knows_any(&self, ids: BTreeSet<String>) -> Result<bool, Error> {
         for id in ids {
             match self.report(self.name(&id)).await {
                 Ok(report) if report.details.is_some() => return Ok(true),
@@ -293,7 +315,11 @@ impl Door {
     /// Finds the session, and touches it if the route is not public.
     async fn look(&self, name: Name<'_>, asked: &Asked<'_>, route: &Treatment<'_>) -> Result<Status, Error> {
         if route.public {
-            return Ok(self.not_over(name).await?.status);
+            let report = self.not_over(name).await?;
+            if report.details.is_none() {
+                self.is_no_guise(name).await?;
+            }
+            return Ok(report.status);
         }
         let activity = if route.passive {
             Activity::Background
@@ -307,6 +333,7 @@ impl Door {
         match touched {
             Ok(touched) => Ok(touched.status),
             Err(unknown @ Error::Unknown { .. }) if !route.passive => {
+                self.is_no_guise(name).await?;
                 let started = self.start(name, route.policy).await?;
                 Ok(started.ok_or(unknown)?.status)
             }

@@ -86,7 +86,7 @@ pub(super) fn check(table: DoorTable, policies: &BTreeMap<String, Policy>) -> an
         Some(cookies) => cookies.into_iter().map(cookie).collect::<anyhow::Result<_>>()?,
     };
     for (place, cookie) in cookies.iter().enumerate() {
-        let alike = |other: &&Cookie| are_alike(cookie.name.as_bytes(), other.name.as_bytes());
+        let alike = |other: &&Cookie| are_alike(&cookie.name, &other.name);
         if let Some(other) = cookies[..place].iter().find(alike) {
             bail!(
                 "cookies: some applications take {:?} and {:?} for one name: keep one of them",

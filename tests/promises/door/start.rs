@@ -1,7 +1,7 @@
 //! Ids that the sidecar has not seen: refused, let pass, or the beginning of a session.
 
 use super::*;
-use session_sidecar::config::parse_policy_file;
+use session_sidecar::{config::parse_policy_file, rpc::proto::v1};
 
 const START: &str = r#"
 [policy.default]
@@ -203,4 +203,38 @@ async fn the_table_may_change_while_the_door_is_open() {
     let other = parse_door("[door]\ncookies = [\"other\"]").expect("a good table");
     assert!(site.sidecar.doors.tell(other));
     assert_eq!(site.authz("alice", poll).await.body["error"], "SESSION_MISSING");
+}
+
+/// Express makes `s%3A…` of what it calls `s:…`, and takes both for that.
+#[tokio::test(start_paused = true)]
+async fn r3_an_ended_session_does_not_begin_again_by_another_way_to_write_its_id() {
+    let untracked = "[door]\ncookies = [\"sid\"]\nunknown = \"allow-untracked\"\nroutes = [{ path = \"/static/**\", public = true }]";
+    for file in [START, untracked] {
+        let mut site = Site::with(file).await;
+        for id in ["s%3Aended-before.c2ln", "s%3Aother-before.c2ln"] {
+            create_with(&mut site.client, "", |request| request.session_id = id.to_owned()).await;
+        }
+        let end = v1::EndRequest {
+            session_id: "s%3Aended-before.c2ln".to_owned(),
+            ..Default::default()
+        };
+        site.client.end(end).await.expect("ended");
+        let ask = async |target: &str, id: &str| {
+            let cookies = format!("theme=dark; sid={id}");
+            let headers = [("x-original-uri", target), ("cookie", cookies.as_str())];
+            site.ask(Method::GET, "/authz", &headers, "").await
+        };
+        for id in ["s:ended-before.c2ln", "s%3Aended-before.c2ln&x"] {
+            assert_eq!(ask("/cart", id).await.code, StatusCode::UNAUTHORIZED, "{id}");
+            let told = ask("/static/a.css", id).await;
+            assert_eq!(told.code, StatusCode::OK);
+            assert_eq!(header(&told, "x-session-cookies"), "theme=dark", "{id}");
+        }
+        assert_eq!(ask("/cart", "s%3Aother-before.c2ln").await.code, StatusCode::OK);
+        assert_eq!(
+            ask("/cart", "s:never-before.c2lnLg").await.code,
+            StatusCode::OK,
+            "nobody knows it"
+        );
+    }
 }
