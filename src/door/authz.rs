@@ -241,10 +241,6 @@ impl Door {
             }
             Err(error) => error,
         };
-        let error = match error {
-            Error::Unknown { .. } => self.is_no_guise(name).await.err().unwrap_or(error),
-            error => error,
-        };
         match error {
             Error::Unknown { .. } if route.public || lets_pass(self.settings.unknown, route.passive) => {
                 Verdict::Passes(self.passes(asked, cookie))
@@ -332,8 +328,11 @@ impl Door {
             .await;
         match touched {
             Ok(touched) => Ok(touched.status),
-            Err(unknown @ Error::Unknown { .. }) if !route.passive => {
+            Err(unknown @ Error::Unknown { .. }) => {
                 self.is_no_guise(name).await?;
+                if route.passive {
+                    return Err(unknown);
+                }
                 let started = self.start(name, route.policy).await?;
                 Ok(started.ok_or(unknown)?.status)
             }

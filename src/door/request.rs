@@ -108,6 +108,9 @@ fn others<'a>(pair: &'a [u8], name: &str) -> Vec<&'a [u8]> {
     values.take(MOST_READINGS + 1).collect()
 }
 
+/// How much may stand between a name and `=`: it is looked at for each place where the name is.
+const LONGEST_GAP: usize = 256;
+
 /// The value, if this name is here, as some applications read names; at most as much of it as an id can have.
 fn value_at<'a>(rest: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     let mut length = 0;
@@ -120,10 +123,11 @@ fn value_at<'a>(rest: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     }
     let behind = &rest[length..];
     let separates = |byte: &u8| !byte.is_ascii_graphic() || *byte == b',';
+    let mut near = behind[..behind.len().min(LONGEST_GAP)].iter();
     let gap = if behind.starts_with(b"%00") {
-        behind.iter().position(|byte| *byte == b'=')?
+        near.position(|byte| *byte == b'=')?
     } else {
-        behind.iter().position(|byte| !separates(byte))?
+        near.position(|byte| !separates(byte))?
     };
     let value = behind[gap..].strip_prefix(b"=")?;
     let begin = value.iter().position(u8::is_ascii_graphic).unwrap_or(value.len());
@@ -223,7 +227,8 @@ fn without_backslashes(mut text: &[u8]) -> Vec<u8> {
             plain.push(*byte);
             continue;
         }
-        let octal = rest.get(..3).and_then(|digits| std::str::from_utf8(digits).ok());
+        let octal = rest.get(..3).filter(|digits| digits.iter().all(u8::is_ascii_digit));
+        let octal = octal.and_then(|digits| std::str::from_utf8(digits).ok());
         if let Some(byte) = octal.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
             plain.push(byte);
             text = &rest[3..];
@@ -516,6 +521,7 @@ mod tests {
         assert_eq!(ids("s:a/b"), ["s%3Aa%2Fb", "s:a/b"]);
         assert_eq!(ids("s%3aa"), ["s%3Aa", "s%3aa", "s:a"]);
         assert_eq!(ids("a,b&c"), ["a", "a%2Cb", "a%2Cb%26c", "a,b", "a,b&c"]);
+        assert_eq!(ids("\"\\+12\""), ["%2B12", "+12", "\\+12"]);
         assert_eq!(ids("\"\\141,\""), ["\\141", "\\141,", "a", "a%2C", "a,"]);
         assert_eq!(ids(""), [""; 0]);
     }
@@ -523,7 +529,18 @@ mod tests {
     #[test]
     fn the_longest_cookies_are_read_in_no_time() {
         // A quadratic reader takes minutes for it, or the memory of ten machines.
-        for part in [",", "first ", "first,", "%2C", "x first", "first=", "=", "%20", "a=\""] {
+        for part in [
+            ",",
+            "first ",
+            "first,",
+            "%2C",
+            "x first",
+            "first=",
+            "=",
+            "%20",
+            "a=\"",
+            "first%00,",
+        ] {
             let long = part.repeat(1 << 17);
             for cookies in [format!("x=,{long}"), long] {
                 let headers = headers(&[("cookie", &cookies)]);
