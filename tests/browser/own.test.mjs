@@ -139,13 +139,8 @@ describe('what is open through the example gateway', () => {
 
   test('nobody waits for a sidecar that hangs', async () => {
     const id = login();
-    site.sidecar.kill('SIGSTOP');
-    try {
-      const [response] = await once(new Connection(site, '/events', id).request, 'response');
-      assert.deepEqual([response.statusCode, response.headers['retry-after'], response.headers['set-cookie']], [503, '1', undefined]);
-    } finally {
-      site.sidecar.kill('SIGCONT');
-    }
+    const [response] = await site.standingStill(() => once(new Connection(site, '/events', id).request, 'response'));
+    assert.deepEqual([response.statusCode, response.headers['retry-after'], response.headers['set-cookie']], [503, '1', undefined]);
   });
 
   for (const kind of ['events', 'socket']) {

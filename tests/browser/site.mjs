@@ -4,7 +4,7 @@
 import { spawn, execFileSync } from 'node:child_process';
 import { randomInt } from 'node:crypto';
 import { once } from 'node:events';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import * as http from 'node:http';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -92,6 +92,15 @@ export async function says(child, stream, line) {
   throw new Error(`${child.spawnfile} ended before it said ${line}:\n${all.join('\n')}`);
 }
 
+/** Whether a thread is stopped. One that has ended meanwhile is not, and is not found the next time. */
+function stands(task) {
+  try {
+    return readFileSync(join(task, 'stat'), 'utf8').includes(') T ');
+  } catch {
+    return false;
+  }
+}
+
 export class Site {
   /**
    * `gateway`: nginx, envoy, own (the example of docs/gateway.md) or none. `change` may make its documented configuration another one. `flags` of the sidecar: its clock is
@@ -154,6 +163,22 @@ export class Site {
     const gone = once(this.sidecar, 'exit');
     this.sidecar.kill('SIGKILL');
     await gone;
+  }
+
+  /** While `during` runs, all threads of the sidecar are stopped. A signal alone is not enough: one that runs on another processor stops later. */
+  async standingStill(during) {
+    this.sidecar.kill('SIGSTOP');
+    try {
+      const tasks = `/proc/${this.sidecar.pid}/task`;
+      const until = performance.now() + 30_000;
+      while (!readdirSync(tasks).every((task) => stands(join(tasks, task)))) {
+        if (performance.now() > until) throw new Error('the sidecar does not stand still');
+        await new Promise(setImmediate);
+      }
+      return await during();
+    } finally {
+      this.sidecar.kill('SIGCONT');
+    }
   }
 
   async stop() {

@@ -1,10 +1,7 @@
 """Fixtures: a real sidecar with a test clock, and a site of another language in front of it, in its own server and behind its own filter."""
 
-import os
-import signal
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -26,18 +23,6 @@ POLICY = """
 idle_timeout = "15m"
 absolute_timeout = "8h"
 """
-
-
-@contextmanager
-def standing_still(process: Process) -> Iterator[None]:
-    """A sidecar that is there and does nothing."""
-    tasks = Path(f"/proc/{process.process.pid}/task")
-    os.kill(process.process.pid, signal.SIGSTOP)
-    try:
-        eventually(lambda: all((task / "stat").read_text().rpartition(") ")[2][0] == "T" for task in tasks.iterdir()), "all of it stands")
-        yield
-    finally:
-        os.kill(process.process.pid, signal.SIGCONT)
 
 
 class Site:

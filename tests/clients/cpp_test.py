@@ -9,7 +9,7 @@ from pathlib import Path
 
 import build
 import pytest
-from conftest import ALL_VERBS, PATIENT, POLICY, standing_still
+from conftest import ALL_VERBS, PATIENT, POLICY
 from support.process import Sidecar as Process
 from support.process import clean_environment, eventually
 
@@ -128,7 +128,7 @@ def test_while_nobody_knows(world, fail, binary, directory):
     process, client = world(arguments=("250", "open") if fail == "open" else ("250",))
     verdict = "allowed" if fail == "open" else "refused"
     until(client, "create ada", "created SESSION_STATE_ACTIVE")
-    with standing_still(process):
+    with process.standing_still():
         began = time.monotonic()
         assert client("touch ada") == f"unreachable {verdict}"
         assert 0.2 < time.monotonic() - began < 5
@@ -178,7 +178,7 @@ def test_a_watch_that_is_cut_off_resumes_without_a_gap(world):
     client.say("next")
     before = connections(process.port)
     # It stands still. After three heartbeats of a second the watch looks for it on a new connection, which the kernel takes for it.
-    with standing_still(process):
+    with process.standing_still():
         eventually(lambda: connections(process.port) - before, "it reconnects")
     with SidecarAdmin(process.tcp, deadline=PATIENT) as desk:
         desk.end_sessions(subject="ada")

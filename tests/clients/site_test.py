@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import ALL_VERBS, POLICY, SITES, standing_still
+from conftest import ALL_VERBS, POLICY, SITES
 from support.process import Sidecar as Process
 from support.process import eventually
 
@@ -230,7 +230,7 @@ def test_a_sidecar_that_stands_still_costs_a_quarter_of_a_second(world):
     here = world("java-docs")
     ada = here.browser()
     ada.post("/login", user="ada")
-    with standing_still(here.process):
+    with here.process.standing_still():
         began = time.monotonic()
         assert ada.click("/page").status == 503
         assert 0.2 < time.monotonic() - began < 5

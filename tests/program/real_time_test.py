@@ -1,13 +1,10 @@
 """The real clock, without --dev: all other tests move time by hand."""
 
-import signal
 import time
-from pathlib import Path
 
 import pytest
 
 from support.api import Client, Code, v1
-from support.process import eventually
 
 ID = "an-id-of-at-least-16-bytes"
 
@@ -40,9 +37,8 @@ def test_after_a_pause_of_the_process_people_can_still_touch(impatient):
     """G14: nobody could reach a process that was stopped, so it ends no session by idleness before somebody could."""
     with Client(impatient.tcp) as client:
         client.create(ID)
-        impatient.process.send_signal(signal.SIGSTOP)
-        time.sleep(6)  # the pause is what is tested: longer than 5 s
-        impatient.process.send_signal(signal.SIGCONT)
+        with impatient.standing_still():
+            time.sleep(6)  # the pause is what is tested: longer than 5 s
         assert client.sessions.Touch(v1.TouchRequest(session_id=ID), timeout=10, wait_for_ready=True).counted
 
 
@@ -53,11 +49,8 @@ def test_a_gateway_that_gives_its_calls_up_during_a_pause_keeps_its_watch(serve)
         client.create(ID)
         watch = client.watch()
         assert next(watch).HasField("snapshot_end")
-        sidecar.process.send_signal(signal.SIGSTOP)
-        stat = Path(f"/proc/{sidecar.process.pid}/stat")
-        eventually(lambda: stat.read_text().rpartition(")")[2].split()[0] == "T", "it stands still")
-        calls = [client.sessions.Check.future(v1.CheckRequest(session_id=ID), timeout=0.3) for _ in range(300)]
-        assert {call.code() for call in calls} == {Code.DEADLINE_EXCEEDED}
-        sidecar.process.send_signal(signal.SIGCONT)
+        with sidecar.standing_still():
+            calls = [client.sessions.Check.future(v1.CheckRequest(session_id=ID), timeout=0.3) for _ in range(300)]
+            assert {call.code() for call in calls} == {Code.DEADLINE_EXCEEDED}
         client.sessions.End(v1.EndRequest(session_id=ID), timeout=10, wait_for_ready=True)
         assert next(watch).ended.end.reason == v1.END_REASON_LOGOUT

@@ -8,9 +8,10 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from signal import SIGTERM
+from signal import SIGCONT, SIGSTOP, SIGTERM
 from typing import TypeVar
 
 from . import TOOLS
@@ -139,6 +140,17 @@ class Sidecar:
         assert values, f"there is no metric session_sidecar_{name}"
         return sum(values.values())
 
+    @contextmanager
+    def standing_still(self) -> Iterator[None]:
+        """It is there and does nothing: all its threads are stopped. A signal alone is not enough: a thread that runs on another
+        processor stops a little later."""
+        self.process.send_signal(SIGSTOP)
+        try:
+            eventually(self._stands_still, "it stands still")
+            yield
+        finally:
+            self.process.send_signal(SIGCONT)
+
     def terminate(self) -> None:
         """Asks it to stop."""
         self.process.send_signal(SIGTERM)
@@ -151,6 +163,13 @@ class Sidecar:
         """Asks it to stop, and answers its exit code."""
         self.terminate()
         return self.wait()
+
+    def _stands_still(self) -> bool:
+        try:
+            stats = [(task / "stat").read_text() for task in Path(f"/proc/{self.process.pid}/task").iterdir()]
+        except (FileNotFoundError, ProcessLookupError):
+            return False  # a thread ended meanwhile
+        return all(") T " in stat for stat in stats)
 
     def _ready_or_dead(self) -> bool:
         assert self.process.poll() is None, f"exit {self.process.returncode} at start:\n{self.output()}"

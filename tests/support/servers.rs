@@ -177,12 +177,24 @@ impl Server {
         assert!(self.launch().await, "the server did not start again");
     }
 
-    /// Stops its time (SIGSTOP) or lets it go on.
+    /// Stops its time (SIGSTOP) or lets it go on. When this returns, it is so.
     pub fn freeze(&self, frozen: bool) {
         let pid = self.child.lock().expect("no panic").as_ref().expect("it runs").id();
         let signal = if frozen { "-STOP" } else { "-CONT" };
         let done = Command::new("kill").arg(signal).arg(pid.to_string()).status();
         assert!(done.expect("kill").success());
+        // A thread that runs on another processor gets to know of it a little later.
+        let stands = |task: std::io::Result<std::fs::DirEntry>| {
+            let stat = std::fs::read_to_string(task.expect("it lives").path().join("stat"));
+            stat.is_ok_and(|stat| stat.contains(") T "))
+        };
+        while frozen
+            && !std::fs::read_dir(format!("/proc/{pid}/task"))
+                .expect("it lives")
+                .all(stands)
+        {
+            std::thread::yield_now();
+        }
     }
 
     /// What the server answers to a command, in redis-cli's words. Not for servers that speak TLS.

@@ -10,7 +10,7 @@ import time
 from datetime import timedelta
 
 import pytest
-from helpers import NEVER_ISSUED, PATIENT, black_hole, seconds, standing_still
+from helpers import NEVER_ISSUED, PATIENT, black_hole, seconds
 from support.process import eventually, free_port
 
 from session_sidecar import (
@@ -84,7 +84,7 @@ def test_a_black_hole_costs_asyncio_the_deadline_and_no_more():
 def test_a_sidecar_that_stands_still_costs_the_deadline(process, sidecar):
     session_id = sidecar.create().session_id
     hasty = sidecar.with_options(deadline=timedelta(milliseconds=250))
-    with standing_still(process):
+    with process.standing_still():
         answer = hasty.touch(session_id)
     assert isinstance(answer, Unreachable) and answer.code == "DEADLINE_EXCEEDED" and not answer.allowed
     assert isinstance(sidecar.touch(session_id), Touched), "it goes on over the same connection"

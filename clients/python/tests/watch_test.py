@@ -7,7 +7,7 @@ import threading
 from contextlib import contextmanager
 
 import pytest
-from helpers import PATIENT, seconds, standing_still
+from helpers import PATIENT, seconds
 from support.process import PATIENCE, eventually, free_port, tool
 
 from session_sidecar import AsyncSidecar, EndReason, EventKind, Limit, NotPermittedError, Ref, Sidecar, events
@@ -129,7 +129,7 @@ def test_a_silent_sidecar_is_left_after_three_heartbeats(process, sidecar):
         heard = []
         reader = threading.Thread(target=lambda: heard.extend(until(watch, events.Ended)))
         reader.start()
-        with standing_still(process):
+        with process.standing_still():
             eventually(lambda: not watch.connected, "the silence is noticed")
         created = sidecar.create(subject="ada")
         sidecar.end(created.session_id)
@@ -201,7 +201,7 @@ def test_an_async_watch(serve):
                 created = await sidecar.create(subject="ada")
                 await sidecar.end(created.session_id)
                 assert isinstance(await anext(watch), events.Ended)
-                with standing_still(first):
+                with first.standing_still():
                     reading = asyncio.ensure_future(anext(watch))
                     while watch.connected:
                         await asyncio.sleep(0.01)
