@@ -13,7 +13,8 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use super::{
     Answer, Door,
     answer::{Refused, is_worthless, state, taken_back},
-    request::{self, Named, named},
+    cookies,
+    request::{Named, named},
     settings::{Cookie, Treatment, Unknown, without_port},
 };
 use crate::{
@@ -210,13 +211,8 @@ impl Door {
             Named::Id(id, cookie) => (self.name(id), cookie),
             Named::Nothing if route.public => return Verdict::Passes(self.passes(asked, None)),
             Named::Unclear(_) if route.public => {
-                let (cookies, other_cookies) =
-                    request::cookies_without_others(&self.settings, asked.headers, None, true);
-                return Verdict::Passes(Passes {
-                    other_cookies,
-                    cookies,
-                    ..Passes::default()
-                });
+                let cookies = cookies::without_others(&self.settings, asked.headers, None, true);
+                return Verdict::Passes(Passes::with(cookies));
             }
             Named::Nothing => {
                 let message = "the request names no session: send the person to the login page";
@@ -267,7 +263,7 @@ impl Door {
     /// application's, but of such nobody has many.
     async fn knows_a_guise(&self, headers: &HeaderMap, named: &Named<'_>) -> Result<bool, Error> {
         let judged = if let Named::Id(id, _) = named { id } else { "" };
-        match request::guises(&self.settings, headers, judged) {
+        match cookies::guises(&self.settings, headers, judged) {
             Some(ids) => self.knows_any(ids).await,
             None => Ok(true),
         }
@@ -275,7 +271,7 @@ impl Door {
 
     /// Refuses an id that nobody knows, if some applications would take it for one that is known: `s:a` for `s%3Aa`.
     async fn is_no_guise(&self, name: Name<'_>) -> Result<(), Error> {
-        let mut ids = request::ids_of(name.session_id.as_bytes());
+        let mut ids = cookies::ids_of(name.session_id.as_bytes());
         ids.remove(name.session_id);
         if self.knows_any(ids).await? {
             return Err(Error::Invalid {
@@ -300,12 +296,7 @@ impl Door {
 
     /// A request goes on, with this cookie alone of those that name sessions.
     fn passes(&self, asked: &Asked<'_>, cookie: Option<&Cookie>) -> Passes {
-        let (cookies, other_cookies) = request::cookies_without_others(&self.settings, asked.headers, cookie, false);
-        Passes {
-            other_cookies,
-            cookies,
-            ..Passes::default()
-        }
+        Passes::with(cookies::without_others(&self.settings, asked.headers, cookie, false))
     }
 
     /// Finds the session, and touches it if the route is not public.
@@ -413,6 +404,15 @@ fn lets_pass(unknown: Unknown, passive: bool) -> bool {
 }
 
 impl Passes {
+    /// With these cookies, and whether they are others than it has.
+    fn with((cookies, other_cookies): (Vec<u8>, bool)) -> Self {
+        Self {
+            other_cookies,
+            cookies,
+            ..Self::default()
+        }
+    }
+
     /// What is said of the session, to the application and to the browser.
     #[must_use]
     pub fn told(&self) -> Vec<(HeaderName, HeaderValue)> {

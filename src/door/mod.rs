@@ -6,6 +6,7 @@
 
 mod answer;
 mod authz;
+mod cookies;
 mod events;
 mod meter;
 mod module;
@@ -35,7 +36,7 @@ pub use authz::{Asked, EXPIRES_IN, FROM_HERE, Passes, STATE, Says, Verdict};
 pub use meter::DoorMeter;
 pub use settings::{Cookie, Route, Settings, Starting, Unknown};
 
-pub(crate) use request::are_alike;
+pub(crate) use cookies::are_alike;
 pub(crate) use settings::without_port;
 
 use answer::Writer;

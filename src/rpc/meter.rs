@@ -40,7 +40,11 @@ impl Method {
 
     /// Whether it is one of the admin service's.
     pub(super) fn is_admin(self) -> bool {
-        (Self::ListSessions as usize..=Self::GetStats as usize).contains(&(self as usize))
+        use Method::{EndSessions, ExplainSession, GetStats, ListPolicies, ListSessions};
+        matches!(
+            self,
+            ListSessions | EndSessions | ExplainSession | ListPolicies | GetStats
+        )
     }
 }
 
