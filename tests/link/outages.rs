@@ -14,7 +14,10 @@ async fn a_call_ends_in_time_and_three_in_vain_mean_that_the_store_is_gone() {
     let mut timeouts = 0;
     // It may have been noticed before by the heartbeat, if this machine is slow.
     loop {
+        let asked = tokio::time::Instant::now();
         match running.link.call(call(&ECHO, "k", "a")).await {
+            // One that ends much later than its time says that this process stood still, not that the server did.
+            Err(Fault::Timeout) if asked.elapsed() >= Duration::from_millis(200) => {}
             Err(Fault::Timeout) => timeouts += 1,
             fault => {
                 assert_eq!(fault, Err(Fault::Down));

@@ -23,7 +23,7 @@ async fn g2_a_string_in_the_place_of_a_record_keeps_nobody_else_from_its_end() {
     let (server, site) = (Server::start(&[]).await, Site::new());
     let a = site.pod(&server.url(), &[]).await;
     let client = &mut a.client().await;
-    let watcher = &mut Watcher::open(client, everything()).await;
+    let watcher = &mut watch(client, everything()).await;
     let spoilt = begin(client, "spoilt", "short").await;
     let (key, bucket) = record_key(&server, &spoilt);
     server.ask(&["del", &key]);
@@ -51,7 +51,7 @@ async fn g2_a_string_in_the_place_of_a_record_keeps_nobody_else_from_its_end() {
     assert!(b.log().contains("WRONGTYPE"), "{}", b.log());
     server.ask(&["del", &key]);
     assert_eq!(
-        reason(&touched(client, "spoilt").await.unwrap_err()).1,
+        reason(&sure!(touched(client, "spoilt")).unwrap_err()).1,
         "SESSION_UNKNOWN"
     );
 }
@@ -63,7 +63,7 @@ async fn a_record_that_was_edited_is_not_known_until_it_is_mended() {
     let on_a = &mut a.client().await;
     let alive = begin(on_a, "alive", "default").await;
     let ended = begin(on_a, "ended", "default").await;
-    end(on_a, "ended").await.expect("ended");
+    sure!(end(on_a, "ended")).expect("ended");
     let other = begin(on_a, "other", "default").await;
     let redis = &mut connection(&server);
     let garbage: &[u8] = b"\xff\xff\xff lunch";
@@ -127,7 +127,7 @@ async fn g5_a_key_of_another_kind_is_no_half_change() {
     for (place, name) in ["m", "d", "e", "g", "y"].into_iter().enumerate() {
         let session = format!("session-{place}");
         let reference = begin(client, &session, "default").await;
-        work(client, &session, secs(60)).await.expect("held");
+        sure!(work(client, &session, secs(60))).expect("held");
         let (_, bucket) = record_key(&server, &reference);
         let key = if name == "y" {
             format!("{bucket}y:{reference}")
@@ -145,13 +145,8 @@ async fn g5_a_key_of_another_kind_is_no_half_change() {
         );
         server.ask(&["del", &key]);
         server.ask(&["rename", "kept", &key]);
-        let watcher = &mut Watcher::open(client, by_ref(&reference)).await;
-        let ended = until_available(|| {
-            let mut client = client.clone();
-            let session = session.clone();
-            async move { end(&mut client, &session).await }
-        })
-        .await;
+        let watcher = &mut watch(client, by_ref(&reference)).await;
+        let ended = sure!(end(client, &session));
         assert!(ended.is_ok(), "{name}: {ended:?}");
         assert_eq!(word(&watcher.next().await), "ended LOGOUT", "{name}");
         let said = a.log().matches("the store refuses what it is asked").count();
@@ -188,18 +183,17 @@ async fn g12_a_foreign_event_costs_watchers_their_place_and_sessions_nothing() {
             "a message ends nobody"
         );
         let name = format!("alice-{forged}");
-        until_available(|| {
-            let (mut client, name) = (client.clone(), name.clone());
-            async move { end(&mut client, &name).await }
-        })
-        .await
-        .expect("ended");
+        sure!(end(client, &name)).expect("ended");
         let known = tokio::time::Instant::now();
-        while state_of(on_b, &reference).await != v1::SessionState::Ended {
-            assert!(known.elapsed() < Duration::from_millis(1500), "{forged}");
+        loop {
+            let asked = known.elapsed();
+            if state_of(on_b, &reference).await == v1::SessionState::Ended {
+                break;
+            }
+            assert!(asked < Duration::from_millis(1500), "{forged}");
         }
         // And events come again.
-        let watcher = &mut Watcher::open(on_b, everything()).await;
+        let watcher = &mut watch(on_b, everything()).await;
         let name = format!("bob-{forged}");
         loop {
             let again = begin(client, &format!("{name}-{number}"), "default").await;
@@ -208,12 +202,7 @@ async fn g12_a_foreign_event_costs_watchers_their_place_and_sessions_nothing() {
                 break;
             }
         }
-        until_available(|| {
-            let (mut client, name) = (client.clone(), format!("{name}-{}", number - 1));
-            async move { end(&mut client, &name).await }
-        })
-        .await
-        .expect("ended");
+        sure!(end(client, &format!("{name}-{}", number - 1))).expect("ended");
         let heard = async {
             loop {
                 match watcher.try_next().await {

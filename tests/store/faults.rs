@@ -51,7 +51,7 @@ async fn a_server_that_is_a_replica_busy_or_frozen_for_a_while() {
     let mut pod = site.pod(&server.url(), &["--store-window", "0s"]).await;
     let client = &mut pod.client().await;
     let alice = begin(client, "alice", "default").await;
-    touch(client, "alice").await.expect("live");
+    sure!(touch(client, "alice")).expect("live");
 
     server.ask(&["replicaof", "127.0.0.1", "1"]);
     degraded(client, "alice", 0).await;
@@ -81,7 +81,7 @@ async fn a_server_that_is_a_replica_busy_or_frozen_for_a_while() {
     healed(&pod, "alice").await;
 
     assert_eq!(state_of(client, &alice).await, v1::SessionState::Active);
-    end(client, "alice").await.expect("ended");
+    sure!(end(client, "alice")).expect("ended");
     assert!(pod.runs());
     let lines = pod.log().lines().count();
     assert!(lines < 60, "an outage is told on its edges: {}", pod.log());
@@ -92,7 +92,7 @@ async fn g11_a_full_store_takes_no_new_session_and_serves_those_that_are_there()
     let (server, site) = (Server::start(&[]).await, Site::new());
     let pod = site.pod(&server.url(), &["--store-window", "0s"]).await;
     let client = &mut pod.client().await;
-    let watcher = &mut Watcher::open(client, everything()).await;
+    let watcher = &mut watch(client, everything()).await;
     begin(client, "alice", "default").await;
     begin(client, "bob", "default").await;
     assert_eq!(server.ask(&["config", "set", "maxmemory", "1mb"]), "OK");
@@ -101,20 +101,20 @@ async fn g11_a_full_store_takes_no_new_session_and_serves_those_that_are_there()
         session_id: id(name),
         ..Default::default()
     };
-    let full = client.create(create("carol")).await.unwrap_err();
+    let full = sure!(client.create(create("carol"))).unwrap_err();
     assert_eq!(reason(&full), (Code::ResourceExhausted, "STORE_FULL".to_owned()));
     let renamed = v1::RotateRequest {
         session_id: id("alice"),
         new_session_id: id("alicia"),
         ..Default::default()
     };
-    let full = client.rotate(renamed).await.unwrap_err();
+    let full = sure!(client.rotate(renamed.clone())).unwrap_err();
     assert_eq!(reason(&full).1, "STORE_FULL", "{full:?}");
-    touch(client, "alice").await.expect("touched");
-    work(client, "alice", secs(5)).await.expect("held");
-    release(client, "alice", "work").await.expect("released");
-    extend(client, "alice", None).await.expect("extended");
-    end(client, "bob").await.expect("ended");
+    sure!(touch(client, "alice")).expect("touched");
+    sure!(work(client, "alice", secs(5))).expect("held");
+    sure!(release(client, "alice", "work")).expect("released");
+    sure!(extend(client, "alice", None)).expect("extended");
+    sure!(end(client, "bob")).expect("ended");
     let mut words = Vec::new();
     while words.last().is_none_or(|last| last != "ended IDLE_TIMEOUT") {
         words.push(word(&watcher.next().await));
@@ -123,7 +123,7 @@ async fn g11_a_full_store_takes_no_new_session_and_serves_those_that_are_there()
     let (code, said) = site.store(&["check"], &server.url(), &[]);
     assert!(code == 1 && said.contains("the store is full"), "{said}");
     server.ask(&["config", "set", "maxmemory", "0"]);
-    client.create(create("carol")).await.expect("there is room again");
+    sure!(client.create(create("carol"))).expect("there is room again");
     assert_eq!(state(client, "alice").await, v1::SessionState::Active);
 }
 
@@ -142,15 +142,15 @@ async fn g16_a_server_that_comes_back_with_its_data_has_lost_nothing() {
     let client = &mut pod.client().await;
     let alice = begin(client, "alice", "default").await;
     let bob = begin(client, "bob", "default").await;
-    end(client, "bob").await.expect("ended");
-    let watcher = &mut Watcher::open(client, everything()).await;
+    sure!(end(client, "bob")).expect("ended");
+    let watcher = &mut watch(client, everything()).await;
     server.kill();
     degraded(client, "alice", 0).await;
     server.restart().await;
     healed(&pod, "alice").await;
     assert_eq!(state_of(client, &alice).await, v1::SessionState::Active);
     assert_eq!(state_of(client, &bob).await, v1::SessionState::Ended);
-    end(client, "alice").await.expect("ended");
+    sure!(end(client, "alice")).expect("ended");
     assert_eq!(word(&watcher.next().await), "ended LOGOUT", "the watch goes on");
 }
 
@@ -172,7 +172,7 @@ async fn g16_a_server_that_takes_long_to_read_its_data() {
     let client = &mut pod.client().await;
     let alice = begin(client, "alice", "default").await;
     for _ in 0..100 {
-        touch(client, "alice").await.expect("live");
+        sure!(touch(client, "alice")).expect("live");
     }
     server.kill();
     degraded(client, "alice", 0).await;

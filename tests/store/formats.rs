@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::*;
 use support::{
-    Options, Sidecar, Watcher, check, everything, page, pass, release, secs,
+    Options, Sidecar, check, everything, page, pass, release, secs,
     shared::{Place, fresh_namespace},
     touch,
 };
@@ -96,16 +96,16 @@ async fn the_newer_format_is_written_by_who_is_told_to_and_read_by_all() {
     assert_eq!(world.flags(&reference), "2", "by the older one");
     page(on_new, "alice", "tab", secs(60)).await;
     assert_eq!(world.flags(&reference), "18", "by the newer one");
-    touch(on_late, "alice").await.expect("live");
+    sure!(touch(on_late, "alice")).expect("live");
     pass(2 * WINDOW).await;
-    touch(on_new, "alice").await.expect("live");
+    sure!(touch(on_new, "alice")).expect("live");
     assert_eq!(
         check(on_late, "alice").await.presence_expire_time,
         None,
         "a page is open, whoever says so"
     );
     pass(2 * WINDOW).await;
-    touch(on_old, "alice").await.expect("live");
+    sure!(touch(on_old, "alice")).expect("live");
     assert_eq!(world.flags(&reference), "2", "by the older one again");
 }
 
@@ -119,24 +119,24 @@ async fn g1_g2_r1_a_closed_browser_ends_a_session_of_either_format_in_time() {
             let (a, b) = (world.sidecar(order[0]).await, world.sidecar(order[1]).await);
             let (on_a, on_b) = (&mut a.client().await, &mut b.client().await);
             create(on_a, "alice").await;
-            let mut watcher = Watcher::open(on_b, everything()).await;
+            let mut watcher = watch(on_b, everything()).await;
             page(on_a, "alice", "tab", secs(30)).await;
             for _ in 0..10 {
                 pass(Duration::from_millis(700)).await;
-                touch(on_a, "alice").await.expect("live");
-                touch(on_b, "alice").await.expect("live");
+                sure!(touch(on_a, "alice")).expect("live");
+                sure!(touch(on_b, "alice")).expect("live");
             }
             if leaves {
-                release(on_b, "alice", "tab").await.expect("live");
+                sure!(release(on_b, "alice", "tab")).expect("live");
             } else {
                 // Its page says nothing more, and the hold lapses.
                 pass(secs(24)).await;
             }
             // Activity after the last sign of the page puts the end off by a whole grace.
             pass(secs(5)).await;
-            touch(on_a, "alice").await.expect("live");
+            sure!(touch(on_a, "alice")).expect("live");
             pass(secs(3)).await;
-            touch(on_b, "alice").await.expect("live");
+            sure!(touch(on_b, "alice")).expect("live");
             pass(grace - Duration::from_millis(20)).await;
             assert_eq!(
                 status(&check(on_a, "alice").await).state(),
@@ -162,7 +162,7 @@ async fn requests_of_a_session_with_an_open_page_cost_one_call_a_window() {
         let before = commits(&sidecar);
         for _ in 0..200 {
             pass(WINDOW / 20).await;
-            touch(client, &name).await.expect("live");
+            sure!(touch(client, &name)).expect("live");
         }
         let changes = commits(&sidecar) - before;
         assert!((least..=most).contains(&changes), "format {format}: {changes} changes");

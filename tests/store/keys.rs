@@ -78,12 +78,8 @@ fn fingerprint(key: u8) -> String {
 /// A call, made again while the answer is that nobody can know now.
 macro_rules! call {
     ($client:expr, $verb:ident, $request:expr) => {{
-        let (client, request) = ($client.clone(), $request);
-        let called = until_available(|| {
-            let (mut client, request) = (client.clone(), request.clone());
-            async move { client.$verb(request).await }
-        });
-        called.await.map(tonic::Response::into_inner)
+        let (mut client, request) = ($client.clone(), $request);
+        sure!(client.$verb(request.clone())).map(tonic::Response::into_inner)
     }};
 }
 

@@ -6,6 +6,22 @@ mod servers;
 #[path = "../support/mod.rs"]
 mod support;
 
+/// A call, made again while the answer is that nobody can know now: on a busy machine the store may take longer than a sidecar waits.
+macro_rules! sure {
+    ($call:expr) => {{
+        let began = tokio::time::Instant::now();
+        loop {
+            match $call.await {
+                Err(status) if status.code() == Code::Unavailable => {
+                    assert!(began.elapsed() < PATIENCE, "it is never available: {status}");
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                answered => break answered,
+            }
+        }
+    }};
+}
+
 mod clock;
 mod damage;
 mod faults;
@@ -31,7 +47,7 @@ use servers::{Folder, PATIENCE, Server, wait_for};
 use session_sidecar::rpc::proto::v1::{
     self, session_admin_service_client::SessionAdminServiceClient, session_service_client::SessionServiceClient,
 };
-use support::{Admin, Client, check_ref, id, program, status};
+use support::{Admin, Client, Watcher, id, program, status};
 use tonic::Code;
 
 const POLICIES: &str = r#"
@@ -216,26 +232,7 @@ impl Pod {
     }
 }
 
-/// Tries until it is done, as long as the sidecar says that it cannot know now.
-async fn until_available<T, F: Future<Output = Result<T, tonic::Status>>>(
-    mut attempt: impl FnMut() -> F,
-) -> Result<T, tonic::Status> {
-    let done = async {
-        loop {
-            match attempt().await {
-                Err(status) if status.code() == Code::Unavailable => {
-                    tokio::time::sleep(Duration::from_millis(20)).await;
-                }
-                other => return other,
-            }
-        }
-    };
-    tokio::time::timeout(PATIENCE, done)
-        .await
-        .expect("it is available in the end")
-}
-
-/// A session under a policy, and its ref. On a busy machine the store may be asked twice.
+/// A session under a policy, and its ref.
 async fn begin(client: &mut Client, name: &str, policy: &str) -> String {
     let request = v1::CreateRequest {
         session_id: id(name),
@@ -244,17 +241,26 @@ async fn begin(client: &mut Client, name: &str, policy: &str) -> String {
         request_id: format!("{name:-<20}"),
         ..Default::default()
     };
-    let created = until_available(|| {
-        let (mut client, request) = (client.clone(), request.clone());
-        async move { client.create(request).await }
-    });
-    let session = created.await.expect("created").into_inner().session;
-    status(&session.expect("a session")).session_ref.clone()
+    let created = sure!(client.create(request.clone())).expect("created");
+    status(&created.into_inner().session.expect("a session"))
+        .session_ref
+        .clone()
+}
+
+/// A watch that is live.
+async fn watch(client: &mut Client, request: v1::WatchExpiryRequest) -> Watcher {
+    let opened = sure!(Watcher::try_open(client, request.clone()));
+    opened.expect("it opens").live().await
 }
 
 /// The state of a session by its ref.
 async fn state_of(client: &mut Client, reference: &str) -> v1::SessionState {
-    status(&check_ref(client, reference).await).state()
+    let request = v1::CheckRequest {
+        name: Some(v1::check_request::Name::SessionRef(reference.to_owned())),
+        ..Default::default()
+    };
+    let answer = sure!(client.check(request.clone())).expect("a question is answered");
+    status(&answer.into_inner().session.expect("a session")).state()
 }
 
 /// The key of a session's record, and what the keys of its bucket begin with.

@@ -27,12 +27,12 @@ async fn a_user_with_just_these_rights_sees_a_session_through_its_life() {
     assert_eq!(code, 0, "{said}");
     let (a, b) = (site.pod(&url, &more).await, site.pod(&url, &more).await);
     let (on_a, on_b) = (&mut a.client().await, &mut b.client().await);
-    let watcher = &mut Watcher::open(on_b, everything()).await;
+    let watcher = &mut watch(on_b, everything()).await;
     let alice = begin(on_a, "alice", "default").await;
-    touch(on_b, "alice").await.expect("touched");
-    work(on_a, "alice", secs(5)).await.expect("held");
-    release(on_b, "alice", "work").await.expect("released");
-    extend(on_a, "alice", None).await.expect("extended");
+    sure!(touch(on_b, "alice")).expect("touched");
+    sure!(work(on_a, "alice", secs(5))).expect("held");
+    sure!(release(on_b, "alice", "work")).expect("released");
+    sure!(extend(on_a, "alice", None)).expect("extended");
     let rotated = rotate(on_b, "alice", "bob").await;
     assert!(rotated.session.is_some());
     let brief = begin(on_a, "brief", "short").await;
@@ -42,19 +42,15 @@ async fn a_user_with_just_these_rights_sees_a_session_through_its_life() {
     }
     assert_eq!(words, ["ended ROTATED", "warning idle 1s", "ended IDLE_TIMEOUT"]);
     server.ask(&["script", "flush"]);
-    end(on_a, "bob").await.expect("ended");
+    sure!(end(on_a, "bob")).expect("ended");
     let mut admin = b.admin().await;
-    let listed = admin
-        .list_sessions(v1::ListSessionsRequest::default())
-        .await
-        .expect("listed");
+    let listed = sure!(admin.list_sessions(v1::ListSessionsRequest::default())).expect("listed");
     assert!(listed.into_inner().sessions.is_empty());
-    let explained = admin
-        .explain_session(v1::ExplainSessionRequest {
-            target: Some(v1::explain_session_request::Target::SessionRef(brief)),
-            ..Default::default()
-        })
-        .await
+    let request = v1::ExplainSessionRequest {
+        target: Some(v1::explain_session_request::Target::SessionRef(brief)),
+        ..Default::default()
+    };
+    let explained = sure!(admin.explain_session(request.clone()))
         .expect("explained")
         .into_inner();
     assert_eq!(explained.explanations.len(), 1);
@@ -130,7 +126,7 @@ async fn a_right_that_is_taken_away_is_missed_and_given_back() {
     );
     server.ask(&["acl", "setuser", "side", "+zadd"]);
     request.session_id = id("carol");
-    client.create(request).await.expect("created");
+    sure!(client.create(request.clone())).expect("created");
     assert_eq!(state_of(client, &alice).await, v1::SessionState::Active);
     assert!(pod.runs());
 }

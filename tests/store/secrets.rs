@@ -80,8 +80,8 @@ async fn g15_no_session_id_is_in_the_store_the_logs_or_the_metrics() {
         request_id: "request-canary-0123456789".to_owned(),
         ..Default::default()
     };
-    let made = on_a.create(request).await.expect("created").into_inner();
-    let watcher = &mut Watcher::open(on_b, by_id(&["canary-one", "canary-two", "canary-three"])).await;
+    let made = sure!(on_a.create(request.clone())).expect("created").into_inner();
+    let watcher = &mut watch(on_b, by_id(&["canary-one", "canary-two", "canary-three"])).await;
     for (client, name, policy) in [
         (&mut *on_a, "canary-one", "default"),
         (&mut *on_b, "canary-brief", "short"),
@@ -92,22 +92,18 @@ async fn g15_no_session_id_is_in_the_store_the_logs_or_the_metrics() {
         })
         .await;
     }
-    touch(on_b, "canary-one").await.expect("touched");
-    work(on_a, "canary-one", secs(5)).await.expect("held");
-    extend(on_b, "canary-one", None).await.expect("extended");
+    sure!(touch(on_b, "canary-one")).expect("touched");
+    sure!(work(on_a, "canary-one", secs(5))).expect("held");
+    sure!(extend(on_b, "canary-one", None)).expect("extended");
     let request = v1::RotateRequest {
         session_id: id("canary-one"),
         new_session_id: id("canary-two"),
         request_id: "rotate-canary-0123456789".to_owned(),
         ..Default::default()
     };
-    let rotated = until_available(|| {
-        let (mut client, request) = (on_a.clone(), request.clone());
-        async move { client.rotate(request).await }
-    });
-    rotated.await.expect("rotated");
+    sure!(on_a.rotate(request.clone())).expect("rotated");
     check(on_b, "canary-one").await;
-    touch(on_b, "canary-never-created").await.unwrap_err();
+    sure!(touch(on_b, "canary-never-created")).unwrap_err();
     let mut names = vec![
         "canary-one",
         "canary-two",
@@ -129,7 +125,7 @@ async fn g15_no_session_id_is_in_the_store_the_logs_or_the_metrics() {
     server.freeze(false);
     a.answers().await;
     b.answers().await;
-    end(on_b, "canary-two").await.expect("ended");
+    sure!(end(on_b, "canary-two")).expect("ended");
     while word(&watcher.next().await) != "ended LOGOUT" {}
     let ids: Vec<_> = names.drain(..).map(id).chain([made.session_id.clone()]).collect();
     let ids: Vec<_> = ids.into_iter().filter(|id| !id.is_empty()).collect();

@@ -14,7 +14,7 @@ async fn g10_what_one_sidecar_is_about_to_tell_again_is_unknown_to_nobody() {
         for number in 0..40 {
             begin(on_a, &name(number), "default").await;
         }
-        end(on_a, &name(0)).await.expect("ended");
+        sure!(end(on_a, &name(0))).expect("ended");
         server.restart().await;
         let mut answered = 0;
         while answered < 40 {
@@ -23,11 +23,8 @@ async fn g10_what_one_sidecar_is_about_to_tell_again_is_unknown_to_nobody() {
                     name: Some(v1::check_request::Name::SessionId(id(&name(answered)))),
                     ..Default::default()
                 };
-                let found = until_available(|| {
-                    let (mut client, request) = (client.clone(), request.clone());
-                    async move { client.check(request).await }
-                });
-                let session = found.await.expect("a question is answered").into_inner().session;
+                let found = sure!(client.check(request.clone())).expect("a question is answered");
+                let session = found.into_inner().session;
                 let wanted = if answered == 0 {
                     v1::SessionState::Ended
                 } else {

@@ -334,9 +334,13 @@ pub fn scoped(scope: v1::watch_scope::Scope) -> v1::WatchExpiryRequest {
 impl Watcher {
     /// Opens a watch and waits until it is live.
     pub async fn open(client: &mut Client, request: v1::WatchExpiryRequest) -> Self {
-        let mut watcher = Self::try_open(client, request).await.expect("opens");
-        match watcher.next().await {
-            Message::SnapshotEnd(_) => watcher,
+        Self::try_open(client, request).await.expect("opens").live().await
+    }
+
+    /// One that begins without the state, when it is live.
+    pub async fn live(mut self) -> Self {
+        match self.next().await {
+            Message::SnapshotEnd(_) => self,
             other => panic!("not live: {other:?}"),
         }
     }
