@@ -162,7 +162,7 @@ def test_calls_of_the_store_are_below_those_that_make_them(serve, directory):
                 assert call.parent_span_id == create.span_id
                 assert call.name == f"EVALSHA {attributes(call)['db.stored_procedure.name']}"
                 assert create.start_time_unix_nano <= call.start_time_unix_nano <= call.end_time_unix_nano
-            assert SECRET not in str(spans)
+            assert SECRET not in str(collected.spans(0))
     finally:
         redis.kill()
         redis.wait()
