@@ -100,9 +100,9 @@ class Server:
         return [moment.timestamp() - time.time() + time.monotonic() for moment in told]
 
     def clock(self) -> float:
-        """How far its clock is from the machine's, in seconds."""
+        """What its wall clock shows, in seconds."""
         seconds, micros = self.call("TIME")
-        return int(seconds) + int(micros) / 1e6 - time.time()
+        return int(seconds) + int(micros) / 1e6
 
 
 class Single:

@@ -100,11 +100,11 @@ public final class Run {
         }
     }
 
-    /** To the nearest five seconds: between two steps real time passes too. */
+    /** In steps of five seconds, up to 4 s below and 1 s above: real time passes between two steps too, and most times get less by it. */
     private static String duration(double seconds) {
-        long rest = (long) (Math.abs(seconds) / 5 + 0.5) * 5;
+        long near = (long) Math.floor((seconds + 4) / 5) * 5, rest = Math.abs(near);
         String told = (rest / 3600 > 0 ? rest / 3600 + "h" : "") + (rest / 60 % 60 > 0 ? rest / 60 % 60 + "m" : "") + (rest % 60 > 0 ? rest % 60 + "s" : "");
-        return (seconds < 0 && rest > 0 ? "-" : "") + (told.isEmpty() ? "0s" : told);
+        return (near < 0 ? "-" : "") + (told.isEmpty() ? "0s" : told);
     }
 
     private static double seconds(Object message) {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <fstream>
 #include <iostream>
 #include <map>
@@ -87,14 +88,15 @@ class Names {
     int unknown_ = 0;
 };
 
-// To the nearest five seconds: between two steps real time passes too.
+// In steps of five seconds, up to 4 s below and 1 s above: real time passes between two steps too, and most times get less by it.
 std::string duration(double seconds) {
-    const long rest = static_cast<long>(std::abs(seconds) / 5 + 0.5) * 5;
+    const long near = static_cast<long>(std::floor((seconds + 4) / 5)) * 5;
+    const long rest = std::labs(near);
     std::string told;
     if (rest / 3600) told += std::to_string(rest / 3600) + "h";
     if (rest / 60 % 60) told += std::to_string(rest / 60 % 60) + "m";
     if (rest % 60) told += std::to_string(rest % 60) + "s";
-    return (seconds < 0 && rest ? "-" : "") + (told.empty() ? "0s" : told);
+    return (near < 0 ? "-" : "") + (told.empty() ? "0s" : told);
 }
 
 // Of a Duration or Timestamp.

@@ -64,14 +64,15 @@ const isNow = (key) => key === "server_time" || key === "emit_time";
 /** Of a Duration or Timestamp. */
 const seconds = (message) => Number(message.seconds ?? 0) + (message.nanos ?? 0) / 1e9;
 
-/** To the nearest five seconds: between two steps real time passes too. */
+/** In steps of five seconds, up to 4 s below and 1 s above: real time passes between two steps too, and most times get less by it. */
 function duration(seconds) {
-  const rest = Math.floor(Math.abs(seconds) / 5 + 0.5) * 5;
+  const near = Math.floor((seconds + 4) / 5) * 5;
+  const rest = Math.abs(near);
   const parts = [[3600, 1e6, "h"], [60, 60, "m"], [1, 60, "s"]]
     .map(([size, base, unit]) => [Math.floor(rest / size) % base, unit])
     .filter(([count]) => count > 0)
     .map(([count, unit]) => `${count}${unit}`);
-  return (seconds < 0 && rest > 0 ? "-" : "") + (parts.join("") || "0s");
+  return (near < 0 ? "-" : "") + (parts.join("") || "0s");
 }
 
 /** The sidecar's clock when it made this message: the first that is told in it. */

@@ -48,14 +48,15 @@ class Names:
 
 
 def duration(seconds: float) -> str:
-    """To the nearest five seconds: between two steps real time passes too."""
-    rest = int(abs(seconds) / 5 + 0.5) * 5
+    """In steps of five seconds, up to 4 s below and 1 s above: real time passes between two steps too, and most times get less by it."""
+    near = int((seconds + 4) // 5) * 5
+    rest = abs(near)
     parts = [
         f"{rest // size % base}{unit}"
         for size, base, unit in ((3600, 10**6, "h"), (60, 60, "m"), (1, 60, "s"))
         if rest // size % base
     ]
-    return ("-" if seconds < 0 and rest else "") + ("".join(parts) or "0s")
+    return ("-" if near < 0 else "") + ("".join(parts) or "0s")
 
 
 def seconds(message: object) -> float:

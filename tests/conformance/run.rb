@@ -42,11 +42,12 @@ end
 
 def seconds(message) = message.seconds + message.nanos / 1e9
 
-# To the nearest five seconds: between two steps real time passes too.
+# In steps of five seconds, up to 4 s below and 1 s above: real time passes between two steps too, and most times get less by it.
 def duration(seconds)
-  rest = (seconds.abs / 5 + 0.5).to_i * 5
+  near = ((seconds + 4) / 5).floor * 5
+  rest = near.abs
   parts = [[3600, 10**6, 'h'], [60, 60, 'm'], [1, 60, 's']].map { |size, base, unit| [rest / size % base, unit] }
-  (seconds.negative? && rest.positive? ? '-' : '') + (parts.reject { |count, _| count.zero? }.join.then { |all| all.empty? ? '0s' : all })
+  (near.negative? ? '-' : '') + (parts.reject { |count, _| count.zero? }.join.then { |all| all.empty? ? '0s' : all })
 end
 
 # The fields that are set, in the order of their numbers.

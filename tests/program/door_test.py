@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from support.api import Client, v1
+from support.api import Client, until_available, v1
 from support.process import Sidecar, eventually, free_port, run, tool
 
 EX_USAGE = 64
@@ -122,10 +122,12 @@ def test_while_the_store_is_away_nobody_comes_back_by_a_name_in_other_letter_cas
             return status
 
         with Client(sidecar.tcp) as client:
-            live, ended = (client.create().session_id for _ in range(2))
-            client.sessions.End(v1.EndRequest(session_id=ended, reason=v1.END_REASON_LOGOUT), timeout=10)
+            live, ended = (until_available(lambda name=name: client.create(request_id=name)).session_id for name in ("the-request-of-one", "that-of-the-other"))
+            until_available(lambda: client.end(ended, reason=v1.END_REASON_LOGOUT))
         both = f"sid={live}; SID={ended}"
-        assert (asked("/cart", f"sid={live}"), asked("/cart", both)) == (200, 401)
+        assert asked("/cart", f"sid={live}") == 200
+        # 503: on a busy machine the store may take longer than it has.
+        assert eventually(lambda: (status := asked("/cart", both)) != 503 and status, "the store answers") == 401
         redis.kill()
         eventually(lambda: sidecar.metrics("store_up")[""] == 0, "the store is away")
         assert (asked("/cart", f"sid={live}"), asked("/cart", both)) == (200, 503)

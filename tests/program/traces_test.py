@@ -6,13 +6,14 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from uuid import uuid4
 
 import grpc
 import pytest
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as collector
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2_grpc as collector_service
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
-from support.api import Client, v1
+from support.api import Client, until_available, v1
 from support.certificates import Authority
 from support.process import PATIENCE, eventually, free_port, run, tool
 
@@ -41,6 +42,13 @@ class Collector(collector_service.TraceServiceServicer):
             request, _ = self.requests.get(timeout=PATIENCE)
             self._spans += [span for each in request.resource_spans for scope in each.scope_spans for span in scope.spans]
         return self._spans
+
+    def server_span(self, trace: str) -> Span:
+        """That of a call in this trace, waiting until it has come."""
+        while not (found := [span for span in self._spans if span.kind == Span.SPAN_KIND_SERVER and span.trace_id.hex() == trace]):
+            self.spans(len(self._spans) + 1)
+        (span,) = found
+        return span
 
 
 @contextmanager
@@ -137,16 +145,24 @@ def test_calls_of_the_store_are_below_those_that_make_them(serve, directory):
             eventually(lambda: run(Path(tool("redis-cli")), "-p", str(store), "ping").stdout == "PONG\n", "redis answers")
             sidecar = serve(*listening, env=variables(port))
             with Client(sidecar.tcp) as client:
-                client.sessions.Create(v1.CreateRequest(session_id=SECRET), metadata=[SAMPLED], timeout=10)
-            spans = collected.spans(2)
-            (create,) = (span for span in spans if span.kind == Span.SPAN_KIND_SERVER)
+
+                def create_in_a_trace() -> str:
+                    trace = uuid4().hex
+                    request = v1.CreateRequest(session_id=SECRET, request_id="a-request-of-this-test")
+                    client.sessions.Create(request, metadata=[("traceparent", f"00-{trace}-{CALLER}-01")], timeout=10)
+                    return trace
+
+                trace = until_available(create_in_a_trace)
+            # It ends after all that is below it.
+            create = collected.server_span(trace)
+            spans = [span for span in collected.spans(0) if span.trace_id.hex() == trace]
             calls = [span for span in spans if span.kind == Span.SPAN_KIND_CLIENT]
             assert calls
             for call in calls:
-                assert (call.trace_id.hex(), call.parent_span_id) == (TRACE, create.span_id)
+                assert call.parent_span_id == create.span_id
                 assert call.name == f"EVALSHA {attributes(call)['db.stored_procedure.name']}"
                 assert create.start_time_unix_nano <= call.start_time_unix_nano <= call.end_time_unix_nano
-            assert SECRET not in str(spans)
+            assert SECRET not in str(collected.spans(0))
     finally:
         redis.kill()
         redis.wait()

@@ -5,7 +5,8 @@ Nothing is generated ahead: grpcio-tools compiles the .proto files when this mod
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 # The tests start processes while channels are open. Nothing is shared with them, so gRPC need not prepare for a fork.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
@@ -14,6 +15,7 @@ import envoy as _program
 import grpc
 
 from . import REPOSITORY
+from .process import eventually
 
 sys.path[:0] = [str(REPOSITORY / "proto"), str(REPOSITORY / "tests/support/proto")]
 # The package that brings Envoy's program has the name that Envoy's messages have.
@@ -25,6 +27,7 @@ envoy, _envoy_services = grpc.protos_and_services("envoy/service/auth/v3/externa
 errors = grpc.protos("google/rpc/errors.proto")
 
 Code = grpc.StatusCode
+T = TypeVar("T")
 
 CHANNEL_OPTIONS = {
     # Every client has connections of its own, so that closing one cuts only its own streams.
@@ -70,6 +73,21 @@ class Client:
         """Opens a watch of a tenant, or of the `scope` given. It stands when its first message has come."""
         fields.setdefault("scope", v1.WatchScope(whole_tenant=True))
         return self.sessions.WatchExpiry(v1.WatchExpiryRequest(**fields))
+
+
+def until_available(call: Callable[[], T]) -> T:
+    """What it answers. On a busy machine a store may not answer in the 250 ms that it has; then the sidecar says that it cannot know, and is
+    asked again."""
+
+    def attempt() -> T | None:
+        try:
+            return call()
+        except grpc.RpcError as error:
+            if error.code() != Code.UNAVAILABLE:
+                raise
+            return None
+
+    return eventually(attempt, "it is available")
 
 
 def error_details(error: grpc.RpcError) -> list:

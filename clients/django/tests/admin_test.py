@@ -1,7 +1,7 @@
 """The admin's page "sessions of this user"."""
 
 import pytest
-from conftest import POLICY, Browser, Site
+from conftest import PATIENT, POLICY, Browser, Site
 from django.contrib.auth.models import Permission, User
 from support.certificates import Authority
 from support.process import free_port
@@ -17,7 +17,7 @@ def site(serve, directory, settings, db):
     listen = [f"tcp://127.0.0.1:{port}", f"tcp://127.0.0.1:{admin}?verbs=admin"]
     process = serve("--dev", "--policy-file", str(directory / "policy.toml"), listen=listen)
     settings.SESSION_SIDECAR = settings.SESSION_SIDECAR | {"TARGET": f"127.0.0.1:{port}", "ADMIN_TARGET": f"127.0.0.1:{admin}"}
-    with Sidecar(f"127.0.0.1:{port}") as client:
+    with Sidecar(f"127.0.0.1:{port}", deadline=PATIENT) as client:
         yield Site(client, process)
 
 

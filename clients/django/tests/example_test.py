@@ -25,6 +25,7 @@ class Example(Server):
             "DJANGO_SETTINGS_MODULE": "notebook.settings",
             "SITE_DATABASE": str(directory / "site.sqlite3"),
             "SITE_MODE": self.mode,
+            "SITE_DEADLINE_SECONDS": str(PATIENT.total_seconds()),
             "SESSION_SIDECAR_TARGET": sidecar,
         }
 

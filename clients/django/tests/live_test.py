@@ -160,7 +160,7 @@ def test_four_forked_workers_serve_and_stop(served):
 
 
 @uvicorn
-def test_a_socket_of_channels_is_closed_within_a_second_of_the_end(served):
+def test_a_socket_of_channels_is_closed_when_the_site_is_told_of_the_end(served):
     server, site = served.server, served.site
     session_id = server.log_in()
     with connect(f"ws://127.0.0.1:{server.port}/echo/", additional_headers={"Cookie": f"sessionid={session_id}"}) as socket:
@@ -168,9 +168,15 @@ def test_a_socket_of_channels_is_closed_within_a_second_of_the_end(served):
         socket.send("are you there?")
         assert socket.recv(PATIENCE) == "are you there?"
         eventually(lambda: site.process.metric("watchers") == 1, "the site is told of ends")
+
+        def asked() -> float:
+            return sum(count for labels, count in site.process.metrics("rpcs_total").items() if 'method="Check"' in labels)
+
+        eventually(lambda: asked() == 4, "it has asked when the socket opened, before and after it began to watch, and when the watch stood")
         site.sidecar.end(session_id, reason=EndReason.REVOKED)
         with pytest.raises(ConnectionClosed) as closed:
-            socket.recv(1)
+            socket.recv(PATIENCE)
+        assert asked() == 4, "and needed not ask again"
         assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (4401, "REVOKED")
     with pytest.raises(InvalidStatus, match="403"):
         connect(f"ws://127.0.0.1:{server.port}/echo/", additional_headers={"Cookie": f"sessionid={session_id}"})

@@ -4,6 +4,7 @@ SITE_MODE            package: django_session_sidecar judges sessions. plain: a g
 SITE_DATABASE        an SQLite file; else example.sqlite3 here
 SITE_SECRET_KEY      Django's SECRET_KEY
 SITE_POLL_SECONDS    how often the dashboard asks for news
+SITE_DEADLINE_SECONDS    how long the sidecar may take to answer the package
 SESSION_SIDECAR_TARGET, SESSION_SIDECAR_ADMIN_TARGET    where the sidecar is, and its listener for support staff
 """
 
@@ -46,7 +47,10 @@ MIDDLEWARE = [
 if WITH_PACKAGE:
     INSTALLED_APPS.append("django_session_sidecar")
     MIDDLEWARE.append("django_session_sidecar.middleware.SessionSidecarMiddleware")
-    SESSION_SIDECAR = {"ADMIN_TARGET": os.environ.get("SESSION_SIDECAR_ADMIN_TARGET")}
+    SESSION_SIDECAR = {
+        "ADMIN_TARGET": os.environ.get("SESSION_SIDECAR_ADMIN_TARGET"),
+        "DEADLINE": float(os.environ.get("SITE_DEADLINE_SECONDS", "0.25")),
+    }
 
 TEMPLATES = [
     {

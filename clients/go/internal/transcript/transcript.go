@@ -76,12 +76,13 @@ func (n *Names) shown(key, value string) string {
 	return n.byValue[value]
 }
 
-// duration is told to the nearest five seconds: between two steps real time passes too.
+// duration is told in steps of five seconds, up to 4 s below and 1 s above: real time passes between two steps too, and most times get
+// less by it.
 func duration(seconds float64) string {
-	rest := int(math.Abs(seconds)/5+0.5) * 5
+	rest := int(math.Floor((seconds+4)/5)) * 5
 	told := ""
-	if seconds < 0 && rest > 0 {
-		told = "-"
+	if rest < 0 {
+		told, rest = "-", -rest
 	}
 	if rest == 0 {
 		return "0s"
