@@ -9,7 +9,8 @@ import * as net from 'node:net';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { Connections } from '../../examples/gateway/connections.mjs';
-import { Site, freePort, repository } from './site.mjs';
+import { freePort } from '../support/process.mjs';
+import { Site, repository } from './site.mjs';
 
 const read = (path) => readFileSync(join(repository, path), 'utf8');
 
