@@ -81,6 +81,7 @@ class Connection {
   static async events(site, id) {
     const connection = new Connection(site, '/events', id);
     [connection.answer] = await once(connection.request, 'response');
+    assert.equal(connection.answer.statusCode, 200);
     connection.stream = connection.answer;
     return connection;
   }
@@ -138,9 +139,11 @@ describe('what is open through the example gateway', () => {
     events.request.destroy();
   });
 
-  test('nobody waits for a sidecar that hangs', async () => {
-    const id = login();
-    const [response] = await site.standingStill(() => once(new Connection(site, '/events', id).request, 'response'));
+  test('nobody waits for a sidecar that hangs', async (t) => {
+    const own = await Site.start({ gateway: 'own', application: lasting, patient: false, browser: false });
+    t.after(() => own.stop());
+    const id = own.run('create');
+    const [response] = await own.standingStill(() => once(new Connection(own, '/events', id).request, 'response'));
     assert.deepEqual([response.statusCode, response.headers['retry-after'], response.headers['set-cookie']], [503, '1', undefined]);
   });
 

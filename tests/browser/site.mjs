@@ -76,10 +76,11 @@ export async function says(child, stream, line) {
 
 export class Site {
   /**
-   * `gateway`: nginx, envoy, own (the example of docs/gateway.md) or none. `change` may make its documented configuration another one. `flags` of the sidecar: its clock is
-   * the test's unless they say otherwise. `ports` that are wanted, if they are free; `browser`: whether there is one.
+   * `gateway`: nginx, envoy, own (the example of docs/gateway.md) or none. `change` may make its documented configuration another one. `patient`: whether it
+   * waits longer for the sidecar than is documented. `flags` of the sidecar: its clock is the test's unless they say otherwise. `ports` that are wanted, if
+   * they are free; `browser`: whether there is one.
    */
-  static async start({ gateway = 'nginx', change = (conf) => conf, policy = POLICY, application = pages, flags = ['--dev'], ports = {}, browser = true } = {}) {
+  static async start({ gateway = 'nginx', change = (conf) => conf, patient = true, policy = POLICY, application = pages, flags = ['--dev'], ports = {}, browser = true } = {}) {
     const site = new Site();
     site.work = mkdtempSync(join(tmpdir(), 'session-site-'));
     site.flags = flags;
@@ -89,7 +90,7 @@ export class Site {
     site.application = await application(site);
     if (gateway === 'none') site.web = site.app;
     else {
-      site.gateway = new gateways[gateway](site, change);
+      site.gateway = new gateways[gateway](site, change, patient);
       await site.startGateway();
     }
     if (browser) {
