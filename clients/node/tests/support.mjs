@@ -59,10 +59,10 @@ export async function serve(t, { query = '', tcpQuery = query, port, args = ['--
   const [, admin] = output.match(/listening for admin endpoint=http:\/\/(\S+)/);
   return {
     child, tcp, admin, uds: `unix:${home}/socket`, port: Number(tcp.split(':')[1]),
-    /** A metric that has no labels. */
+    /** A metric, by its name and labels. */
     async metric(name) {
-      const [, value] = (await (await fetch(`http://${admin}/metrics`)).text()).match(new RegExp(`^session_sidecar_${name} (\\d+)$`, 'm'));
-      return Number(value);
+      const lines = (await (await fetch(`http://${admin}/metrics`)).text()).split('\n');
+      return Number(lines.find((line) => line.startsWith(`session_sidecar_${name} `)).split(' ')[1]);
     },
     async kill() {
       child.kill('SIGKILL');
