@@ -170,6 +170,14 @@ for (const gateway of ['envoy', 'own']) {
   });
 }
 
+test('envoy: nobody waits for a sidecar that hangs', async (t) => {
+  const site = await Site.start({ gateway: 'envoy', patient: false, browser: false });
+  t.after(() => site.stop());
+  const id = site.run('create', '--subject', 'ada');
+  const { status, headers } = await site.standingStill(() => ask(site, '/app.html', { id }));
+  assert.deepEqual([status, headers['set-cookie'], site.sent.some(({ path }) => path === '/app.html')], [503, undefined, false]);
+});
+
 const STARTS = `
 [policy.default]
 tombstone_ttl = "14d"

@@ -1,4 +1,5 @@
-// The gateways that stand before the site, each as its page in docs/ has it, but for the ports.
+// The gateways that stand before the site, each as its page in docs/ has it, but for the ports; and for its patience with the sidecar, unless a test
+// is about that: a busy machine may stall for longer than is documented.
 
 import { spawn } from 'node:child_process';
 import { cpSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
@@ -6,13 +7,18 @@ import { join, resolve } from 'node:path';
 
 const repository = resolve(import.meta.dirname, '../..');
 
+/** A text of the file, which has all that is to be another. */
+function changed(file, text, changes) {
+  return Object.entries(changes).reduce((text, [theirs, ours]) => {
+    if (!text.includes(theirs)) throw new Error(`${file} has no ${theirs}`);
+    return text.replaceAll(theirs, ours);
+  }, text);
+}
+
 /** The configuration of a page, with other ports. */
 function documented(page, language, ports) {
   const [, conf] = readFileSync(join(repository, 'docs', page), 'utf8').match(new RegExp(`\`\`\`${language}\\n(.*?)\`\`\``, 's'));
-  return Object.entries(ports).reduce((text, [theirs, ours]) => {
-    if (!text.includes(theirs)) throw new Error(`docs/${page} has no ${theirs}`);
-    return text.replaceAll(theirs, ours);
-  }, conf);
+  return changed(`docs/${page}`, conf, ports);
 }
 
 class Nginx {
@@ -31,11 +37,12 @@ class Nginx {
 }
 
 class Envoy {
-  constructor(site, change) {
+  constructor(site, change, patient) {
     this.file = join(site.work, 'envoy.yaml');
     const at = (port) => `127.0.0.1, port_value: ${port} }`;
     const ports = { '0.0.0.0, port_value: 80 }': at(site.web), [at(50151)]: at(site.api), [at(50153)]: at(site.door), [at(8000)]: at(site.app) };
-    writeFileSync(this.file, change(documented('envoy.md', 'yaml', ports)));
+    const patience = patient && { 'timeout: 0.25s': 'timeout: 20s' };
+    writeFileSync(this.file, change(documented('envoy.md', 'yaml', { ...ports, ...patience })));
   }
 
   spawn() {
@@ -46,10 +53,12 @@ class Envoy {
 
 /** The example of docs/gateway.md, copied as its users copy it. What the others are told by the policy file it is told by settings of its own. */
 class Own {
-  constructor(site, change) {
+  constructor(site, change, patient) {
     this.work = join(site.work, 'gateway');
     cpSync(join(repository, 'examples/gateway'), this.work, { recursive: true });
     symlinkSync(join(repository, 'tests/conformance/node_modules'), join(this.work, 'node_modules'));
+    const asks = join(this.work, 'sidecar.mjs');
+    if (patient) writeFileSync(asks, changed(asks, readFileSync(asks, 'utf8'), { 'PATIENCE = 250;': 'PATIENCE = 20_000;' }));
     const at = (port) => `127.0.0.1:${port}`;
     const ports = { '0.0.0.0:80\n': `${at(site.web)}\n`, [at(50151)]: at(site.api), [at(50153)]: at(site.door), [at(8000)]: at(site.app) };
     let conf = documented('gateway.md', 'ini', { ...ports, '../../proto': join(repository, 'proto') });

@@ -9,7 +9,8 @@ import * as net from 'node:net';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { Connections } from '../../examples/gateway/connections.mjs';
-import { Site, freePort, repository } from './site.mjs';
+import { freePort } from '../support/process.mjs';
+import { Site, repository } from './site.mjs';
 
 const read = (path) => readFileSync(join(repository, path), 'utf8');
 
@@ -80,6 +81,7 @@ class Connection {
   static async events(site, id) {
     const connection = new Connection(site, '/events', id);
     [connection.answer] = await once(connection.request, 'response');
+    assert.equal(connection.answer.statusCode, 200);
     connection.stream = connection.answer;
     return connection;
   }
@@ -137,9 +139,11 @@ describe('what is open through the example gateway', () => {
     events.request.destroy();
   });
 
-  test('nobody waits for a sidecar that hangs', async () => {
-    const id = login();
-    const [response] = await site.standingStill(() => once(new Connection(site, '/events', id).request, 'response'));
+  test('nobody waits for a sidecar that hangs', async (t) => {
+    const own = await Site.start({ gateway: 'own', application: lasting, patient: false, browser: false });
+    t.after(() => own.stop());
+    const id = own.run('create');
+    const [response] = await own.standingStill(() => once(new Connection(own, '/events', id).request, 'response'));
     assert.deepEqual([response.statusCode, response.headers['retry-after'], response.headers['set-cookie']], [503, '1', undefined]);
   });
 

@@ -7,7 +7,7 @@ import { spec } from 'node:test/reporters';
 
 const files = process.argv.slice(2);
 const all = readdirSync(import.meta.dirname).filter((name) => name.endsWith('.test.mjs'));
-const tests = run({ files: (files.length ? files : all).map((name) => join(import.meta.dirname, name)), concurrency: 1, timeout: 300_000 });
+const tests = run({ files: (files.length ? files : all).map((name) => join(import.meta.dirname, name)), concurrency: 1, timeout: 900_000 });
 let [passed, failed] = [0, 0];
 const counts = (event) => event.details?.type !== 'suite';
 tests.on('test:pass', (event) => { if (counts(event)) event.skip || event.todo ? failed++ : passed++; });

@@ -2,15 +2,14 @@
 // test's: it passes only when a test says so.
 
 import { spawn, execFileSync } from 'node:child_process';
-import { randomInt } from 'node:crypto';
 import { once } from 'node:events';
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import * as http from 'node:http';
-import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { extname, join, resolve } from 'node:path';
 import { createInterface } from 'node:readline';
 import { chromium } from 'playwright-core';
+import { freePort, standingStill } from '../support/process.mjs';
 import { gateways } from './gateways.mjs';
 
 const here = import.meta.dirname;
@@ -65,23 +64,6 @@ function pages(site) {
   return { login: '/login.html', stop };
 }
 
-const given = new Set();
-
-/** This port if it is free, or any; never one twice, and none that the system gives to whoever asks for any port before it is listened on here. */
-export async function freePort(wanted = randomInt(20_000, 32_768)) {
-  if (given.has(wanted)) return freePort();
-  given.add(wanted);
-  const server = createServer().listen(wanted, '127.0.0.1');
-  try {
-    await once(server, 'listening');
-  } catch {
-    return freePort();
-  }
-  server.close();
-  await once(server, 'close');
-  return wanted;
-}
-
 /** Waits until the process says a line like this; fails if it ends. */
 export async function says(child, stream, line) {
   const all = [];
@@ -92,21 +74,13 @@ export async function says(child, stream, line) {
   throw new Error(`${child.spawnfile} ended before it said ${line}:\n${all.join('\n')}`);
 }
 
-/** Whether a thread is stopped. One that has ended meanwhile is not, and is not found the next time. */
-function stands(task) {
-  try {
-    return readFileSync(join(task, 'stat'), 'utf8').includes(') T ');
-  } catch {
-    return false;
-  }
-}
-
 export class Site {
   /**
-   * `gateway`: nginx, envoy, own (the example of docs/gateway.md) or none. `change` may make its documented configuration another one. `flags` of the sidecar: its clock is
-   * the test's unless they say otherwise. `ports` that are wanted, if they are free; `browser`: whether there is one.
+   * `gateway`: nginx, envoy, own (the example of docs/gateway.md) or none. `change` may make its documented configuration another one. `patient`: whether it
+   * waits longer for the sidecar than is documented. `flags` of the sidecar: its clock is the test's unless they say otherwise. `ports` that are wanted, if
+   * they are free; `browser`: whether there is one.
    */
-  static async start({ gateway = 'nginx', change = (conf) => conf, policy = POLICY, application = pages, flags = ['--dev'], ports = {}, browser = true } = {}) {
+  static async start({ gateway = 'nginx', change = (conf) => conf, patient = true, policy = POLICY, application = pages, flags = ['--dev'], ports = {}, browser = true } = {}) {
     const site = new Site();
     site.work = mkdtempSync(join(tmpdir(), 'session-site-'));
     site.flags = flags;
@@ -116,7 +90,7 @@ export class Site {
     site.application = await application(site);
     if (gateway === 'none') site.web = site.app;
     else {
-      site.gateway = new gateways[gateway](site, change);
+      site.gateway = new gateways[gateway](site, change, patient);
       await site.startGateway();
     }
     if (browser) {
@@ -165,20 +139,9 @@ export class Site {
     await gone;
   }
 
-  /** While `during` runs, all threads of the sidecar are stopped. A signal alone is not enough: one that runs on another processor stops later. */
-  async standingStill(during) {
-    this.sidecar.kill('SIGSTOP');
-    try {
-      const tasks = `/proc/${this.sidecar.pid}/task`;
-      const until = performance.now() + 30_000;
-      while (!readdirSync(tasks).every((task) => stands(join(tasks, task)))) {
-        if (performance.now() > until) throw new Error('the sidecar does not stand still');
-        await new Promise(setImmediate);
-      }
-      return await during();
-    } finally {
-      this.sidecar.kill('SIGCONT');
-    }
+  /** While `during` runs, the sidecar hangs. */
+  standingStill(during) {
+    return standingStill(this.sidecar, during);
   }
 
   async stop() {

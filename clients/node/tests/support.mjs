@@ -3,13 +3,15 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { createServer } from 'node:net';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Sidecar } from 'session-sidecar';
 import { FakeSidecar } from 'session-sidecar/fake';
+import { freePort, standingStill } from '../../../tests/support/process.mjs';
+
+export { freePort };
 
 export const client = join(import.meta.dirname, '..');
 export const repository = resolve(client, '../..');
@@ -30,23 +32,13 @@ export async function eventually(condition, what) {
   }
 }
 
-/** A TCP port that nobody listens on. */
-export async function freePort() {
-  const server = createServer().listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const { port } = server.address();
-  server.close();
-  await once(server, 'close');
-  return port;
-}
-
 const environment = Object.fromEntries(Object.entries(process.env).filter(([name]) => !/^(SESSION_SIDECAR_|RUST_LOG)/.test(name)));
 
-/** `session-sidecar serve`, on a TCP port and a socket; it is killed when the test `t` is over. `tcpQuery`: of the port alone. */
-export async function serve(t, { query = '', tcpQuery = query, port = 0, args = ['--dev'], policy } = {}) {
+/** `session-sidecar serve`, on a TCP port, where another may follow it, and a socket; it is killed when the test `t` is over. `tcpQuery`: of the port alone. */
+export async function serve(t, { query = '', tcpQuery = query, port, args = ['--dev'], policy } = {}) {
   const home = mkdtempSync(join(tmpdir(), 'sidecar-'));
   if (policy) writeFileSync(join(home, 'policy.toml'), policy);
-  const listen = ['--listen', `tcp://127.0.0.1:${port}${tcpQuery}`, '--listen', `unix://${home}/socket${query}`, '--admin-listen', '127.0.0.1:0'];
+  const listen = ['--listen', `tcp://127.0.0.1:${port ?? await freePort()}${tcpQuery}`, '--listen', `unix://${home}/socket${query}`, '--admin-listen', '127.0.0.1:0'];
   const child = spawn(binary, ['serve', '--log-format', 'human', ...args, ...(policy ? ['--policy-file', join(home, 'policy.toml')] : []), ...listen], {
     env: environment, stdio: ['ignore', 'pipe', 'pipe'],
   });
@@ -67,10 +59,10 @@ export async function serve(t, { query = '', tcpQuery = query, port = 0, args = 
   const [, admin] = output.match(/listening for admin endpoint=http:\/\/(\S+)/);
   return {
     child, tcp, admin, uds: `unix:${home}/socket`, port: Number(tcp.split(':')[1]),
-    /** A metric that has no labels. */
+    /** A metric, by its name and labels. */
     async metric(name) {
-      const [, value] = (await (await fetch(`http://${admin}/metrics`)).text()).match(new RegExp(`^session_sidecar_${name} (\\d+)$`, 'm'));
-      return Number(value);
+      const lines = (await (await fetch(`http://${admin}/metrics`)).text()).split('\n');
+      return Number(lines.find((line) => line.startsWith(`session_sidecar_${name} `)).split(' ')[1]);
     },
     async kill() {
       child.kill('SIGKILL');
@@ -80,17 +72,8 @@ export async function serve(t, { query = '', tcpQuery = query, port = 0, args = 
       child.kill('SIGTERM');
       await exited;
     },
-    /** While `during` runs, all its threads are stopped. */
-    async standingStill(during) {
-      child.kill('SIGSTOP');
-      try {
-        const stats = () => readdirSync(`/proc/${child.pid}/task`).map((task) => readFileSync(`/proc/${child.pid}/task/${task}/stat`, 'utf8'));
-        await eventually(() => stats().every((stat) => stat.includes(') T ')), 'it stands still');
-        return await during();
-      } finally {
-        child.kill('SIGCONT');
-      }
-    },
+    /** While `during` runs, it hangs. */
+    standingStill: (during) => standingStill(child, during),
   };
 }
 

@@ -233,7 +233,7 @@ for (const [framework, site] of Object.entries(SITES)) {
 
     test('nobody is logged out while the sidecar is away: 503, or they go on, as the fail policy says', async (t) => {
       for (const fail of ['closed', 'open']) {
-        const { process, browser } = await open(t, {}, { deadline: 250, fail });
+        const { process, browser } = await open(t, {}, { fail });
         assert.equal((await browser.post('/login?subject=ada')).status, 200);
         await process.kill();
         const answer = await browser.get('/');

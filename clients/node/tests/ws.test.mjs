@@ -7,7 +7,7 @@ import { test } from 'node:test';
 import { advance } from 'session-sidecar/testing';
 import { AGAIN, cookieOf, LATER, OVER, SocketCloser } from 'session-sidecar/ws';
 import { WebSocket, WebSocketServer } from 'ws';
-import { connect, eventually, NEVER_ISSUED, serve } from './support.mjs';
+import { connect, eventually, MINUTE, NEVER_ISSUED, serve } from './support.mjs';
 
 /** A server whose sockets echo, as long as their session lives. */
 async function echo(t, sidecar, options = {}) {
@@ -29,6 +29,9 @@ async function echo(t, sidecar, options = {}) {
   return { heard, port: server.address().port };
 }
 
+/** How often the sidecar was asked what a session is. */
+const checks = (process) => process.metric('rpcs_total{method="Check",code="OK"}');
+
 /** A client that keeps what it is told. */
 function open({ port }, sessionId) {
   const socket = new WebSocket(`ws://127.0.0.1:${port}`, { headers: sessionId === undefined ? {} : { cookie: `other=1; sid=${sessionId}` } });
@@ -36,11 +39,13 @@ function open({ port }, sessionId) {
   socket.on('message', (data) => told.push(String(data)));
   const closed = once(socket, 'close').then(([code, reason]) => [code, String(reason)]);
   const says = (text) => eventually(() => told.some((each) => each.includes(text)), text);
-  return { socket, told, closed, says };
+  const closes = () => eventually(() => socket.readyState === WebSocket.CLOSED, 'it is closed').then(() => closed);
+  return { socket, told, closed, closes, says };
 }
 
-test('a socket is closed within a second of the end, with the reason', async (t) => {
-  const sidecar = connect(t, (await serve(t)).tcp);
+test('a socket is closed at the end, with the reason, and nobody asks for it', async (t) => {
+  const process = await serve(t);
+  const sidecar = connect(t, process.tcp);
   const server = await echo(t, sidecar);
   const [one, other, revoked] = await Promise.all([1, 2, 3].map(() => sidecar.create({ subject: 'ada' })));
   const sockets = [one, one, other, revoked].map(({ sessionId }) => open(server, sessionId));
@@ -49,10 +54,10 @@ test('a socket is closed within a second of the end, with the reason', async (t)
     socket.send('hello');
     await says('echo hello');
   }
-  const began = performance.now();
+  await eventually(async () => (await checks(process)) === 9, 'two for each socket, and one for all when the watch stands');
   await sidecar.end(revoked.sessionId, { reason: 'REVOKED' });
-  assert.deepEqual(await sockets[3].closed, [OVER, 'REVOKED']);
-  assert.ok(performance.now() - began < 1_000);
+  assert.deepEqual(await sockets[3].closes(), [OVER, 'REVOKED']);
+  assert.equal(await checks(process), 9);
   await sidecar.extend(other.sessionId, { wantedDuration: 60_000 });
   await advance(sidecar, 21_000);
   assert.deepEqual(await Promise.all([sockets[0].closed, sockets[1].closed]), [[OVER, 'IDLE_TIMEOUT'], [OVER, 'IDLE_TIMEOUT']]);
@@ -60,17 +65,23 @@ test('a socket is closed within a second of the end, with the reason', async (t)
 });
 
 test('warnings are sent if that is asked for, and their withdrawal', async (t) => {
-  const sidecar = connect(t, (await serve(t)).tcp);
+  const process = await serve(t, { policy: '[policy.default]\nidle_timeout = "20m"\nabsolute_timeout = "2h"\nwarn_before = ["10m"]\n' });
+  const sidecar = connect(t, process.tcp);
+  const began = performance.now();
   const { sessionId } = await sidecar.create();
   const silent = open(await echo(t, sidecar), sessionId);
   const warned = open(await echo(t, sidecar, { warn: true }), sessionId);
   const own = open(await echo(t, sidecar, { warn: ({ kind }) => `my ${kind}` }), sessionId);
   for (const { says } of [silent, warned, own]) await says('ready');
-  await advance(sidecar, 11_000);
+  // Each has a watch of its own, which tells of nothing that was before it.
+  await eventually(async () => (await process.metric('watchers')) === 3, 'they hear of it');
+  await advance(sidecar, 11 * MINUTE);
+  const took = (performance.now() - began) / 1000;
   await warned.says('session-warning');
   const { expires_in, ...rest } = JSON.parse(warned.told[1]);
   assert.deepEqual(rest, { type: 'session-warning', limit: 'IDLE', can_extend: true });
-  assert.ok(expires_in > 8 && expires_in <= 10);
+  // The clock goes from one warning to the next; what it goes by itself is all that may be missing.
+  assert.ok(expires_in > 600 - took && expires_in <= 600, `${expires_in} s, after ${took} s`);
   await sidecar.extend(sessionId);
   await warned.says('session-cleared');
   assert.equal(JSON.parse(warned.told[2]).cause, 'EXTENDED');
@@ -93,7 +104,7 @@ test('a session that goes on under a new id takes its sockets along', async (t) 
 
 test('what is over, unknown, or no session at all does not stay open, and is not heard', async (t) => {
   const process = await serve(t);
-  const sidecar = connect(t, process.tcp, { deadline: 250 });
+  const sidecar = connect(t, process.tcp);
   const server = await echo(t, sidecar);
   const { sessionId } = await sidecar.create();
   await sidecar.end(sessionId);
@@ -129,18 +140,16 @@ test('a restart of the sidecar, which forgets its sessions, closes their sockets
   assert.deepEqual(await closed, [AGAIN, 'UNKNOWN']);
 });
 
-test('a listener that tells of no whole tenant is asked in its place, twice a second', async (t) => {
+test('a listener that tells of no whole tenant is asked in its place', async (t) => {
   const process = await serve(t, { query: '?verbs=use,issue,end,watch-own' });
   const sidecar = connect(t, process.tcp);
   const server = await echo(t, sidecar);
   const { sessionId } = await sidecar.create();
-  const { closed, says } = open(server, sessionId);
+  const { closes, says } = open(server, sessionId);
   await says('ready');
   const rotated = await sidecar.rotate(sessionId);
-  const began = performance.now();
   await sidecar.end(rotated.sessionId, { reason: 'REVOKED' });
-  assert.deepEqual(await closed, [OVER, 'REVOKED']);
-  assert.ok(performance.now() - began < 1_500);
+  assert.deepEqual(await closes(), [OVER, 'REVOKED']);
 });
 
 test('a client that answers no closing handshake is cut off, and not heard any more', async (t) => {
