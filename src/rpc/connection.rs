@@ -20,6 +20,10 @@ use super::{Admission, Repair, authority::PREFACE};
 /// How long a client may take to say that it speaks HTTP/2.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
+/// How long a client may take to hang up after all was said. Who closes a socket in which something lies unread takes back what the
+/// other side has not read yet: the end of its streams, say (RFC 1122 section 4.2.2.13; unix(7) for sockets in the file system).
+const LINGER: Duration = Duration::from_secs(2);
+
 /// What a connection reads from and writes to.
 pub trait Io: AsyncRead + AsyncWrite + Unpin + Send {}
 
@@ -34,6 +38,8 @@ pub struct Connection {
     handshake: Option<(Pin<Box<Sleep>>, usize)>,
     /// Looks at the first request, and at the others only if that one is in need of it.
     repair: Option<Box<Repair>>,
+    /// Runs since all was said.
+    lingering: Option<Pin<Box<Sleep>>>,
     /// A place under the cap of connections.
     _place: Option<OwnedSemaphorePermit>,
 }
@@ -46,6 +52,7 @@ impl Connection {
             admission: Arc::new(admission.into()),
             handshake: Some((Box::pin(sleep(HANDSHAKE)), 0)),
             repair: None,
+            lingering: None,
             _place: place,
         }
     }
@@ -126,7 +133,23 @@ impl AsyncWrite for Connection {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
+        let this = &mut *self;
+        let timer = match &mut this.lingering {
+            Some(timer) => timer,
+            None => {
+                ready!(Pin::new(&mut this.io).poll_shutdown(cx))?;
+                this.lingering.insert(Box::pin(sleep(LINGER)))
+            }
+        };
+        let mut bytes = [0; 4096];
+        while timer.as_mut().poll(cx).is_pending() {
+            let mut unheard = ReadBuf::new(&mut bytes);
+            let read = ready!(Pin::new(&mut this.io).poll_read(cx, &mut unheard));
+            if read.is_err() || unheard.filled().is_empty() {
+                break;
+            }
+        }
+        Poll::Ready(Ok(()))
     }
 
     fn poll_write_vectored(
@@ -139,5 +162,53 @@ impl AsyncWrite for Connection {
 
     fn is_write_vectored(&self) -> bool {
         self.io.is_write_vectored()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _, duplex},
+        net::UnixStream,
+        time::Instant,
+    };
+
+    use super::*;
+    use crate::rpc::Caller;
+
+    fn connection(io: impl Io + 'static) -> Connection {
+        Connection::new(io, Arc::new(Caller::default()), None)
+    }
+
+    #[tokio::test]
+    async fn what_was_said_last_is_heard_though_nobody_listens_any_more() {
+        let (near, mut far) = UnixStream::pair().expect("sockets");
+        far.write_all(b"unread").await.expect("written");
+        let saying = tokio::spawn(async move {
+            let mut near = connection(near);
+            near.write_all(b"goodbye").await.expect("written");
+            near.shutdown().await
+        });
+        let mut heard = Vec::new();
+        far.read_to_end(&mut heard).await.expect("no reset");
+        assert_eq!(heard, b"goodbye");
+        assert!(!saying.is_finished(), "the other side may still be speaking");
+        far.write_all(b"more that nobody reads").await.expect("written");
+        drop(far);
+        saying.await.expect("no panic").expect("closed");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_does_not_hang_up_is_not_waited_for_long() {
+        let (near, mut far) = duplex(64);
+        let began = Instant::now();
+        let speaking = tokio::spawn(async move {
+            while far.write_all(b"and another thing").await.is_ok() {
+                sleep(LINGER / 10).await;
+            }
+        });
+        connection(near).shutdown().await.expect("closed");
+        assert_eq!(began.elapsed(), LINGER);
+        speaking.await.expect("it is told");
     }
 }
