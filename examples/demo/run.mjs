@@ -35,7 +35,7 @@ if (!(gateway in STANDS)) {
 
 const site = await Site.start({
   gateway,
-  patient: false,
+  patient: once,
   policy: POLICY,
   application: django(gateway === 'none' ? 'package' : 'plain', 2),
   flags: ['--log-format', 'human'],
