@@ -336,7 +336,7 @@ impl App {
         written.context("the audit log was not closed")?;
         match drained {
             Ok(ended) => ended.context("the server panicked")?.context("the server failed")?,
-            Err(_) => warn!("calls were still under way at the end of the drain timeout; they are dropped"),
+            Err(_) => warn!("calls or connections were still open at the end of the drain timeout; they are dropped"),
         }
         stopped.cancel();
         if let Some(admin) = admin {

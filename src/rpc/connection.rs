@@ -20,8 +20,9 @@ use super::{Admission, Repair, authority::PREFACE};
 /// How long a client may take to say that it speaks HTTP/2.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
-/// How long a client may take to hang up after all was said. Who closes a socket in which something lies unread takes back what the
-/// other side has not read yet: the end of its streams, say (RFC 1122 section 4.2.2.13; unix(7) for sockets in the file system).
+/// How long a client may take to hang up after all was said. Who closes a socket in which something lies unread resets the connection
+/// (RFC 1122 section 4.2.2.13): what was said last may be lost, the end of a stream, say, and a Unix socket says ECONNRESET in place of the
+/// end. Meanwhile h2 still hands over the requests that it had before an error ended the connection; their streams are over.
 const LINGER: Duration = Duration::from_secs(2);
 
 /// What a connection reads from and writes to.

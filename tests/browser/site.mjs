@@ -76,14 +76,15 @@ export async function says(child, stream, line) {
 
 export class Site {
   /**
-   * `gateway`: nginx, envoy, own (the example of docs/gateway.md) or none. `change` may make its documented configuration another one. `patient`: whether it
-   * waits longer for the sidecar than is documented. `flags` of the sidecar: its clock is the test's unless they say otherwise. `ports` that are wanted, if
+   * `gateway`: nginx, envoy, own (the example of docs/gateway.md) or none. `change` may make its documented configuration another one. `patient`: whether it,
+   * or an application that asks the sidecar itself, waits longer than is documented. `flags` of the sidecar: its clock is the test's unless they say otherwise. `ports` that are wanted, if
    * they are free; `browser`: whether there is one.
    */
   static async start({ gateway = 'nginx', change = (conf) => conf, patient = true, policy = POLICY, application = pages, flags = ['--dev'], ports = {}, browser = true } = {}) {
     const site = new Site();
     site.work = mkdtempSync(join(tmpdir(), 'session-site-'));
     site.flags = flags;
+    site.patient = patient;
     writeFileSync(join(site.work, 'policy.toml'), policy);
     for (const port of ['api', 'admin', 'door', 'web', 'app']) site[port] = await freePort(ports[port]);
     await site.startSidecar();

@@ -100,9 +100,9 @@ public final class Run {
         }
     }
 
-    /** In steps of five seconds, up to 4 s below and 1 s above: real time passes between two steps too, and most times get less by it. */
+    /** In steps of ten seconds, from 7 s below to 3 s above: real time passes between two steps too, and most times get less by it. */
     private static String duration(double seconds) {
-        long near = (long) Math.floor((seconds + 4) / 5) * 5, rest = Math.abs(near);
+        long near = (long) Math.floor((seconds + 7) / 10) * 10, rest = Math.abs(near);
         String told = (rest / 3600 > 0 ? rest / 3600 + "h" : "") + (rest / 60 % 60 > 0 ? rest / 60 % 60 + "m" : "") + (rest % 60 > 0 ? rest % 60 + "s" : "");
         return (near < 0 ? "-" : "") + (told.isEmpty() ? "0s" : told);
     }

@@ -88,9 +88,9 @@ class Names {
     int unknown_ = 0;
 };
 
-// In steps of five seconds, up to 4 s below and 1 s above: real time passes between two steps too, and most times get less by it.
+// In steps of ten seconds, from 7 s below to 3 s above: real time passes between two steps too, and most times get less by it.
 std::string duration(double seconds) {
-    const long near = static_cast<long>(std::floor((seconds + 4) / 5)) * 5;
+    const long near = static_cast<long>(std::floor((seconds + 7) / 10)) * 10;
     const long rest = std::labs(near);
     std::string told;
     if (rest / 3600) told += std::to_string(rest / 3600) + "h";

@@ -48,8 +48,8 @@ class Names:
 
 
 def duration(seconds: float) -> str:
-    """In steps of five seconds, up to 4 s below and 1 s above: real time passes between two steps too, and most times get less by it."""
-    near = int((seconds + 4) // 5) * 5
+    """In steps of ten seconds, from 7 s below to 3 s above: real time passes between two steps too, and most times get less by it."""
+    near = int((seconds + 7) // 10) * 10
     rest = abs(near)
     parts = [
         f"{rest // size % base}{unit}"

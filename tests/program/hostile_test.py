@@ -5,6 +5,7 @@ import resource
 import struct
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import grpc
@@ -188,25 +189,47 @@ def test_requests_that_do_not_come_whole_have_room_for_sixteen_of_the_largest_on
         assert read.value.code() == Code.INVALID_ARGUMENT
 
 
+def silent_call(client: Client, path: str, say_nothing: threading.Event) -> tuple[grpc.StreamStreamMultiCallable, Callable]:
+    """A method, and requests of which none comes before the event."""
+
+    def silent():
+        say_nothing.wait()
+        yield from ()
+
+    return client.channel.stream_stream(path, request_serializer=bytes, response_deserializer=bytes), silent
+
+
+def test_who_does_not_read_the_answers_of_reflection_has_sixty_four_streams_on_a_connection(sidecar):
+    say_nothing = threading.Event()
+    with Client(sidecar.tcp) as client:
+        call, silent = silent_call(client, "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", say_nothing)
+        calls = [call(silent(), timeout=60) for _ in range(200)]
+
+        def refused() -> int:
+            return sum(each.done() and each.code() == Code.RESOURCE_EXHAUSTED for each in calls)
+
+        try:
+            eventually(lambda: refused() >= 200 - 64, "there is no room for all")
+            assert refused() == 200 - 64
+            assert client.create().session_id
+        finally:
+            say_nothing.set()
+        for each in calls:
+            each.cancel()
+
+
 @pytest.mark.parametrize(
     ("path", "head"),
     [
         ("/sessionsidecar.v1.SessionService/Touch", [("x", "y" * 14_000)]),
         ("/sessionsidecar.v1.SessionService/Touch?" + "y" * 14_000, []),
-        # Who does not read the answers keeps them in memory, too.
-        ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", []),
     ],
-    ids=["headers", "path", "reflection"],
+    ids=["headers", "path"],
 )
 def test_streams_that_say_nothing_have_the_same_room(sidecar, path, head):
     say_nothing = threading.Event()
     with Client(sidecar.tcp) as client:
-        call = client.channel.stream_stream(path, request_serializer=bytes, response_deserializer=bytes)
-
-        def silent():
-            say_nothing.wait()
-            yield from ()
-
+        call, silent = silent_call(client, path, say_nothing)
         calls = []
 
         def two_hundred_are_refused() -> bool:

@@ -123,7 +123,7 @@ async fn g11_a_full_store_takes_no_new_session_and_serves_those_that_are_there()
     let (code, said) = site.store(&["check"], &server.url(), &[]);
     assert!(code == 1 && said.contains("the store is full"), "{said}");
     server.ask(&["config", "set", "maxmemory", "0"]);
-    sure!(client.create(create("carol"))).expect("there is room again");
+    begin(client, "carol", "default").await;
     assert_eq!(state(client, "alice").await, v1::SessionState::Active);
 }
 

@@ -12,7 +12,7 @@ macro_rules! sure {
         let began = tokio::time::Instant::now();
         loop {
             match $call.await {
-                Err(status) if status.code() == Code::Unavailable => {
+                Err(status) if support::reason(&status).1 == "STORE_UNAVAILABLE" => {
                     assert!(began.elapsed() < PATIENCE, "it is never available: {status}");
                     tokio::time::sleep(Duration::from_millis(20)).await;
                 }

@@ -33,8 +33,10 @@ async fn a_user_with_just_these_rights_sees_a_session_through_its_life() {
     sure!(work(on_a, "alice", secs(5))).expect("held");
     sure!(release(on_b, "alice", "work")).expect("released");
     sure!(extend(on_a, "alice", None)).expect("extended");
-    let rotated = rotate(on_b, "alice", "bob").await;
-    assert!(rotated.session.is_some());
+    let rotated = sure!(rotate_with(on_b, "alice", "bob", |rotate| {
+        rotate.request_id = "rotation-of-alice".to_owned();
+    }));
+    assert!(rotated.expect("rotated").session.is_some());
     let brief = begin(on_a, "brief", "short").await;
     let mut words = Vec::new();
     while words.last().is_none_or(|last| last != "ended IDLE_TIMEOUT") {
@@ -113,11 +115,11 @@ async fn a_right_that_is_taken_away_is_missed_and_given_back() {
     let client = &mut pod.client().await;
     let alice = begin(client, "alice", "default").await;
     server.ask(&["acl", "setuser", "side", "-zadd"]);
-    let mut request = v1::CreateRequest {
+    let request = v1::CreateRequest {
         session_id: id("bob"),
         ..Default::default()
     };
-    let refused = client.create(request.clone()).await.unwrap_err();
+    let refused = client.create(request).await.unwrap_err();
     assert_eq!(reason(&refused), (Code::Unavailable, "STORE_UNAVAILABLE".to_owned()));
     assert!(
         pod.log().contains("the store refuses what it is asked"),
@@ -125,8 +127,7 @@ async fn a_right_that_is_taken_away_is_missed_and_given_back() {
         pod.log()
     );
     server.ask(&["acl", "setuser", "side", "+zadd"]);
-    request.session_id = id("carol");
-    sure!(client.create(request.clone())).expect("created");
+    begin(client, "carol", "default").await;
     assert_eq!(state_of(client, &alice).await, v1::SessionState::Active);
     assert!(pod.runs());
 }

@@ -86,11 +86,14 @@ async fn g15_no_session_id_is_in_the_store_the_logs_or_the_metrics() {
         (&mut *on_a, "canary-one", "default"),
         (&mut *on_b, "canary-brief", "short"),
     ] {
-        create_with(client, name, |create| {
-            create.subject = "eve".to_owned();
-            create.policy = policy.to_owned();
-        })
-        .await;
+        let request = v1::CreateRequest {
+            session_id: id(name),
+            subject: "eve".to_owned(),
+            policy: policy.to_owned(),
+            request_id: format!("request-of-{name}"),
+            ..Default::default()
+        };
+        sure!(client.create(request.clone())).expect("created");
     }
     sure!(touch(on_b, "canary-one")).expect("touched");
     sure!(work(on_a, "canary-one", secs(5))).expect("held");
@@ -102,7 +105,11 @@ async fn g15_no_session_id_is_in_the_store_the_logs_or_the_metrics() {
         ..Default::default()
     };
     sure!(on_a.rotate(request.clone())).expect("rotated");
-    check(on_b, "canary-one").await;
+    let request = v1::CheckRequest {
+        name: Some(v1::check_request::Name::SessionId(id("canary-one"))),
+        ..Default::default()
+    };
+    sure!(on_b.check(request.clone())).expect("a question is answered");
     sure!(touch(on_b, "canary-never-created")).unwrap_err();
     let mut names = vec![
         "canary-one",

@@ -83,7 +83,7 @@ def until_available(call: Callable[[], T]) -> T:
         try:
             return call()
         except grpc.RpcError as error:
-            if error.code() != Code.UNAVAILABLE:
+            if error.code() != Code.UNAVAILABLE or reason(error) != "STORE_UNAVAILABLE":
                 raise
             return None
 
@@ -108,8 +108,8 @@ def unpacked(detail: object) -> object:
 
 
 def reason(error: grpc.RpcError) -> str:
-    """The reason in an error's ErrorInfo."""
-    return next(detail.reason for detail in error_details(error) if isinstance(detail, errors.ErrorInfo))
+    """The reason in an error's ErrorInfo, if it has one."""
+    return next((detail.reason for detail in error_details(error) if isinstance(detail, errors.ErrorInfo)), "")
 
 
 def violations(error: grpc.RpcError) -> set[str]:

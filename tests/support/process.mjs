@@ -8,7 +8,7 @@ import { join } from 'node:path';
 
 /**
  * This port if it is free, or any; none that the system gives to whoever asks for any port before it is listened on here, and none twice, in whatever
- * process: it stays taken on another address as long as this one runs.
+ * process that asks here: it stays taken on another address as long as this one runs.
  */
 export async function freePort(wanted = randomInt(20_000, 32_768)) {
   const taken = createServer().unref();

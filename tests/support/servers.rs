@@ -188,11 +188,13 @@ impl Server {
             let stat = std::fs::read_to_string(task.expect("it lives").path().join("stat"));
             stat.is_ok_and(|stat| stat.contains(") T "))
         };
+        let began = tokio::time::Instant::now();
         while frozen
             && !std::fs::read_dir(format!("/proc/{pid}/task"))
                 .expect("it lives")
                 .all(stands)
         {
+            assert!(began.elapsed() < PATIENCE, "it does not stand still");
             std::thread::yield_now();
         }
     }

@@ -4,6 +4,7 @@ import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { connect as connectSocket } from 'node:net';
 import { test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { advance } from 'session-sidecar/testing';
 import { AGAIN, cookieOf, LATER, OVER, SocketCloser } from 'session-sidecar/ws';
 import { WebSocket, WebSocketServer } from 'ws';
@@ -140,13 +141,19 @@ test('a restart of the sidecar, which forgets its sessions, closes their sockets
   assert.deepEqual(await closed, [AGAIN, 'UNKNOWN']);
 });
 
-test('a listener that tells of no whole tenant is asked in its place', async (t) => {
+test('a listener that tells of no whole tenant is asked in its place, twice a second', async (t) => {
   const process = await serve(t, { query: '?verbs=use,issue,end,watch-own' });
   const sidecar = connect(t, process.tcp);
   const server = await echo(t, sidecar);
   const { sessionId } = await sidecar.create();
   const { closes, says } = open(server, sessionId);
   await says('ready');
+  const within = async (time) => {
+    const before = await checks(process);
+    await sleep(time);
+    return (await checks(process)) - before;
+  };
+  await eventually(async () => (await within(1_600)) >= 2, 'it is asked twice a second');
   const rotated = await sidecar.rotate(sessionId);
   await sidecar.end(rotated.sessionId, { reason: 'REVOKED' });
   assert.deepEqual(await closes(), [OVER, 'REVOKED']);

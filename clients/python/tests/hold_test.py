@@ -44,7 +44,7 @@ def test_a_hold_is_released_when_its_block_fails(sidecar):
 
 
 def test_a_hold_is_renewed_well_before_it_lapses(sidecar):
-    """Three pulses come before the first TTL is over."""
+    """It is the same hold after two renewals."""
     session_id = sidecar.create().session_id
     with sidecar.holding(session_id, ttl=seconds(6)) as hold:
         seen = [holds(sidecar, session_id)[hold.hold_id]]

@@ -76,10 +76,10 @@ func (n *Names) shown(key, value string) string {
 	return n.byValue[value]
 }
 
-// duration is told in steps of five seconds, up to 4 s below and 1 s above: real time passes between two steps too, and most times get
-// less by it.
+// duration is told in steps of ten seconds, from 7 s below to 3 s above: real time passes between two steps too, and most times get less
+// by it.
 func duration(seconds float64) string {
-	rest := int(math.Floor((seconds+4)/5)) * 5
+	rest := int(math.Floor((seconds+7)/10)) * 10
 	told := ""
 	if rest < 0 {
 		told, rest = "-", -rest
