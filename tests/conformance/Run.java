@@ -100,9 +100,9 @@ public final class Run {
         }
     }
 
-    /** In steps of ten seconds, from 7 s below to 3 s above: real time passes between two steps too, and most times get less by it. */
+    /** In steps of ten seconds, from 6.5 s below to 3.5 s above: real time passes between two steps too, and most times get less by it. */
     private static String duration(double seconds) {
-        long near = (long) Math.floor((seconds + 7) / 10) * 10, rest = Math.abs(near);
+        long near = (long) Math.floor((seconds + 6.5) / 10) * 10, rest = Math.abs(near);
         String told = (rest / 3600 > 0 ? rest / 3600 + "h" : "") + (rest / 60 % 60 > 0 ? rest / 60 % 60 + "m" : "") + (rest % 60 > 0 ? rest % 60 + "s" : "");
         return (near < 0 ? "-" : "") + (told.isEmpty() ? "0s" : told);
     }

@@ -88,9 +88,9 @@ class Names {
     int unknown_ = 0;
 };
 
-// In steps of ten seconds, from 7 s below to 3 s above: real time passes between two steps too, and most times get less by it.
+// In steps of ten seconds, from 6.5 s below to 3.5 s above: real time passes between two steps too, and most times get less by it.
 std::string duration(double seconds) {
-    const long near = static_cast<long>(std::floor((seconds + 7) / 10)) * 10;
+    const long near = static_cast<long>(std::floor((seconds + 6.5) / 10)) * 10;
     const long rest = std::labs(near);
     std::string told;
     if (rest / 3600) told += std::to_string(rest / 3600) + "h";

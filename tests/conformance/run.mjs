@@ -64,9 +64,9 @@ const isNow = (key) => key === "server_time" || key === "emit_time";
 /** Of a Duration or Timestamp. */
 const seconds = (message) => Number(message.seconds ?? 0) + (message.nanos ?? 0) / 1e9;
 
-/** In steps of ten seconds, from 7 s below to 3 s above: real time passes between two steps too, and most times get less by it. */
+/** In steps of ten seconds, from 6.5 s below to 3.5 s above: real time passes between two steps too, and most times get less by it. */
 function duration(seconds) {
-  const near = Math.floor((seconds + 7) / 10) * 10;
+  const near = Math.floor((seconds + 6.5) / 10) * 10;
   const rest = Math.abs(near);
   const parts = [[3600, 1e6, "h"], [60, 60, "m"], [1, 60, "s"]]
     .map(([size, base, unit]) => [Math.floor(rest / size) % base, unit])

@@ -48,8 +48,8 @@ class Names:
 
 
 def duration(seconds: float) -> str:
-    """In steps of ten seconds, from 7 s below to 3 s above: real time passes between two steps too, and most times get less by it."""
-    near = int((seconds + 7) // 10) * 10
+    """In steps of ten seconds, from 6.5 s below to 3.5 s above: real time passes between two steps too, and most times get less by it."""
+    near = int((seconds + 6.5) // 10) * 10
     rest = abs(near)
     parts = [
         f"{rest // size % base}{unit}"

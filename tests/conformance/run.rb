@@ -42,9 +42,9 @@ end
 
 def seconds(message) = message.seconds + message.nanos / 1e9
 
-# In steps of ten seconds, from 7 s below to 3 s above: real time passes between two steps too, and most times get less by it.
+# In steps of ten seconds, from 6.5 s below to 3.5 s above: real time passes between two steps too, and most times get less by it.
 def duration(seconds)
-  near = ((seconds + 7) / 10).floor * 10
+  near = ((seconds + 6.5) / 10).floor * 10
   rest = near.abs
   parts = [[3600, 10**6, 'h'], [60, 60, 'm'], [1, 60, 's']].map { |size, base, unit| [rest / size % base, unit] }
   (near.negative? ? '-' : '') + (parts.reject { |count, _| count.zero? }.join.then { |all| all.empty? ? '0s' : all })

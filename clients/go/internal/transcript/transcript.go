@@ -76,10 +76,10 @@ func (n *Names) shown(key, value string) string {
 	return n.byValue[value]
 }
 
-// duration is told in steps of ten seconds, from 7 s below to 3 s above: real time passes between two steps too, and most times get less
-// by it.
+// duration is told in steps of ten seconds, from 6.5 s below to 3.5 s above: real time passes between two steps too, and most times get
+// less by it. No whole second is where one step becomes the next.
 func duration(seconds float64) string {
-	rest := int(math.Floor((seconds+7)/10)) * 10
+	rest := int(math.Floor((seconds+6.5)/10)) * 10
 	told := ""
 	if rest < 0 {
 		told, rest = "-", -rest
